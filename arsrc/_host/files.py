@@ -1,0 +1,113 @@
+"""Which files a config means: paths, globs, slices and file instructions, as a list of record ranges."""
+
+import dataclasses
+import glob
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError, message
+
+_SLICE = re.compile(r"(?P<path>.*)\[(?P<start>\d*):(?P<stop>\d*)\]", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSlice:
+    """Records `[start, stop)` of a file; `stop=None` is the file's end."""
+
+    path: str
+    start: int = 0
+    stop: int | None = None
+
+
+def normalize(paths: Any) -> tuple[str, ...]:
+    """Return what a user may pass as `paths` as a tuple of strings `path`, `glob` or `path[start:stop]`."""
+    if isinstance(paths, (str, os.PathLike)) or _is_instruction(paths):
+        paths = (paths,)
+    if not isinstance(paths, Sequence) or isinstance(paths, (bytes, bytearray)):
+        raise ArsrcTypeError(
+            message("paths", "must be a path, a glob, a file instruction or a sequence of these", paths=paths)
+        )
+    if not paths:
+        raise ArsrcValueError(message("paths", "is empty", "Name at least one ArrayRecord file.", paths=paths))
+    return tuple(_as_text(path) for path in paths)
+
+
+def _is_instruction(path: Any) -> bool:
+    return all(hasattr(path, field) for field in ("filename", "skip", "take", "examples_in_shard"))
+
+
+def _as_text(path: Any) -> str:
+    if _is_instruction(path):
+        return _instruction_text(path)
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
+        raise ArsrcTypeError(message("paths", "holds something that is no path", path=path))
+    if not text:
+        raise ArsrcValueError(message("paths", "holds an empty path", path=text))
+    parse(text)
+    return text
+
+
+def _instruction_text(instruction: Any) -> str:
+    skip, take = int(instruction.skip), int(instruction.take)
+    # TFDS writes take=-1 for "to the end of the shard".
+    stop = skip + take if take >= 0 else int(instruction.examples_in_shard)
+    if skip < 0 or stop < skip:
+        raise ArsrcValueError(
+            message("paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take)
+        )
+    return f"{os.fspath(instruction.filename)}[{skip}:{stop}]"
+
+
+def parse(text: str) -> FileSlice:
+    """Split `path[start:stop]`; a text without brackets is a whole file."""
+    match = _SLICE.fullmatch(text)
+    if match is None:
+        return FileSlice(text)
+    start = int(match["start"] or 0)
+    stop = int(match["stop"]) if match["stop"] else None
+    if stop is not None and stop < start:
+        raise ArsrcValueError(
+            message("paths", "a slice ends before it starts", "Write file[start:stop].", path=text)
+        )
+    return FileSlice(match["path"], start, stop)
+
+
+def expand(paths: Sequence[str]) -> list[FileSlice]:
+    """Return the files that `paths` match, in the order in which their records are numbered.
+
+    Globs expand in sorted order, where they stand in the list.
+
+    Raises:
+        ArsrcFileNotFoundError: Paths or globs match nothing; all are named.
+    """
+    found: list[FileSlice] = []
+    missing: list[str] = []
+    for text in paths:
+        piece = parse(text)
+        matches = [piece.path] if os.path.exists(piece.path) else sorted(glob.glob(piece.path, recursive=True))
+        if not matches:
+            missing.append(text)
+        found.extend(dataclasses.replace(piece, path=match) for match in matches)
+    if missing:
+        raise ArsrcFileNotFoundError(
+            message(
+                "paths",
+                f"{len(missing)} of {len(paths)} paths match no file",
+                "Check the spelling, the working folder and that the files are complete.",
+                missing=missing,
+            )
+        )
+    for piece in found:
+        if os.path.isdir(piece.path):
+            pattern = os.path.join(piece.path, "*.array_record")
+            raise ArsrcValueError(
+                message("paths", "is a folder", f"Name its files: {pattern!r}.", path=piece.path)
+            )
+    return found
+
+
+def check_local(paths: Sequence[str]) -> None:
+    """Raise `ArsrcFileNotFoundError` naming every path that matches no local file."""
+    expand(paths)

@@ -1,0 +1,121 @@
+"""array_record's own readers, opened when needed, checked, and closed when too many are open."""
+
+import collections
+import os
+import resource
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordReader
+
+from arsrc.errors import ArsrcReadError, message
+
+# The fastest options for random access: no read-ahead of neighbours, small buffers.
+_OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 4096}
+
+
+def open_reader(path: str) -> Any:
+    """Open `path` with array_record's reader.
+
+    Raises:
+        ArsrcReadError: The file cannot be opened, or is not a whole ArrayRecord file.
+    """
+    try:
+        size = os.stat(path).st_size
+    except OSError as error:
+        raise ArsrcReadError(
+            message("open", f"cannot open a file ({error.strerror})", path=path)
+        ) from error
+    reader = ArrayRecordReader(path, **_OPTIONS)
+    if reader.ok():
+        return reader
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        raise ArsrcReadError(
+            message("open", f"cannot open a file ({error.strerror})", path=path)
+        ) from error
+    what = "is empty" if size == 0 else "is no complete ArrayRecord file"
+    raise ArsrcReadError(
+        message("open", what, "Check that it was written and copied to the end.", path=path, num_bytes=size)
+    )
+
+
+class ReaderPool:
+    """At most `max_open` readers; the least recently used ones are let go.
+
+    A reader that is let go while another thread still reads with it closes when that thread is done.
+    """
+
+    def __init__(self, max_open: int) -> None:
+        self._max_open = max(1, min(max_open, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+        self._readers: collections.OrderedDict[str, Any] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: str) -> Any:
+        """Return an open reader of `path`."""
+        with self._lock:
+            if path in self._readers:
+                self._readers.move_to_end(path)
+                return self._readers[path]
+        reader = open_reader(path)
+        with self._lock:
+            # Another thread may have opened it meanwhile: keep the first.
+            reader = self._readers.setdefault(path, reader)
+            self._readers.move_to_end(path)
+            while len(self._readers) > self._max_open:
+                self._readers.popitem(last=False)
+        return reader
+
+    def read(self, path: str, positions: Sequence[int], num_bytes: int) -> list[bytes]:
+        """Return the records at `positions` of `path`, a file that had `num_bytes` when it was counted.
+
+        Raises:
+            ArsrcReadError: The reader fails, or gives fewer or empty records because the file changed.
+        """
+        try:
+            records: list[bytes] = self.get(path).read(list(positions))
+        except RuntimeError as error:
+            raise ArsrcReadError(
+                message(
+                    "read",
+                    f"array_record cannot read a file ({str(error).strip()})",
+                    "The file is corrupt or was changed while open; replace it and call close(config).",
+                    path=path,
+                    positions=_few(positions),
+                )
+            ) from error
+        # A file that was truncated gives empty records instead of an error.
+        if len(records) != len(positions) or not all(records):
+            self._check_unchanged(path, num_bytes)
+        if len(records) != len(positions):
+            raise ArsrcReadError(
+                message("read", "array_record gave too few records", path=path, positions=_few(positions))
+            )
+        return records
+
+    def _check_unchanged(self, path: str, num_bytes: int) -> None:
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            size = -1
+        if size != num_bytes:
+            raise ArsrcReadError(
+                message(
+                    "read",
+                    f"a file changed while open: it had {num_bytes} bytes, now {max(size, 0)}",
+                    "Restore it, or call close(config) to open the new one.",
+                    path=path,
+                )
+            )
+
+    def close(self) -> None:
+        """Let go of all readers."""
+        with self._lock:
+            self._readers.clear()
+
+
+def _few(positions: Sequence[int]) -> str:
+    head = ", ".join(str(position) for position in positions[:8])
+    return head if len(positions) <= 8 else f"{head}, ... ({len(positions)} in all)"

@@ -1,0 +1,120 @@
+"""Checkpoints: a state as plain values, tied to the data and the order that it belongs to.
+
+`SourceState` is a plain PyTree and can be saved inside the train state, by Orbax for one. The functions here are
+for those who want plain values, and a check that a state is restored onto what it was saved from.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arsrc._host import registry
+from arsrc.arithmetic import PAD_ID
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.order import ORDER_VERSION
+from arsrc.state import SourceState
+
+FORMAT_VERSION = 1
+
+
+def fingerprint(config: ArrayRecordSourceConfig) -> str:
+    """Return a text that is equal for equal data in equal order; host.
+
+    Enter: record counts, file sizes, and hashes that the format keeps (of the footers and of a spread of chunks),
+    which reads kilobytes, not the data; slices; which order, and its version. Do not enter: where the files lie,
+    seed, batch size, remainder, epochs, codec, `read`, `name`, statistics.
+
+    Raises:
+        ArsrcReadError: A file cannot be read.
+    """
+    if config.shuffle_records:
+        order = "shuffled records"
+    elif config.shuffle_files:
+        order = "shuffled files"
+    else:
+        order = "as stored"
+    host = registry.source(config)
+    return f"{host.plan.num_records} records, data {host.data_set.content_hash()}, order {ORDER_VERSION} {order}"
+
+
+def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[str, Any]:
+    """Return `state` as plain Python values, fit for JSON, with format version and fingerprint; host.
+
+    Args:
+        config: The source.
+        state: A state of it; not traced.
+    """
+    if isinstance(state.index, jax.core.Tracer):
+        raise ArsrcTypeError(message("to_state_dict", "runs on the host, not inside a JAX transformation"))
+    return {
+        "version": FORMAT_VERSION,
+        "index": int(state.index),
+        "epoch": int(state.epoch),
+        "key_impl": str(jax.random.key_impl(state.key)),
+        "key_words": np.asarray(jax.random.key_data(state.key)).tolist(),
+        "fingerprint": fingerprint(config),
+    }
+
+
+def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, Any]) -> SourceState:
+    """Return the state that `to_state_dict` saved; host.
+
+    `batch_size`, `remainder`, `num_epochs` and the places of the files may have changed since: the stream goes on
+    at the same record.
+
+    Args:
+        config: The source to go on with.
+        state_dict: From `to_state_dict`.
+
+    Raises:
+        ArsrcValueError: It was saved from other data or another order, by another format version, or is damaged.
+    """
+    where = "from_state_dict"
+    if not isinstance(state_dict, Mapping):
+        raise ArsrcTypeError(message(where, "must be a mapping", got=type(state_dict).__name__))
+    missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint"} - set(state_dict))
+    if missing:
+        raise ArsrcValueError(message(where, "is no source state", "Use to_state_dict.", missing=missing))
+    if state_dict["version"] != FORMAT_VERSION:
+        raise ArsrcValueError(
+            message(
+                where,
+                f"knows format version {FORMAT_VERSION}",
+                "Read it with the arsrc that wrote it.",
+                version=state_dict["version"],
+            )
+        )
+    saved, here = state_dict["fingerprint"], fingerprint(config)
+    if saved != here:
+        raise ArsrcValueError(
+            message(
+                where,
+                f"the state belongs to other data or another order\n  saved:  {saved}\n  config: {here}\n",
+                "Restore it with the config it was saved with.",
+            )
+        )
+    return SourceState(
+        index=jnp.asarray(_u32(state_dict, "index")),
+        epoch=jnp.asarray(_u32(state_dict, "epoch")),
+        key=_key(state_dict["key_words"], state_dict["key_impl"]),
+    )
+
+
+def _key(words: Any, impl: str) -> jax.Array:
+    try:
+        return jax.random.wrap_key_data(jnp.asarray(np.array(words, np.uint32)), impl=impl)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ArsrcValueError(
+            message("from_state_dict", f"the key is damaged ({error})", key_words=words, key_impl=impl)
+        ) from error
+
+
+def _u32(state_dict: Mapping[str, Any], field: str) -> np.uint32:
+    value = state_dict[field]
+    if not isinstance(value, int) or not 0 <= value <= PAD_ID:
+        raise ArsrcValueError(message("from_state_dict", "is no u32", **{field: value}))
+    return np.uint32(value)

@@ -1,0 +1,82 @@
+"""What every codec is: whole batches of record bytes in, arrays out."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordBatch:
+    """The bytes of several records laid end to end, as in Arrow's variable-size binary layout.
+
+    Attributes:
+        data: u8[total_bytes], the records' bytes; contiguous.
+        offsets: i64[num_records + 1]; record `row` is `data[offsets[row]:offsets[row + 1]]`.
+    """
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def from_records(cls, records: Sequence[bytes]) -> Self:
+        """Lay `records` end to end."""
+        lengths = np.fromiter(map(len, records), np.int64, len(records))
+        offsets = np.zeros(len(records) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return cls(np.frombuffer(b"".join(records), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> bytes:
+        """The bytes of one record, copied."""
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """i64[num_records], bytes of each record."""
+        return np.diff(self.offsets)
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Turns record bytes into arrays, a whole batch at a time.
+
+    Codecs are frozen, hashable dataclasses: they are part of the config and thereby of what `jit` keys its
+    cache on. `decode` runs on host threads inside a callback: NumPy only, no JAX arrays, and it must not
+    depend on anything but its arguments.
+    """
+
+    def resolve(self, first_record: bytes) -> "Codec":
+        """Return the codec with everything filled in that it takes from the data (called once, at open).
+
+        Args:
+            first_record: Bytes of the first record of the data set.
+        """
+        ...
+
+    def element_spec(self) -> PyTree:
+        """PyTree of `jax.ShapeDtypeStruct` of one element, without batch axis (resolved codecs only)."""
+        ...
+
+    def decode(self, records: RecordBatch) -> PyTree:
+        """Decode a batch: the tree of `element_spec`, with leaves of shape `[len(records), ...]`.
+
+        Raises:
+            RecordError: A record does not fit the codec.
+        """
+        ...
+
+    def encode(self, elements: PyTree) -> RecordBatch:
+        """Encode a batch of elements (leaves of shape `[num_records, ...]`): the inverse of `decode`.
+
+        Raises:
+            ArsrcTypeError: The codec has no inverse.
+            ArsrcValueError: The elements do not fit the codec.
+        """
+        ...

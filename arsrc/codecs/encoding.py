@@ -1,0 +1,159 @@
+"""Elements to record bytes: a batch of elements or a stream of them, encoded piece by piece."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc.codecs.base import Codec, PyTree, RecordBatch
+from arsrc.codecs.check import array_text, both_sides, leaf_paths, structure_difference
+from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError, message
+
+PIECE_BYTES = 4 * 2**20
+"""Elements encoded at once, in bytes; bounds memory."""
+PIECE_ELEMENTS = 1024
+"""Elements of a stream that are stacked at once."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordStream:
+    """Encoded records in the elements' order.
+
+    Attributes:
+        records: The records' bytes; can be iterated once.
+        num_records: How many there will be; None: unknown until the end.
+    """
+
+    records: Iterator[bytes]
+    num_records: int | None
+
+
+def encode_elements(elements: Any, codec: Codec) -> RecordStream:
+    """Return the records of `elements`; nothing is encoded before the records are iterated.
+
+    Args:
+        elements: A batch (an array, or a dict, tuple or other PyTree but a list, whose leaves share a leading
+            axis), or an iterable (list, generator, ...) of single elements and of `bytes`, which are records
+            already.
+        codec: Encodes.
+
+    Raises:
+        ArsrcTypeError: `elements` is neither; later: an element of an iterable or the codec's encode raises.
+        ArsrcValueError: The leaves of a batch have no common leading axis; later: an element differs from the
+            first one, or the codec's encode raises.
+    """
+    if isinstance(elements, (bytes, bytearray, memoryview, str)):
+        fix = "Put records into a list: [record, ...]."
+        raise ArsrcTypeError(message("elements", "is a single record", fix, elements=type(elements).__name__))
+    if isinstance(elements, Mapping) and jax.tree_util.all_leaves([elements]):
+        elements = dict(elements)  # such as numpy.load's file, which is a mapping but no PyTree node
+    is_node = not jax.tree_util.all_leaves([elements])
+    is_array = hasattr(elements, "shape") and hasattr(elements, "dtype")
+    if not isinstance(elements, list) and (is_node or is_array):
+        leaves, treedef, num_records = _batch_leaves(elements)
+        return RecordStream(_encode_batch(leaves, treedef, num_records, codec), num_records)
+    try:
+        iterator = iter(elements)
+    except TypeError:
+        fix = "Pass an iterable of elements, or a PyTree of arrays with a leading axis."
+        kind = type(elements).__name__
+        raise ArsrcTypeError(message("elements", "is no batch and no iterable", fix, elements=kind)) from None
+    return RecordStream(
+        _encode_stream(iterator, codec), len(elements) if hasattr(elements, "__len__") else None
+    )
+
+
+def _batch_leaves(batch: PyTree) -> tuple[list[NDArray[Any]], Any, int]:
+    """Return leaves, tree definition and length of the common leading axis."""
+    leaves, treedef = jax.tree_util.tree_flatten(batch)
+    arrays: list[NDArray[Any]] = [np.asarray(leaf) for leaf in leaves]
+    paths = leaf_paths(batch)
+    fix = "All leaves of a batch share the leading axis; pass single elements as a list or a generator."
+    for path, array in zip(paths, arrays, strict=True):
+        if array.ndim == 0:
+            raise ArsrcValueError(message("elements", f"leaf {path} has no leading axis", fix))
+        if len(array) != len(arrays[0]):
+            lengths = {f"{paths[0]}": len(arrays[0]), f"{path}": len(array)}
+            raise ArsrcValueError(message("elements", "leading axes differ", fix, lengths=lengths))
+    if not arrays:
+        raise ArsrcValueError(message("elements", "the batch has no arrays", elements=batch))
+    return arrays, treedef, len(arrays[0])
+
+
+def _encode_batch(
+    leaves: list[NDArray[Any]], treedef: Any, num_records: int, codec: Codec
+) -> Iterator[bytes]:
+    row_bytes = sum(leaf.nbytes for leaf in leaves) // max(1, num_records)
+    step = max(1, PIECE_BYTES // max(1, row_bytes))
+    for start in range(0, num_records, step):
+        piece = [leaf[start : start + step] for leaf in leaves]
+        yield from _encode_piece(piece, treedef, start, codec)
+
+
+def _encode_stream(elements: Iterable[Any], codec: Codec) -> Iterator[bytes]:
+    first: list[NDArray[Any]] = []
+    treedef: Any = None
+    pending: list[list[NDArray[Any]]] = []
+    pending_bytes = start = 0
+    for number, element in enumerate(elements):
+        is_record = isinstance(element, bytes)
+        if is_record or pending_bytes >= PIECE_BYTES or len(pending) >= PIECE_ELEMENTS:
+            yield from _encode_stack(pending, treedef, start, codec)
+            pending, pending_bytes, start = [], 0, number + is_record
+        if is_record:
+            yield element
+            continue
+        leaves, found = jax.tree_util.tree_flatten(element)
+        # Copies, since many generators fill one buffer again and again.
+        leaves = [np.array(leaf) for leaf in leaves]
+        if treedef is None:
+            first, treedef = leaves, found
+        _check_alike(number, first, treedef, leaves, found)
+        pending.append(leaves)
+        pending_bytes += sum(leaf.nbytes for leaf in leaves)
+    yield from _encode_stack(pending, treedef, start, codec)
+
+
+def _check_alike(
+    number: int, first: list[NDArray[Any]], treedef: Any, leaves: list[NDArray[Any]], found: Any
+) -> None:
+    """Check that an element of a stream has the first one's structure, shapes and dtypes."""
+    where = f"elements, element {number}"
+    fix = "Every element of a stream is like the first; write records of different lengths as bytes."
+    if found != treedef:
+        trees = treedef.unflatten(first), found.unflatten(leaves)
+        what, sides = structure_difference(*trees)
+        raise ArsrcValueError(message(where, what, f"{sides}\n{fix}"))
+    for i, (leaf, want) in enumerate(zip(leaves, first, strict=True)):
+        if leaf.shape != want.shape or leaf.dtype != want.dtype:
+            sides = both_sides(array_text(want.dtype, want.shape), array_text(leaf.dtype, leaf.shape))
+            what = f"leaf {leaf_paths(treedef.unflatten(first))[i]} differs from the first element's"
+            raise ArsrcValueError(message(where, what, f"{sides}\n{fix}"))
+
+
+def _encode_stack(
+    pending: list[list[NDArray[Any]]], treedef: Any, start: int, codec: Codec
+) -> Iterator[bytes]:
+    if pending:
+        piece = [np.stack(column) for column in zip(*pending, strict=True)]
+        yield from _encode_piece(piece, treedef, start, codec, len(pending))
+
+
+def _encode_piece(
+    leaves: list[NDArray[Any]], treedef: Any, start: int, codec: Codec, length: int | None = None
+) -> Iterator[bytes]:
+    """Encode a batch whose first element is number `start` of all."""
+    length = len(leaves[0]) if length is None else length
+    try:
+        records: RecordBatch = codec.encode(jax.tree_util.tree_unflatten(treedef, leaves))
+    except ArsrcError as error:
+        error.add_note(f"while encoding the elements {start} to {start + length - 1}")
+        raise
+    if len(records) != length:
+        what = f"{type(codec).__name__}.encode gave another number of records"
+        raise ArsrcValueError(message("codec", what, elements=length, records=len(records)))
+    for row in range(length):
+        yield records[row]

@@ -1,0 +1,161 @@
+"""`Map`: a user's own function from the bytes of one record to arrays."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc.codecs.base import PyTree, RecordBatch
+from arsrc.codecs.check import (
+    NUMPY_ONLY,
+    array_spec,
+    array_text,
+    check_batch,
+    is_pair,
+    leaf_difference,
+    leaf_paths,
+    struct,
+    structure_difference,
+)
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, message
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """Records decoded one by one by a function, for images, audio, JSON and formats of one's own.
+
+    Two codecs are equal if their functions and specs are: define the functions at module level. A lambda
+    that is made anew is another function, and makes `jit` trace again.
+
+    Attributes:
+        fn: `fn(record: bytes) -> element`: a PyTree of NumPy arrays or scalars. Runs on host threads, on
+            several at once: it must be pure, and must not call JAX.
+        spec: PyTree of one element's arrays: `jax.ShapeDtypeStruct`, `(dtype, shape)`, or a dtype. Kept as a
+            PyTree of `jax.ShapeDtypeStruct`.
+        encode_fn: `encode_fn(element) -> bytes`, the inverse of `fn`; None: the codec does not encode.
+
+    Raises:
+        ArsrcTypeError: A function is not callable or not hashable, or a leaf of `spec` stands for no array
+            (at construction).
+        ArsrcValueError: `spec` has no leaf, or a size is below 1 (at construction).
+    """
+
+    fn: Callable[[bytes], PyTree]
+    # Compared through its flat form: trees of dicts cannot be hashed.
+    spec: PyTree = dataclasses.field(compare=False)
+    encode_fn: Callable[[PyTree], bytes] | None = None
+    _leaves: tuple[jax.ShapeDtypeStruct, ...] = dataclasses.field(init=False, repr=False)
+    _treedef: Any = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_function("Map.fn", self.fn)
+        if self.encode_fn is not None:
+            _check_function("Map.encode_fn", self.encode_fn)
+        leaves, treedef = jax.tree_util.tree_flatten(self.spec, is_leaf=is_pair)
+        if not leaves:
+            raise ArsrcValueError(message("Map.spec", "has no leaf", spec=self.spec))
+        pairs = [array_spec(f"Map.spec leaf {i}", leaf) for i, leaf in enumerate(leaves)]
+        structs = tuple(struct(dtype, shape) for dtype, shape in pairs)
+        object.__setattr__(self, "_leaves", structs)
+        object.__setattr__(self, "_treedef", treedef)
+        object.__setattr__(self, "spec", self.element_spec())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tree definitions with nodes of the user's own cannot be pickled, trees of them can.
+        return Map, (self.fn, self.spec, self.encode_fn)
+
+    def resolve(self, first_record: bytes) -> "Map":
+        """Decode the first record, so that what is wrong with `fn` shows at once; host only.
+
+        Raises:
+            RecordError: As `decode`.
+        """
+        self.decode(RecordBatch.from_records([first_record]))
+        return self
+
+    def element_spec(self) -> PyTree:
+        """Spec of one element: `spec`, with `jax.ShapeDtypeStruct` leaves."""
+        return jax.tree_util.tree_unflatten(self._treedef, self._leaves)
+
+    def decode(self, records: RecordBatch) -> PyTree:
+        """Return the tree of `spec` with leaves `dtype[num_records, *shape]`. Host only.
+
+        Raises:
+            RecordError: `fn` raises (the exception is chained), or gives another structure, shape or dtype
+                than `spec` says.
+        """
+        stacked = [np.empty((len(records), *leaf.shape), leaf.dtype) for leaf in self._leaves]
+        for row in range(len(records)):
+            for column, leaf in zip(stacked, self._element(row, records[row]), strict=True):
+                column[row] = leaf
+        return jax.tree_util.tree_unflatten(self._treedef, stacked)
+
+    def encode(self, elements: PyTree) -> RecordBatch:
+        """Encode the tree of `spec` with leaves `dtype[num_records, *shape]`, one by one. Host only.
+
+        Raises:
+            ArsrcTypeError: There is no `encode_fn`, or it does not give bytes.
+            ArsrcValueError: The elements differ from `spec`, or `encode_fn` raises (the exception is
+                chained).
+        """
+        if self.encode_fn is None:
+            fix = "Give the inverse of fn as encode_fn, or write records as bytes."
+            raise ArsrcTypeError(message("Map.encode", "there is no encode_fn", fix))
+        arrays = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(elements)]
+        structure = jax.tree_util.tree_structure(elements)
+        length = len(arrays[0]) if arrays and arrays[0].ndim else 0
+        elements = jax.tree_util.tree_unflatten(structure, arrays)
+        leaves = check_batch(elements, self.spec, length, "Map.encode")
+        return RecordBatch.from_records(
+            [self._record(row, [leaf[row] for leaf in leaves]) for row in range(length)]
+        )
+
+    def _element(self, row: int, record: bytes) -> list[NDArray[Any]]:
+        """Return the leaves that `fn` gives for one record, checked against the spec."""
+        try:
+            element = self.fn(record)
+            leaves, treedef = jax.tree_util.tree_flatten(element)
+        except Exception as error:
+            raise RecordError(row, f"{_name(self.fn)} raised {type(error).__name__}: {error}") from error
+        if treedef != self._treedef:
+            raise RecordError(row, *structure_difference(self.spec, element))
+        for i, want in enumerate(self._leaves):
+            leaf = leaves[i]
+            if not isinstance(leaf, (np.ndarray, np.generic)):
+                if isinstance(leaf, jax.Array):
+                    raise RecordError(row, f"leaf {leaf_paths(self.spec)[i]} is a JAX array", NUMPY_ONLY)
+                leaf = leaves[i] = np.asarray(leaf)
+            if leaf.dtype != want.dtype or leaf.shape != want.shape:
+                sides = array_text(want.dtype, want.shape), array_text(leaf.dtype, leaf.shape)
+                raise RecordError(row, *leaf_difference(self.spec, i, *sides))
+        return leaves
+
+    def _record(self, row: int, leaves: list[Any]) -> bytes:
+        """Return the bytes that `encode_fn` gives for one element."""
+        assert self.encode_fn is not None
+        try:
+            record: Any = self.encode_fn(jax.tree_util.tree_unflatten(self._treedef, leaves))
+        except Exception as error:
+            what = f"element {row}: {_name(self.encode_fn)} raised {type(error).__name__}: {error}"
+            raise ArsrcValueError(message("Map.encode", what)) from error
+        if not isinstance(record, bytes):
+            what = f"element {row}: {_name(self.encode_fn)} must return bytes"
+            raise ArsrcTypeError(message("Map.encode", what, returned=type(record).__name__))
+        return record
+
+
+def _check_function(where: str, fn: Any) -> None:
+    if not callable(fn):
+        raise ArsrcTypeError(message(where, "must be callable", fn=fn))
+    try:
+        hash(fn)
+    except TypeError as error:
+        fix = "Codecs are part of what jit caches by: use a function, or a frozen dataclass with __call__."
+        raise ArsrcTypeError(message(where, "must be hashable", fix, fn=fn)) from error
+
+
+def _name(fn: Any) -> str:
+    return str(getattr(fn, "__qualname__", type(fn).__qualname__))

@@ -1,0 +1,266 @@
+"""What is fixed about a source: `ArrayRecordSourceConfig` and `ReadOptions`, frozen, hashable, checked at construction."""
+
+import dataclasses
+import operator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+
+from arsrc._host import files
+from arsrc.codecs import Bytes, Codec
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.frozen import HashOnce
+
+Remainder = Literal["drop", "pad", "wrap"]
+Checksum = Literal["auto", "always"]
+
+MAX_BATCH_SIZE = 2**30
+"""Largest batch size; keeps every sum of the u32 arithmetic below 2**32."""
+
+
+def _integer(field: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return `value` as an int in `[least, most]`."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArsrcTypeError(message(field, "must be an integer", **{_leaf(field): value})) from None
+    if number < least or (most is not None and number > most):
+        span = f"at least {least}" if most is None else f"in [{least}, {most}]"
+        raise ArsrcValueError(message(field, f"must be {span}", **{_leaf(field): value}))
+    return number
+
+
+def _boolean(field: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArsrcTypeError(message(field, "must be True or False", **{field: value}))
+    return bool(value)
+
+
+def _one_of(field: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        choices = ", ".join(repr(choice) for choice in allowed)
+        raise ArsrcValueError(message(field, f"must be one of {choices}", **{_leaf(field): value}))
+
+
+def _leaf(field: str) -> str:
+    return field.rpartition(".")[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How records are read. Changes speed and memory, never a result.
+
+    Attributes:
+        num_threads: Threads that read ahead.
+        read_ahead_bytes: Decoded batches kept ready ahead of the training step, in bytes, over all streams
+            of one config; 0 reads each batch when it is asked for.
+        max_open_files: Files held open at once; the least recently used ones are closed. Lowered by itself
+            where the process may open fewer.
+        cache_bytes: Memory that `cacheable=True` may fill with decoded elements, in bytes.
+        cache_dir: Folder for a cache that exceeds `cache_bytes`; None refuses such a cache.
+        checksum: "always" reads through array_record's reader, which verifies a hash of each chunk it
+            reads. "auto" reads uncompressed files through a memory map, which is many times faster and
+            does not notice flipped bits inside a record.
+    """
+
+    num_threads: int = 2
+    read_ahead_bytes: int = 256 * 2**20
+    max_open_files: int = 256
+    cache_bytes: int = 4 * 2**30
+    cache_dir: str | None = None
+    checksum: Checksum = "auto"
+
+    def __post_init__(self) -> None:
+        for field, least in (
+            ("num_threads", 1),
+            ("read_ahead_bytes", 0),
+            ("max_open_files", 1),
+            ("cache_bytes", 0),
+        ):
+            object.__setattr__(self, field, _integer(f"ReadOptions.{field}", getattr(self, field), least))
+        if self.cache_dir is not None:
+            object.__setattr__(self, "cache_dir", os.fspath(self.cache_dir))
+        _one_of("ReadOptions.checksum", self.checksum, get_args(Checksum))
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayRecordSourceConfig(HashOnce):
+    """Everything static about a source: which records, how they are decoded, and in which order they come.
+
+    Configs are values: equal configs hash equal, share one set of open files and trace once. Pass them as
+    static arguments, or close over them; `dataclasses.replace` makes a changed copy.
+
+    Attributes:
+        paths: A path, a glob, or a sequence of them; `"file[10:90]"` is a slice of a file's records; objects
+            with `filename`, `skip`, `take` and `examples_in_shard` (TFDS file instructions) are slices too.
+            Kept as a tuple of strings.
+        batch_size: Records of a global batch, over all devices and hosts.
+        codec: Turns record bytes into arrays; see `arsrc.codecs`.
+        seed: Seed of the order, in `[0, 2**32)`; the default key of `init`.
+        num_epochs: Passes over the data before the source is exhausted; -1 is endless.
+        shuffle_files: Permute the files each epoch; records stay in order inside a file.
+        shuffle_records: Permute all records each epoch. `shuffle_files` adds nothing to it.
+        remainder: What happens to the `num_records % batch_size` records at an epoch's end: "drop" passes
+            them over, "pad" serves a last batch filled up with masked zeros, "wrap" fills it up from the next
+            epoch.
+        stochastic: The caller gives the key at `init`; needs `stream_name`.
+        stream_name: Name of the caller's key stream; folded into the key.
+        local_files_only: Check at construction that every path exists.
+        cacheable: Keep decoded elements, so that later epochs skip files and decoding.
+        batch_stats_fn: Function behind `compute_statistics`.
+        precomputed_stats: What `get_statistics` gives; excludes `batch_stats_fn`.
+        name: A label for errors, metrics and profiles.
+        read: Threads, read-ahead, memory and descriptors: speed only.
+
+    Raises:
+        ArsrcValueError: A field has a value that cannot be used (at construction).
+        ArsrcTypeError: A field has a type that cannot be used (at construction).
+        ArsrcFileNotFoundError: `local_files_only` and a path is missing (at construction; all are named).
+    """
+
+    paths: Any
+    batch_size: int
+    codec: Codec = Bytes()  # noqa: RUF009  (frozen and hashable)
+    seed: int = 42
+    num_epochs: int = -1
+    shuffle_files: bool = False
+    shuffle_records: bool = False
+    remainder: Remainder = "drop"
+    stochastic: bool = False
+    stream_name: str | None = None
+    local_files_only: bool = False
+    cacheable: bool = False
+    batch_stats_fn: Callable[[Any], Any] | None = None
+    precomputed_stats: Mapping[str, Any] | None = None
+    name: str | None = None
+    read: ReadOptions = ReadOptions()
+
+    __hash__ = HashOnce.__hash__
+
+    def __post_init__(self) -> None:
+        put = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731
+        put("paths", files.normalize(self.paths))
+        put("batch_size", _integer("batch_size", self.batch_size, 1, MAX_BATCH_SIZE))
+        put("seed", _integer("seed", self.seed, 0, 2**32 - 1))
+        put("num_epochs", _integer("num_epochs", self.num_epochs, -1, 2**32 - 1))
+        if self.num_epochs == 0:
+            raise ArsrcValueError(
+                message(
+                    "num_epochs",
+                    "zero epochs serve nothing",
+                    "Use -1 for endless, or 1 or more.",
+                    num_epochs=0,
+                )
+            )
+        for field in ("shuffle_files", "shuffle_records", "stochastic", "local_files_only", "cacheable"):
+            put(field, _boolean(field, getattr(self, field)))
+        _one_of("remainder", self.remainder, get_args(Remainder))
+        _check_codec(self.codec)
+        _check_stream(self.stochastic, self.stream_name)
+        self._check_statistics()
+        if self.precomputed_stats is not None:
+            put("precomputed_stats", FrozenStats(self.precomputed_stats))
+        if self.name is not None and not isinstance(self.name, str):
+            raise ArsrcTypeError(message("name", "must be a string or None", name=self.name))
+        if not isinstance(self.read, ReadOptions):
+            raise ArsrcTypeError(message("read", "must be a ReadOptions", read=self.read))
+        if self.local_files_only:
+            files.check_local(self.paths)
+        try:
+            hash(self)
+        except TypeError as error:
+            raise ArsrcTypeError(
+                message(
+                    "config",
+                    f"a field cannot be hashed ({error})",
+                    "Codecs must be frozen dataclasses of hashable values.",
+                )
+            ) from error
+
+    def _check_statistics(self) -> None:
+        if self.batch_stats_fn is not None and self.precomputed_stats is not None:
+            raise ArsrcValueError(
+                message(
+                    "batch_stats_fn",
+                    "batch_stats_fn and precomputed_stats exclude each other",
+                    "Give one of them.",
+                )
+            )
+        if self.batch_stats_fn is not None and not callable(self.batch_stats_fn):
+            raise ArsrcTypeError(
+                message("batch_stats_fn", "must be callable or None", batch_stats_fn=self.batch_stats_fn)
+            )
+        if self.precomputed_stats is not None and not isinstance(self.precomputed_stats, Mapping):
+            raise ArsrcTypeError(
+                message(
+                    "precomputed_stats", "must be a mapping or None", precomputed_stats=self.precomputed_stats
+                )
+            )
+
+
+class FrozenStats(Mapping[str, Any]):
+    """A read-only mapping of statistics that compares and hashes by the content of its arrays."""
+
+    def __init__(self, stats: Mapping[str, Any]) -> None:
+        self._stats = dict(stats)
+        leaves, self._treedef = jax.tree_util.tree_flatten(self._stats)
+        arrays = [np.asarray(leaf) for leaf in leaves]
+        self._content = tuple((str(a.dtype), a.shape, a.tobytes()) for a in arrays)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._stats[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stats)
+
+    def __len__(self) -> int:
+        return len(self._stats)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FrozenStats):
+            return NotImplemented
+        return self._treedef == other._treedef and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash((self._treedef, self._content))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenStats, (self._stats,)
+
+    def __repr__(self) -> str:
+        return repr(self._stats)
+
+
+def _check_codec(codec: Any) -> None:
+    if isinstance(codec, type) or not isinstance(codec, Codec):
+        raise ArsrcTypeError(
+            message(
+                "codec",
+                "is no codec",
+                "Use one of arsrc.codecs, as an instance: Bytes(), Struct(...), Ragged(...), Map(...).",
+                codec=codec,
+            )
+        )
+
+
+def _check_stream(stochastic: bool, stream_name: Any) -> None:
+    if stochastic and stream_name is None:
+        raise ArsrcValueError(
+            message("stream_name", "stochastic=True needs a stream_name", 'For example stream_name="data".')
+        )
+    if not stochastic and stream_name is not None:
+        raise ArsrcValueError(
+            message(
+                "stream_name",
+                "only a stochastic source has a key stream",
+                "Set stochastic=True, or leave stream_name out.",
+                stream_name=stream_name,
+            )
+        )
+    if stream_name is not None and not isinstance(stream_name, str):
+        raise ArsrcTypeError(message("stream_name", "must be a string", stream_name=stream_name))

@@ -1,0 +1,67 @@
+"""The errors arsrc raises: one base class, the built-in kinds, and one form for every message.
+
+    [arsrc] <where>: <what is wrong>; got <name>=<value>. <What to do.>
+
+JAX keeps only the text of an exception that is raised inside a callback, so each message stands on its own.
+"""
+
+from typing import Any
+
+
+class ArsrcError(Exception):
+    """Base class of every error that arsrc raises."""
+
+
+class ArsrcValueError(ArsrcError, ValueError):
+    """An argument, a config field or a state has a value that cannot be used."""
+
+
+class ArsrcTypeError(ArsrcError, TypeError):
+    """An argument or a config field has a type that cannot be used."""
+
+
+class ArsrcIndexError(ArsrcError, IndexError):
+    """A position or a record id lies outside the data set."""
+
+
+class ArsrcFileNotFoundError(ArsrcError, FileNotFoundError):
+    """A path or a pattern of the config matches no file."""
+
+
+class ArsrcReadError(ArsrcError, OSError):
+    """A file cannot be read, or does not hold what it held when it was opened."""
+
+
+class RecordError(ArsrcValueError):
+    """One record does not fit its codec.
+
+    Raised by codecs, which know a record only as a row of the batch; the source catches it and raises it
+    again with the file, the position in the file and the record id in place of the row.
+
+    Attributes:
+        row: Row of the record in the `RecordBatch` that was decoded.
+        what: What is wrong with the record.
+        fix: What to do about it.
+    """
+
+    def __init__(self, row: int, what: str, fix: str = "") -> None:
+        super().__init__(message("decode", f"row {row}: {what}", fix))
+        self.row = row
+        self.what = what
+        self.fix = fix
+
+
+def message(where: str, what: str, fix: str = "", /, **got: Any) -> str:
+    """Return one error text in the form that every arsrc error has.
+
+    Args:
+        where: The function, config field or class that found the error.
+        what: What is wrong, without a full stop.
+        fix: What to do about it, one or more sentences; may be empty.
+        **got: The offending values by name.
+    """
+    values = ", ".join(f"{name}={value!r}" for name, value in got.items())
+    text = f"[arsrc] {where}: {what}"
+    if values:
+        text += f"; got {values}"
+    return f"{text}. {fix}".rstrip() if fix else f"{text}."

@@ -1,0 +1,138 @@
+"""Which record stands where: (key, epoch, position) -> record id, and back.
+
+Every function takes the array namespace `xp` (`numpy` or `jax.numpy`), so that the device and the host compute
+the same order from one definition. The host calls them on threads, with arrays of at least one dimension.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from arsrc import permutation
+from arsrc.frozen import HashOnce
+
+Array = Any
+u32 = np.uint32
+
+ORDER_VERSION = 1
+"""Version of the order, part of the fingerprint; a change of any order is a new version."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(HashOnce):
+    """The static numbers behind order and state arithmetic: what `config` says and how large the data is.
+
+    Attributes:
+        num_records: Records in the data set, in `[1, 2**32 - 1]`.
+        batch_size: Records in a global batch.
+        num_epochs: Passes before exhaustion; -1 is endless.
+        remainder: "drop", "pad" or "wrap".
+        shuffle_records: Whether all records are permuted each epoch.
+        file_sizes: Records of each file if files are permuted each epoch, else empty.
+    """
+
+    num_records: int
+    batch_size: int
+    num_epochs: int
+    remainder: str
+    shuffle_records: bool
+    file_sizes: tuple[int, ...]
+
+    __hash__ = HashOnce.__hash__
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch; under "wrap", batches that hold one epoch's records."""
+        if self.remainder == "drop":
+            return self.num_records // self.batch_size
+        return -(-self.num_records // self.batch_size)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Batches until exhaustion, None if endless."""
+        if self.num_epochs < 0:
+            return None
+        if self.remainder == "wrap":
+            return -(-self.num_epochs * self.num_records // self.batch_size)
+        return self.num_epochs * self.steps_per_epoch
+
+    @property
+    def epochs_in_batch(self) -> int:
+        """Most epochs that one batch can touch."""
+        if self.remainder != "wrap":
+            return 1
+        return (self.batch_size + self.num_records - 2) // self.num_records + 1
+
+
+def record_at(xp: ModuleType, plan: Plan, key_words: Array, epoch: Array, position: Array) -> Array:
+    """Return the ids of the records at `position` of `epoch`.
+
+    Args:
+        xp: `numpy` or `jax.numpy`.
+        plan: The static numbers.
+        key_words: u32[num_words], words of the state's key.
+        epoch: u32[...], broadcastable with `position`.
+        position: u32[...], in `[0, num_records)`.
+
+    Returns:
+        u32[...], record ids.
+    """
+    if plan.shuffle_records:
+        keys = permutation.round_keys(xp, key_words, epoch, plan.num_records)
+        return permutation.permute(xp, position, keys, plan.num_records)
+    if plan.file_sizes:
+        return _each_epoch(xp, plan, epoch, position, lambda e: _FileOrder(xp, plan, key_words, e).record_at)
+    return position
+
+
+def position_of(xp: ModuleType, plan: Plan, key_words: Array, epoch: Array, record_id: Array) -> Array:
+    """Return the position of `record_id` in `epoch`: the inverse of `record_at`, same shapes and dtypes."""
+    if plan.shuffle_records:
+        keys = permutation.round_keys(xp, key_words, epoch, plan.num_records)
+        return permutation.unpermute(xp, record_id, keys, plan.num_records)
+    if plan.file_sizes:
+        return _each_epoch(
+            xp, plan, epoch, record_id, lambda e: _FileOrder(xp, plan, key_words, e).position_of
+        )
+    return record_id
+
+
+class _FileOrder:
+    """The files in one epoch's order: their numbers and where each one starts."""
+
+    def __init__(self, xp: ModuleType, plan: Plan, key_words: Array, epoch: Array) -> None:
+        sizes = np.array(plan.file_sizes, u32)  # u32[num_files]
+        self.xp, self.num_files = xp, len(sizes)
+        self.keys = permutation.round_keys(xp, key_words, epoch, self.num_files)
+        self.base = xp.asarray(np.cumsum(sizes, dtype=u32) - sizes)  # first record id of each file
+        self.files = permutation.permute(xp, xp.arange(self.num_files, dtype=u32), self.keys, self.num_files)
+        lengths = xp.asarray(sizes)[self.files]
+        self.starts = xp.cumsum(lengths, dtype=u32) - lengths  # first position of each file, in epoch order
+
+    def record_at(self, position: Array) -> Array:
+        place = self.xp.searchsorted(self.starts, position, side="right") - 1
+        return self.base[self.files[place]] + position - self.starts[place]
+
+    def position_of(self, record_id: Array) -> Array:
+        file = self.xp.searchsorted(self.base, record_id, side="right") - 1
+        place = permutation.unpermute(self.xp, file.astype(u32), self.keys, self.num_files)
+        return self.starts[place] + record_id - self.base[file]
+
+
+def _each_epoch(
+    xp: ModuleType, plan: Plan, epoch: Array, values: Array, order_of: Callable[[Array], Callable[[Array], Array]]
+) -> Array:
+    """Apply `order_of(e)` to the values of each epoch `e`: tables are built once per epoch, not per value."""
+    if xp is np:
+        epochs = np.unique(epoch)
+    elif plan.epochs_in_batch == 1:
+        epochs = [xp.ravel(epoch)[0]]
+    else:
+        epochs = [xp.min(epoch) + u32(later) for later in range(plan.epochs_in_batch)]
+    result = order_of(epochs[0])(values)
+    for one in epochs[1:]:
+        result = xp.where(epoch == one, order_of(one)(values), result)
+    return result

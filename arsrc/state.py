@@ -1,0 +1,276 @@
+"""What moves: `SourceState`, `Batch`, `init`, and the arithmetic of states.
+
+Everything here runs eagerly and under every JAX transformation; nothing reads a record. Sizes are looked up
+when a function is traced, which opens the files of a config once.
+"""
+
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arsrc import arithmetic, order
+from arsrc._host import registry
+from arsrc.arithmetic import PAD_ID
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.errors import ArsrcIndexError, ArsrcTypeError, ArsrcValueError, message
+from arsrc.order import Plan
+
+Array = jax.Array
+T = TypeVar("T")
+
+
+@chex.dataclass(frozen=True)
+class SourceState:
+    """Where a stream stands: 16 bytes (24 with a four-word key) at any size of the data.
+
+    Attributes:
+        index: Position in this epoch of the next record to serve.
+        epoch: Whole passes that lie behind; counts modulo 2**32 if endless.
+        key: Key of the order, the same from the first step to the last.
+    """
+
+    index: Array  # u32[]
+    epoch: Array  # u32[]
+    key: Array  # key[]
+
+
+@chex.dataclass(frozen=True)
+class Batch:
+    """Elements stacked on a leading axis.
+
+    Attributes:
+        data: PyTree of `element_spec` with leaves `[batch_size, ...]`; zero where `mask` is False.
+        mask: Whether the row holds a record.
+        record_ids: Which record the row holds; 2**32 - 1 where `mask` is False.
+    """
+
+    data: Any  # PyTree[batch_size, ...]
+    mask: Array  # bool[batch_size]
+    record_ids: Array  # u32[batch_size]
+
+
+def init(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None = None) -> SourceState:
+    """Return the state before the first batch; opens the files.
+
+    Runs eagerly, and in `jit` and `vmap` with a traced `key` (an ensemble of orders).
+
+    Args:
+        config: The source.
+        key: Key of the order: a typed key, or the u32 words of an old-style one. Defaults to
+            `jax.random.key(config.seed)`. With `stochastic=True` it is required, `config.stream_name` is folded
+            into it, and a mapping of stream names to keys is accepted.
+
+    Raises:
+        ArsrcFileNotFoundError: A path matches no file.
+        ArsrcReadError: A file is no complete ArrayRecord file.
+        ArsrcValueError: The data set is empty, too large, or smaller than a batch with `remainder="drop"`; or
+            `stochastic=True` and no key was given.
+        ArsrcTypeError: `key` is no key.
+    """
+    registry.source(config)
+    zero = jnp.zeros((), jnp.uint32)
+    return SourceState(index=zero, epoch=zero, key=_order_key(config, key))
+
+
+def _order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None) -> Array:
+    if not config.stochastic:
+        return jax.random.key(config.seed) if key is None else _typed_key(key)
+    assert config.stream_name is not None
+    if isinstance(key, Mapping):
+        ensure_rng_streams(config, list(key))
+        key = key[config.stream_name]
+    if key is None:
+        raise ArsrcValueError(
+            message(
+                "init",
+                "a stochastic source takes its key from the caller",
+                "Call init(config, key), or init(config, {stream_name: key}).",
+                stream_name=config.stream_name,
+            )
+        )
+    return jax.random.fold_in(_typed_key(key), np.uint32(zlib.crc32(config.stream_name.encode())))
+
+
+def _typed_key(key: Any) -> Array:
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
+        return key  # type: ignore[no-any-return]
+    if dtype == np.uint32 and key.ndim == 1:
+        return jax.random.wrap_key_data(key)
+    raise ArsrcTypeError(
+        message("init", "key is no single PRNG key", "Use jax.random.key(seed).", key=jax.typeof(key) if dtype else key)
+    )
+
+
+def requires_rng_streams(config: ArrayRecordSourceConfig) -> list[str] | None:
+    """Return the names of the key streams that `init` needs, None if it needs none."""
+    return [config.stream_name] if config.stream_name is not None else None
+
+
+def ensure_rng_streams(config: ArrayRecordSourceConfig, names: list[str]) -> None:
+    """Check that the key streams that `init` needs are among `names`.
+
+    Raises:
+        ArsrcValueError: One is missing.
+    """
+    missing = sorted(set(requires_rng_streams(config) or ()) - set(names))
+    if missing:
+        raise ArsrcValueError(
+            message("ensure_rng_streams", f"no key stream {missing[0]!r}", "Add it.", names=sorted(names))
+        )
+
+
+def advance(config: ArrayRecordSourceConfig, state: SourceState, steps: int | Array = 1) -> SourceState:
+    """Return the state `steps` batches later, in closed form, without reading; an exhausted state stays.
+
+    Args:
+        config: The source.
+        state: A state of it.
+        steps: Batches to pass, in `[0, 2**32)`; int or integer[], may be traced.
+
+    Raises:
+        ArsrcValueError: `steps` is negative or too large (where it is not traced).
+    """
+    return _advance(_plan(config), state, _count("advance", "steps", steps))
+
+
+def state_at(config: ArrayRecordSourceConfig, step: int | Array, key: Any = None) -> SourceState:
+    """Return the state after `step` batches from `init(config, key)`, in closed form, without reading.
+
+    Args:
+        config: The source.
+        step: Batches since `init`, in `[0, 2**32)`; int or integer[], may be traced.
+        key: As for `init`.
+
+    Raises:
+        ArsrcValueError: `step` is negative or too large (where it is not traced).
+    """
+    return _advance(_plan(config), init(config, key), _count("state_at", "step", step))
+
+
+def step_of(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
+    """Return u32[], the number of batches between `init` and `state`; saturates at 2**32 - 1."""
+    return _step_of(_plan(config), state)
+
+
+def is_exhausted(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
+    """Return bool[], whether `num_epochs` lie behind `state` and no batch is left."""
+    return _is_exhausted(_plan(config), state)
+
+
+def record_ids(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
+    """Return u32[batch_size], ids of the records of the next batch; 2**32 - 1 in rows without a record."""
+    return _rows(_plan(config), state)[0]
+
+
+def batch_mask(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
+    """Return bool[batch_size], which rows of the next batch hold a record."""
+    return _rows(_plan(config), state)[1]
+
+
+def record_keys(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
+    """Return key[batch_size], a PRNG key for each row of the next batch, say for augmentation.
+
+    A row's key depends on the state's key, its epoch and its record id alone: not on batch size, position or
+    number of devices.
+    """
+    return _record_keys(_plan(config), state)
+
+
+def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int | Array) -> Array:
+    """Return u32[...], the positions at which the state's epoch serves records: the inverse of the order.
+
+    Args:
+        config: The source.
+        state: Gives key and epoch; its index plays no part.
+        record_id: int or integer[...] in `[0, num_records)`; may be traced.
+
+    Raises:
+        ArsrcIndexError: An id is not in the data set (where it is not traced).
+    """
+    plan = _plan(config)
+    return _locate(plan, state, checked_ids("locate", "record_id", record_id, 0, plan.num_records))
+
+
+def checked_ids(where: str, name: str, value: Any, least: int, stop: int) -> Array:
+    """Return `value` as u32[...]; what is not traced must be integers in `[least, stop)`, or padding ids."""
+    dtype = np.result_type(value)
+    if not np.issubdtype(dtype, np.integer):
+        raise ArsrcTypeError(message(where, "must be integers", **{name: dtype}))
+    if isinstance(value, jax.core.Tracer):
+        return value.astype(jnp.uint32)
+    values = np.asarray(value)
+    outside = (values < least) | (values >= stop)
+    if outside.any():
+        raise ArsrcIndexError(
+            message(where, f"lies outside [{least}, {stop})", **{name: int(values[outside].ravel()[0])})
+        )
+    return jnp.asarray(values.astype(np.int64) % stop, jnp.uint32)
+
+
+def _count(where: str, name: str, value: int | Array) -> Array:
+    """Return a number of steps as u32[]."""
+    if isinstance(value, jax.core.Tracer):
+        return value.astype(jnp.uint32)
+    try:
+        return jnp.asarray(checked_ids(where, name, value, 0, 2**32))
+    except ArsrcIndexError as error:
+        raise ArsrcValueError(str(error)) from None
+
+
+def _plan(config: ArrayRecordSourceConfig) -> Plan:
+    return registry.source(config).plan
+
+
+def next_rows(plan: Plan, state: SourceState) -> tuple[Array, Array, Array]:
+    """Return `(record_ids u32[batch_size], mask bool[batch_size], epoch u32[1 or batch_size])` of the next batch."""
+    position, epoch, valid = arithmetic.rows(jnp, plan, state.index, state.epoch)
+    ids = order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
+    return jnp.where(valid, ids, np.uint32(PAD_ID)), valid, epoch
+
+
+def _jit(function: Callable[..., T]) -> Callable[..., T]:
+    """Compile with the plan static: one trace per plan, and eager calls cost one dispatch."""
+    return functools.wraps(function)(jax.jit(function, static_argnums=0))
+
+
+@_jit
+def _advance(plan: Plan, state: SourceState, steps: Array) -> SourceState:
+    index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
+    return SourceState(index=index, epoch=epoch, key=state.key)
+
+
+@_jit
+def _step_of(plan: Plan, state: SourceState) -> Array:
+    return arithmetic.step_of(jnp, plan, state.index, state.epoch)
+
+
+@_jit
+def _is_exhausted(plan: Plan, state: SourceState) -> Array:
+    if plan.num_epochs < 0:
+        return jnp.zeros((), bool)
+    _, epoch = arithmetic.settle(jnp, plan, state.index, state.epoch)
+    return epoch >= np.uint32(plan.num_epochs)
+
+
+@_jit
+def _rows(plan: Plan, state: SourceState) -> tuple[Array, Array]:
+    return next_rows(plan, state)[:2]
+
+
+@_jit
+def _record_keys(plan: Plan, state: SourceState) -> Array:
+    ids, _, epoch = next_rows(plan, state)
+    fold = jax.vmap(lambda e, r: jax.random.fold_in(jax.random.fold_in(state.key, e), r))
+    return fold(jnp.broadcast_to(epoch, ids.shape), ids)
+
+
+@_jit
+def _locate(plan: Plan, state: SourceState, record_id: Array) -> Array:
+    return order.position_of(jnp, plan, jax.random.key_data(state.key), state.epoch, record_id)

@@ -1,0 +1,107 @@
+"""Statistics: of what was served (derived from states), and of what the data set holds."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from arsrc._host import registry
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.errors import ArsrcTypeError, message
+from arsrc.state import SourceState
+
+_ROWS = 1024  # records decoded at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeafStatistics:
+    """Statistics over all records, element by element of one leaf.
+
+    Attributes:
+        count: Number of records.
+        mean: f64[leaf.shape].
+        variance: f64[leaf.shape], of the population.
+        min: dtype[leaf.shape].
+        max: dtype[leaf.shape].
+    """
+
+    count: int
+    mean: np.ndarray
+    variance: np.ndarray
+    min: np.ndarray
+    max: np.ndarray
+
+
+def operation_stats(
+    config: ArrayRecordSourceConfig, state: SourceState, since: SourceState | None = None
+) -> dict[str, int]:
+    """Return how many records were served and passed over, from the states alone; host.
+
+    Args:
+        config: The source.
+        state: The state now.
+        since: The state to count from; defaults to the first. Passing a later one is the "reset".
+
+    Returns:
+        `{"applied_count", "skipped_count"}`, exact integers.
+    """
+    if isinstance(state.index, jax.core.Tracer):
+        raise ArsrcTypeError(message("operation_stats", "runs on the host, not inside a JAX transformation"))
+    plan = registry.source(config).plan
+    passed = plan.num_records - plan.steps_per_epoch * plan.batch_size if plan.remainder == "drop" else 0
+
+    def counts(state: SourceState) -> np.ndarray:
+        epoch = int(state.epoch)
+        return np.array([epoch * (plan.num_records - passed) + int(state.index), epoch * passed], object)
+
+    applied, skipped = counts(state) - (counts(since) if since is not None else np.array([0, 0], object))
+    return {"applied_count": applied, "skipped_count": skipped}
+
+
+def compute_statistics(config: ArrayRecordSourceConfig, data: Any) -> Any:
+    """Return `config.batch_stats_fn(data)`, None without one; the caller keeps the value."""
+    return None if config.batch_stats_fn is None else config.batch_stats_fn(data)
+
+
+def get_statistics(config: ArrayRecordSourceConfig, computed: Any = None) -> Any:
+    """Return `config.precomputed_stats` if there are any, else `computed`."""
+    return computed if config.precomputed_stats is None else config.precomputed_stats
+
+
+def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
+    """Read every record once and return the `LeafStatistics` of each leaf, in the tree of `element_spec`; host.
+
+    Means and variances are merged in float64 (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm
+    for Computing Sample Variances, 1979).
+
+    Raises:
+        ArsrcReadError: A record cannot be read.
+        ArsrcValueError: A record does not fit the codec.
+    """
+    host = registry.source(config)
+    totals: list[LeafStatistics] = []
+    for start in range(0, host.plan.num_records, _ROWS):
+        ids = np.arange(start, min(start + _ROWS, host.plan.num_records), dtype=np.uint32)
+        parts = [_of(leaf) for leaf in host.elements(ids)]
+        totals = [_merged(a, b) for a, b in zip(totals, parts, strict=True)] if totals else parts
+    return jax.tree.unflatten(jax.tree.structure(host.element_spec), totals)
+
+
+def _of(leaf: np.ndarray) -> LeafStatistics:
+    wide = leaf.astype(np.complex128 if leaf.dtype.kind == "c" else np.float64)
+    return LeafStatistics(len(leaf), wide.mean(0), wide.var(0), leaf.min(0), leaf.max(0))
+
+
+def _merged(a: LeafStatistics, b: LeafStatistics) -> LeafStatistics:
+    count = a.count + b.count
+    delta = b.mean - a.mean
+    variance = (a.count * a.variance + b.count * b.variance) / count
+    variance = variance + np.abs(delta) ** 2 * (a.count * b.count / count**2)
+    return LeafStatistics(
+        count,
+        a.mean + delta * (b.count / count),
+        variance,
+        np.minimum(a.min, b.min),
+        np.maximum(a.max, b.max),
+    )

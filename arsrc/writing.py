@@ -1,0 +1,241 @@
+"""Writes ArrayRecord files: `write_array_record`, from elements to complete files or none."""
+
+import contextlib
+import itertools
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from arsrc.codecs import Bytes, Codec
+from arsrc.codecs.check import whole_number
+from arsrc.codecs.encoding import encode_elements
+from arsrc.errors import ArsrcError, ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError, message
+
+SUFFIX = ".array_record"
+MAX_SHARDS = 99_999
+"""Most shards of one data set: beyond, five digits do not sort."""
+
+
+class ArsrcWriteError(ArsrcError, OSError):
+    """A file cannot be written, or does not hold what was written to it."""
+
+
+def write_array_record(
+    path: str | os.PathLike[str],
+    elements: Any,
+    *,
+    codec: Codec = Bytes(),
+    num_shards: int = 1,
+    options: str = "group_size:1,uncompressed",
+) -> tuple[str, ...]:
+    """Write elements to one ArrayRecord file, or to several shards.
+
+    Host only; for local files. Memory is constant: elements are encoded in pieces of a few megabytes.
+
+    What `elements` is, is decided by its type:
+
+    * an array, or a dict, tuple or other PyTree of arrays, but no list: one batch, the leading axis counts
+      the elements. With the default codec, `u8[n, num_bytes]` is `n` records.
+    * a list, a generator or any other iterable: single elements, one after the other, all of one structure,
+      shape and dtype. An item that is `bytes` is a record already and is written as it is, unchecked,
+      whatever the codec; this is how records of different lengths are written.
+
+    Files appear under their final names only when all of them are complete and on disk; files of the same
+    names are replaced. A writer that fails removes what it wrote; one that is killed leaves at most hidden
+    files `.<name>.<random>.tmp`, or, if killed while it renames, some of the complete shards.
+
+    >>> import numpy as np, tempfile
+    >>> path = tempfile.mkdtemp() + "/digits.array_record"
+    >>> files = write_array_record(path, np.zeros((10, 64), np.uint8))
+    >>> files == (path,)
+    True
+
+    Args:
+        path: The file to write. With several shards, `dir/name` and `dir/name.array_record` both mean
+            `dir/name-00000-of-00004.array_record` and so on. The folder must exist.
+        elements: The elements; see above.
+        codec: Encodes the elements.
+        num_shards: Number of files. If the number of elements is known (a batch, or an iterable with a
+            length), the files hold contiguous parts that differ by one record at most: read in sorted order,
+            record `i` is element `i`. Else element `i` goes to file `i % num_shards`.
+        options: Options of `ArrayRecordWriter`. The default lets records be read straight from a memory map;
+            `"group_size:256,zstd"` gives small files for sequential reading.
+
+    Returns:
+        The final paths, in sorted order.
+
+    Raises:
+        ArsrcTypeError: An argument has a type that cannot be used, or the codec refuses an element's type.
+        ArsrcValueError: `path` names no file, there are fewer elements than shards or none, `options` are
+            unknown, shards of another number have the same name, or the codec refuses an element.
+        ArsrcFileNotFoundError: The folder does not exist.
+        ArsrcWriteError: A file cannot be written, as on a full disk.
+    """
+    num_shards = whole_number("num_shards", "num_shards", num_shards, 1)
+    targets = _targets(path, num_shards)
+    if not isinstance(options, str):
+        raise ArsrcTypeError(message("options", "must be a string", options=options))
+    stream = encode_elements(elements, codec)
+    if stream.num_records is not None:
+        _check_count(stream.num_records, num_shards)
+    with contextlib.ExitStack() as stack:
+        shards = []
+        for target in targets:
+            shards.append(_Shard(target, options))
+            stack.callback(shards[-1].discard)
+        if stream.num_records is None:
+            _deal(stream.records, shards)
+        else:
+            _fill(stream.records, stream.num_records, shards)
+        for shard in shards:
+            shard.publish()
+    _sync(os.path.dirname(targets[0]) or ".")
+    return targets
+
+
+def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
+    """Return the final paths, after checking that files can be put there."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
+        raise ArsrcTypeError(message("path", "must be a path", path=path))
+    folder, name = os.path.split(text)
+    stem = name.removesuffix(SUFFIX) if num_shards > 1 else name
+    if not stem or (num_shards == 1 and os.path.isdir(text)):
+        fix = f'Name the file, for example "train{SUFFIX}".'
+        raise ArsrcValueError(message("path", "names no file", fix, path=text))
+    if not os.path.isdir(folder or "."):
+        fix = "Create it with os.makedirs(folder)."
+        raise ArsrcFileNotFoundError(message("path", "the folder does not exist", fix, folder=folder))
+    if num_shards == 1:
+        return (text,)
+    if num_shards > MAX_SHARDS:
+        raise ArsrcValueError(
+            message("num_shards", f"must be at most {MAX_SHARDS}", "", num_shards=num_shards)
+        )
+    names = [f"{stem}-{shard:05d}-of-{num_shards:05d}{SUFFIX}" for shard in range(num_shards)]
+    _check_stale(folder, stem, set(names))
+    return tuple(os.path.join(folder, name) for name in names)
+
+
+def _check_stale(folder: str, stem: str, names: set[str]) -> None:
+    """Refuse to leave shards of another number behind, which a glob would read as well."""
+    pattern = re.compile(re.escape(stem) + r"-\d{5}-of-\d{5}" + re.escape(SUFFIX))
+    stale = sorted(
+        name for name in os.listdir(folder or ".") if pattern.fullmatch(name) and name not in names
+    )
+    if stale:
+        what = f"{len(stale)} shards of another number have the same name"
+        raise ArsrcValueError(message("num_shards", what, "Delete them first.", first=stale[0]))
+
+
+def _check_count(num_records: int, num_shards: int) -> None:
+    if num_records < num_shards:
+        fix = "An empty file is no data set: every file needs an element."
+        what = "there are too few elements"
+        raise ArsrcValueError(message("elements", what, fix, num_elements=num_records, num_shards=num_shards))
+
+
+def _fill(records: Iterator[bytes], num_records: int, shards: list["_Shard"]) -> None:
+    """Write contiguous parts, one file after the other."""
+    written = 0
+    for number, shard in enumerate(shards):
+        shard.open()
+        size = num_records // len(shards) + (number < num_records % len(shards))
+        for record in itertools.islice(records, size):
+            shard.write(record)
+            written += 1
+        shard.close()
+    written += sum(1 for _ in itertools.islice(records, 1))
+    if written != num_records:
+        found = f"more than {num_records}" if written > num_records else written
+        fix = "Correct its __len__, or pass iter(elements)."
+        what = "the iterable's length is not the number of its elements"
+        raise ArsrcValueError(message("elements", what, fix, length=num_records, found=found))
+
+
+def _deal(records: Iterator[bytes], shards: list["_Shard"]) -> None:
+    """Write record `i` to file `i % num_shards`."""
+    for shard in shards:
+        shard.open()
+    written = 0
+    for record in records:
+        shards[written % len(shards)].write(record)
+        written += 1
+    _check_count(written, len(shards))
+    for shard in shards:
+        shard.close()
+
+
+class _Shard:
+    """One file in the making, under a temporary name until it is published."""
+
+    def __init__(self, target: str, options: str) -> None:
+        self._target = target
+        # Hidden, so that no glob for data finds it; random, so that two writers never share it.
+        folder, name = os.path.split(target)
+        self._temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
+        self._options = options
+        self._writer: Any = None
+        self._num_records = 0
+
+    def open(self) -> None:
+        try:
+            self._writer = ArrayRecordWriter(self._temporary, self._options)
+            if not self._writer.ok():
+                self._writer.close()  # raises with the reason
+        except ValueError as error:
+            raise ArsrcValueError(message("options", str(error), "", options=self._options)) from error
+        except RuntimeError as error:
+            raise self._failure(error) from error
+
+    def write(self, record: bytes) -> None:
+        try:
+            self._writer.write(record)
+        except RuntimeError as error:
+            raise self._failure(error) from error
+        self._num_records += 1
+
+    def close(self) -> None:
+        """Complete the file, check it, and bring it to the disk."""
+        try:
+            self._writer.close()
+            reader = ArrayRecordReader(self._temporary)
+            found = reader.num_records() if reader.ok() else "no readable file"
+            reader.close()
+            _sync(self._temporary)
+        except (RuntimeError, OSError) as error:
+            raise self._failure(error) from error
+        if found != self._num_records:
+            raise self._failure(f"{self._num_records} records were written, the file holds {found}")
+
+    def publish(self) -> None:
+        try:
+            os.replace(self._temporary, self._target)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def discard(self) -> None:
+        """Remove the temporary file, if it is still there."""
+        if self._writer is not None:
+            with contextlib.suppress(RuntimeError):
+                self._writer.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary)
+
+    def _failure(self, reason: object) -> ArsrcWriteError:
+        fix = "Check free space and permissions; nothing was left behind."
+        return ArsrcWriteError(
+            message("write_array_record", f"writing failed ({reason})", fix, path=self._target)
+        )
+
+
+def _sync(path: str) -> None:
+    """Wait until a file or a folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
