@@ -8,9 +8,11 @@ A map of the package, in the order in which data flows:
     config.py       what is fixed: ArrayRecordSourceConfig, ReadOptions
     state.py        what moves: SourceState, Batch; init and the arithmetic of states
     permutation.py  a keyed bijection on [0, n)
+    block_order.py  a random order with locality
     order.py        (key, epoch, position) -> record id
     arithmetic.py   (index, epoch) in closed form, on u32
     source.py       next_batch and its kin: the bridge, the only io_callback
+    resident.py     load_resident
     loop.py         scan_epoch, scan_steps, iterate
     checkpoint.py   fingerprint, to_state_dict, from_state_dict
     statistics.py   of what was served, and of what the data holds
@@ -35,6 +37,7 @@ from arsrc.errors import RecordError as RecordError
 from arsrc.loop import iterate as iterate
 from arsrc.loop import scan_epoch as scan_epoch
 from arsrc.loop import scan_steps as scan_steps
+from arsrc.resident import load_resident as load_resident
 from arsrc.source import batch_at as batch_at
 from arsrc.source import batch_spec as batch_spec
 from arsrc.source import close as close

@@ -1,9 +1,12 @@
 """Where a stream stands: closed-form arithmetic on (index, epoch), alike in NumPy and JAX.
 
 All values are u32, and no sum on the way exceeds 2**32 - 1, with 64-bit types off. `index` may be any record
-position: a run may go on with another batch size. Results that cannot be represented saturate at 2**32 - 1.
+position: a run may go on with another batch size. Steps that cannot be represented saturate at 2**32 - 1; epochs
+of an endless source count modulo 2**32.
 """
 
+import functools
+import operator
 from types import ModuleType
 from typing import Any
 
@@ -93,21 +96,24 @@ def step_of(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> Array:
     return _saturating_add(xp, batches, part)
 
 
-def mul_divmod(xp: ModuleType, x: Array, factor: int, divisor: int) -> tuple[Array, Array]:
-    """Return `divmod(x * factor, divisor)` for u32[...] `x` and static ints, the quotient saturating.
+def mul_divmod(
+    xp: ModuleType, x: Array, factor: int, divisor: int, saturate: bool = True
+) -> tuple[Array, Array]:
+    """Return `divmod(x * factor, divisor)` for u32[...] `x` and static ints.
 
-    The product has 64 bits and does not fit: double and add, dividing at each bit of `factor`.
+    The product has 64 bits and does not fit: double and add, dividing at each bit of `factor`. A quotient beyond
+    32 bits saturates, or counts modulo 2**32.
     """
+    add = functools.partial(_saturating_add, xp) if saturate else operator.add
     divisor_ = u32(divisor)
     x_quotient, x_rest = x // divisor_, x % divisor_
     quotient, rest = xp.zeros_like(x), xp.zeros_like(x)
     for bit in bin(factor)[2:]:
-        quotient = _saturating_add(xp, quotient, quotient)
         rest, carry = add_mod(xp, rest, rest, divisor_)
-        quotient = _saturating_add(xp, quotient, carry)
+        quotient = add(add(quotient, quotient), carry)
         if bit == "1":
             rest, carry = add_mod(xp, rest, x_rest, divisor_)
-            quotient = _saturating_add(xp, quotient, _saturating_add(xp, x_quotient, carry))
+            quotient = add(quotient, add(x_quotient, carry))
     return quotient, rest
 
 
@@ -132,14 +138,15 @@ def _move_whole_epochs(xp: ModuleType, plan: Plan, index: Array, steps: Array | 
 
 def _move_wrap(xp: ModuleType, plan: Plan, index: Array, steps: Array | int) -> tuple[Array, Array]:
     """Return (index, epochs ahead) after `steps` batches of one endless run of records."""
-    num_records = u32(plan.num_records)
+    finite = plan.num_epochs >= 0
     if isinstance(steps, int):
         whole, part = divmod(steps * plan.batch_size, plan.num_records)
-        ahead, rest = xp.full_like(index, min(whole, PAD_ID)), xp.full_like(index, part)
+        whole = min(whole, PAD_ID) if finite else whole % 2**32
+        ahead, rest = xp.full_like(index, whole), xp.full_like(index, part)
     else:
-        ahead, rest = mul_divmod(xp, steps, plan.batch_size, plan.num_records)
-    index, carry = add_mod(xp, index, rest, num_records)
-    return index, _saturating_add(xp, ahead, carry)
+        ahead, rest = mul_divmod(xp, steps, plan.batch_size, plan.num_records, saturate=finite)
+    index, carry = add_mod(xp, index, rest, u32(plan.num_records))
+    return index, _saturating_add(xp, ahead, carry) if finite else ahead + carry
 
 
 def add_mod(xp: ModuleType, a: Array, b: Array, modulus: np.uint32) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ import numpy as np
 from arsrc._host import registry
 from arsrc.arithmetic import PAD_ID
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
 from arsrc.order import ORDER_VERSION
 from arsrc.state import SourceState
 
@@ -31,7 +31,9 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
     Raises:
         ArsrcReadError: A file cannot be read.
     """
-    if config.shuffle_records:
+    if config.shuffle_records and config.shuffle_block_size > 1:
+        order = f"shuffled blocks of {config.shuffle_block_size} in windows of {config.shuffle_window_blocks}"
+    elif config.shuffle_records:
         order = "shuffled records"
     elif config.shuffle_files:
         order = "shuffled files"
@@ -75,7 +77,7 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
     """
     where = "from_state_dict"
     if not isinstance(state_dict, Mapping):
-        raise ArsrcTypeError(message(where, "must be a mapping", got=type(state_dict).__name__))
+        raise ArsrcTypeError(message(where, "must be a mapping", state_dict=state_dict))
     missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint"} - set(state_dict))
     if missing:
         raise ArsrcValueError(message(where, "is no source state", "Use to_state_dict.", missing=missing))
@@ -93,8 +95,8 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
         raise ArsrcValueError(
             message(
                 where,
-                f"the state belongs to other data or another order\n  saved:  {saved}\n  config: {here}\n",
-                "Restore it with the config it was saved with.",
+                "the state belongs to other data or another order",
+                "Restore it with the config it was saved with:" + sides(saved=saved, config=here),
             )
         )
     return SourceState(

@@ -84,6 +84,10 @@ class ReadOptions:
         ):
             object.__setattr__(self, field, _integer(f"ReadOptions.{field}", getattr(self, field), least))
         if self.cache_dir is not None:
+            if not isinstance(self.cache_dir, (str, os.PathLike)):
+                raise ArsrcTypeError(
+                    message("ReadOptions.cache_dir", "must be a path or None", cache_dir=self.cache_dir)
+                )
             object.__setattr__(self, "cache_dir", os.fspath(self.cache_dir))
         _one_of("ReadOptions.checksum", self.checksum, get_args(Checksum))
 
@@ -105,6 +109,9 @@ class ArrayRecordSourceConfig(HashOnce):
         num_epochs: Passes over the data before the source is exhausted; -1 is endless.
         shuffle_files: Permute the files each epoch; records stay in order inside a file.
         shuffle_records: Permute all records each epoch. `shuffle_files` adds nothing to it.
+        shuffle_block_size: With more than 1, `shuffle_records` has locality, for files that are compressed in
+            groups or far away: blocks of this many neighbouring records move together.
+        shuffle_window_blocks: How many blocks form a window, inside which their records are mixed.
         remainder: What happens to the `num_records % batch_size` records at an epoch's end: "drop" passes
             them over, "pad" serves a last batch filled up with masked zeros, "wrap" fills it up from the next
             epoch.
@@ -130,6 +137,8 @@ class ArrayRecordSourceConfig(HashOnce):
     num_epochs: int = -1
     shuffle_files: bool = False
     shuffle_records: bool = False
+    shuffle_block_size: int = 1
+    shuffle_window_blocks: int = 32
     remainder: Remainder = "drop"
     stochastic: bool = False
     stream_name: str | None = None
@@ -157,6 +166,9 @@ class ArrayRecordSourceConfig(HashOnce):
                     num_epochs=0,
                 )
             )
+        put("shuffle_block_size", _integer("shuffle_block_size", self.shuffle_block_size, 1, 2**31))
+        put("shuffle_window_blocks", _integer("shuffle_window_blocks", self.shuffle_window_blocks, 1, 2**31))
+        self._check_blocks()
         for field in ("shuffle_files", "shuffle_records", "stochastic", "local_files_only", "cacheable"):
             put(field, _boolean(field, getattr(self, field)))
         _one_of("remainder", self.remainder, get_args(Remainder))
@@ -182,6 +194,29 @@ class ArrayRecordSourceConfig(HashOnce):
                 )
             ) from error
 
+    def _check_blocks(self) -> None:
+        if self.shuffle_block_size == 1:
+            return
+        if not self.shuffle_records:
+            raise ArsrcValueError(
+                message(
+                    "shuffle_block_size",
+                    "blocks are a way to shuffle records, and records are not shuffled",
+                    "Set shuffle_records=True.",
+                    shuffle_block_size=self.shuffle_block_size,
+                )
+            )
+        if self.shuffle_block_size * self.shuffle_window_blocks >= 2**32:
+            raise ArsrcValueError(
+                message(
+                    "shuffle_window_blocks",
+                    "a window has 2**32 records or more",
+                    "Use smaller blocks or fewer.",
+                    shuffle_block_size=self.shuffle_block_size,
+                    shuffle_window_blocks=self.shuffle_window_blocks,
+                )
+            )
+
     def _check_statistics(self) -> None:
         if self.batch_stats_fn is not None and self.precomputed_stats is not None:
             raise ArsrcValueError(
@@ -195,11 +230,12 @@ class ArrayRecordSourceConfig(HashOnce):
             raise ArsrcTypeError(
                 message("batch_stats_fn", "must be callable or None", batch_stats_fn=self.batch_stats_fn)
             )
-        if self.precomputed_stats is not None and not isinstance(self.precomputed_stats, Mapping):
+        stats = self.precomputed_stats
+        if stats is not None and not (
+            isinstance(stats, Mapping) and all(isinstance(key, str) for key in stats)
+        ):
             raise ArsrcTypeError(
-                message(
-                    "precomputed_stats", "must be a mapping or None", precomputed_stats=self.precomputed_stats
-                )
+                message("precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats)
             )
 
 

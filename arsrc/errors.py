@@ -65,3 +65,9 @@ def message(where: str, what: str, fix: str = "", /, **got: Any) -> str:
     if values:
         text += f"; got {values}"
     return f"{text}. {fix}".rstrip() if fix else f"{text}."
+
+
+def sides(**texts: str) -> str:
+    """Return texts on aligned lines under their names, to end the `fix` of a message with."""
+    width = max(map(len, texts)) + 1
+    return "".join(f"\n  {name + ':':<{width}} {text}" for name, text in texts.items())

@@ -1,5 +1,6 @@
 """Loops over batches: `scan_epoch` and `scan_steps` inside jit, `iterate` outside."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ def scan_epoch(
     body: Body[Carry],
     *,
     batches_per_fetch: int = 1,
+    resident: Any = None,
     next_batch: NextBatch | None = None,
 ) -> tuple[SourceState, Carry, Any]:
     """Run `body` over the `steps_per_epoch` next batches, as one `jax.lax.scan`.
@@ -38,6 +40,7 @@ def scan_epoch(
         carry: First carry of `body`.
         body: `body(carry, batch) -> (carry, output)`, as for `jax.lax.scan`.
         batches_per_fetch: Batches that one callback brings; more of them cost fewer callbacks and more memory.
+        resident: The table of `load_resident`, to gather from instead of reading files.
         next_batch: Replaces `arsrc.next_batch`; with it, `batches_per_fetch` must be 1.
 
     Returns:
@@ -48,7 +51,14 @@ def scan_epoch(
     """
     num_steps = source.steps_per_epoch(config)
     return scan_steps(
-        config, state, carry, body, num_steps, batches_per_fetch=batches_per_fetch, next_batch=next_batch
+        config,
+        state,
+        carry,
+        body,
+        num_steps,
+        batches_per_fetch=batches_per_fetch,
+        resident=resident,
+        next_batch=next_batch,
     )
 
 
@@ -60,6 +70,7 @@ def scan_steps(
     num_steps: int,
     *,
     batches_per_fetch: int = 1,
+    resident: Any = None,
     next_batch: NextBatch | None = None,
 ) -> tuple[SourceState, Carry, Any]:
     """Run `body` over the `num_steps` next batches, as one `jax.lax.scan`.
@@ -73,6 +84,7 @@ def scan_steps(
         body: `body(carry, batch) -> (carry, output)`.
         num_steps: Static, at least 0.
         batches_per_fetch: As for `scan_epoch`; need not divide `num_steps`.
+        resident: As for `scan_epoch`.
         next_batch: As for `scan_epoch`.
 
     Returns:
@@ -100,12 +112,13 @@ def scan_steps(
             )
         )
     if batches_per_fetch == 1:
-        return _scan_single(config, state, carry, body, num_steps, next_batch or source.next_batch)
+        fetch = next_batch or functools.partial(source.next_batch, resident=resident)
+        return _scan_single(config, state, carry, body, num_steps, fetch)
     num_fetches, rest = divmod(num_steps, batches_per_fetch)
 
     def fetch_and_run(carry: Any, _: None, *, num_batches: int = batches_per_fetch) -> tuple[Any, Any]:
         state, inner = carry
-        state, batches = source.next_batches(config, state, num_batches)
+        state, batches = source.next_batches(config, state, num_batches, resident=resident)
         inner, outputs = jax.lax.scan(body, inner, batches)
         return (state, inner), outputs
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from arsrc import permutation
+from arsrc import block_order, permutation
+from arsrc.block_order import Blocks
 from arsrc.frozen import HashOnce
 
 Array = Any
@@ -32,6 +33,7 @@ class Plan(HashOnce):
         remainder: "drop", "pad" or "wrap".
         shuffle_records: Whether all records are permuted each epoch.
         file_sizes: Records of each file if files are permuted each epoch, else empty.
+        blocks: The numbers of the block order if records are permuted in blocks, else None.
     """
 
     num_records: int
@@ -39,7 +41,8 @@ class Plan(HashOnce):
     num_epochs: int
     remainder: str
     shuffle_records: bool
-    file_sizes: tuple[int, ...]
+    file_sizes: tuple[int, ...] = ()
+    blocks: Blocks | None = None
 
     __hash__ = HashOnce.__hash__
 
@@ -80,6 +83,8 @@ def record_at(xp: ModuleType, plan: Plan, key_words: Array, epoch: Array, positi
     Returns:
         u32[...], record ids.
     """
+    if plan.blocks is not None:
+        return block_order.record_at(xp, plan.blocks, key_words, epoch, position)
     if plan.shuffle_records:
         keys = permutation.round_keys(xp, key_words, epoch, plan.num_records)
         return permutation.permute(xp, position, keys, plan.num_records)
@@ -90,6 +95,8 @@ def record_at(xp: ModuleType, plan: Plan, key_words: Array, epoch: Array, positi
 
 def position_of(xp: ModuleType, plan: Plan, key_words: Array, epoch: Array, record_id: Array) -> Array:
     """Return the position of `record_id` in `epoch`: the inverse of `record_at`, same shapes and dtypes."""
+    if plan.blocks is not None:
+        return block_order.position_of(xp, plan.blocks, key_words, epoch, record_id)
     if plan.shuffle_records:
         keys = permutation.round_keys(xp, key_words, epoch, plan.num_records)
         return permutation.unpermute(xp, record_id, keys, plan.num_records)

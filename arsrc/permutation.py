@@ -87,10 +87,10 @@ def round_keys(xp: ModuleType, key_words: Iterable[Array], epoch: Array, n: int)
     """
     keys = _lanes(n)  # u32[num_rounds]
     for word in key_words:
-        keys = _hash(xp.broadcast_to(_u32(xp, word), keys.shape), keys)  # u32[num_rounds]
+        keys = mix(xp.broadcast_to(_u32(xp, word), keys.shape), keys)  # u32[num_rounds]
     epoch = _u32(xp, epoch)
     keys = keys.reshape(-1, *(1,) * epoch.ndim)  # u32[num_rounds, 1 ...]
-    return list(_hash(xp.broadcast_to(epoch, (len(keys), *epoch.shape)), keys))  # u32[num_rounds, ...]
+    return list(mix(xp.broadcast_to(epoch, (len(keys), *epoch.shape)), keys))  # u32[num_rounds, ...]
 
 
 def permute(xp: ModuleType, position: Array, round_keys: Sequence[Array], n: int) -> Array:
@@ -144,7 +144,7 @@ def _lines(n: int) -> tuple[_Lines, _Lines]:
 def _lanes(n: int) -> Array:
     """Start the key of each round from its number and n, which are static: u32[num_rounds]."""
     number = np.arange(1, num_rounds(n) + 1, dtype=np.uint32)
-    return _hash(np.full_like(number, n), _hash(number, np.zeros_like(number)))
+    return mix(np.full_like(number, n), mix(number, np.zeros_like(number)))
 
 
 def _split(
@@ -169,7 +169,7 @@ def _rotation(lines: _Lines, line: Array, key: Array) -> tuple[Array, Array]:
     length = (line < lines.num_long).astype(np.uint32)  # by arithmetic: numpy.where is five times slower
     length *= lines.difference
     length += lines.short
-    return _below(length, _hash(line, key)), length
+    return _below(length, mix(line, key)), length
 
 
 def _forward(xp: ModuleType, x: Array, amount: Array, length: Array) -> Array:
@@ -184,7 +184,7 @@ def _backward(xp: ModuleType, x: Array, amount: Array, length: Array) -> Array:
     return xp.minimum(amount, amount + length)
 
 
-def _hash(x: Array, key: Array) -> Array:
+def mix(x: Array, key: Array) -> Array:
     """Mix x and a key that broadcasts to its shape into one word, u32[...]."""
     x = x * _SPREAD  # from here on in place in NumPy
     x += key

@@ -20,13 +20,16 @@ from arsrc._host import registry
 from arsrc._host.read_ahead import Request
 from arsrc._host.source import HostSource, Schema
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcReadError, ArsrcValueError, message
+from arsrc.errors import ArsrcReadError, ArsrcValueError, message, sides
+from arsrc.resident import check_table, gather
 from arsrc.state import Array, Batch, SourceState, checked_ids, next_rows
 
 Leaves = Sequence[Any]
 
 
-def next_batch(config: ArrayRecordSourceConfig, state: SourceState) -> tuple[SourceState, Batch]:
+def next_batch(
+    config: ArrayRecordSourceConfig, state: SourceState, *, resident: Any = None
+) -> tuple[SourceState, Batch]:
     """Return the next batch, and the state after it.
 
     Runs eagerly and under `jit`, `scan`, `fori_loop`, `while_loop`, `cond`, `vmap` and inside `grad`. The same
@@ -35,19 +38,21 @@ def next_batch(config: ArrayRecordSourceConfig, state: SourceState) -> tuple[Sou
     Args:
         config: The source.
         state: From `init`, `next_batch`, or a checkpoint.
+        resident: The table of `load_resident`: gather from it on the device, with no callback.
 
     Returns:
         `(state, batch)`; leaves of `batch.data` are `[batch_size, ...]`.
 
     Raises:
+        ArsrcValueError: `resident` is not the table of this data set.
         jax.errors.JaxRuntimeError: A record cannot be read or decoded; its text holds the `[arsrc]` message.
             The state is as it was, and the source stays usable.
     """
-    return _next_batch(_schema(config), state)
+    return _next_batch(_schema(config), state, resident)
 
 
 def next_batches(
-    config: ArrayRecordSourceConfig, state: SourceState, num_batches: int
+    config: ArrayRecordSourceConfig, state: SourceState, num_batches: int, *, resident: Any = None
 ) -> tuple[SourceState, Batch]:
     """Return the next `num_batches` batches with one callback, and the state after them.
 
@@ -55,6 +60,7 @@ def next_batches(
         config: The source.
         state: A state of it.
         num_batches: Static, at least 1.
+        resident: As for `next_batch`.
 
     Returns:
         `(state, batch)`; every leaf of `batch` has two leading axes `[num_batches, batch_size]`.
@@ -65,12 +71,12 @@ def next_batches(
     """
     if num_batches < 1:
         raise ArsrcValueError(message("next_batches", "needs at least one", num_batches=num_batches))
-    return _next_batches(_schema(config), int(num_batches), state)
+    return _next_batches(_schema(config), int(num_batches), state, resident)
 
 
 def peek(config: ArrayRecordSourceConfig, state: SourceState) -> Batch:
     """Return the batch that `next_batch` would give, without a new state."""
-    return _next_batch(_schema(config), state)[1]
+    return _next_batch(_schema(config), state, None)[1]
 
 
 def batch_at(
@@ -196,25 +202,31 @@ def _schema(config: ArrayRecordSourceConfig) -> Schema:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _next_batch(schema: Schema, state: SourceState) -> tuple[SourceState, Batch]:
-    state_after, batch = _fetch(schema, 1, state)
+def _next_batch(schema: Schema, state: SourceState, resident: Any) -> tuple[SourceState, Batch]:
+    state_after, batch = _fetch(schema, 1, state, resident)
     return state_after, jax.tree.map(lambda leaf: leaf[0], batch)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _next_batches(schema: Schema, num_batches: int, state: SourceState) -> tuple[SourceState, Batch]:
-    return _fetch(schema, num_batches, state)
+def _next_batches(
+    schema: Schema, num_batches: int, state: SourceState, resident: Any
+) -> tuple[SourceState, Batch]:
+    return _fetch(schema, num_batches, state, resident)
 
 
-def _fetch(schema: Schema, num_batches: int, state: SourceState) -> tuple[SourceState, Batch]:
+def _fetch(schema: Schema, num_batches: int, state: SourceState, resident: Any) -> tuple[SourceState, Batch]:
     plan = schema.plan
-    words = jnp.concatenate([jnp.stack([state.index, state.epoch]), jax.random.key_data(state.key)])
-    data = _call_host(_ReadBatches(schema, num_batches), schema, (num_batches, plan.batch_size), words)
-
     steps = np.arange(num_batches, dtype=np.uint32)
     index, epoch = arithmetic.advance(jnp, plan, state.index[None], state.epoch[None], steps)
     each = jax.vmap(lambda i, e: next_rows(plan, SourceState(index=i, epoch=e, key=state.key))[:2])
     record_ids, mask = each(index, epoch)
+
+    if resident is not None:
+        check_table(schema.codec.element_spec(), plan, resident)
+        data = gather(plan, resident, record_ids, mask)
+    else:
+        words = jnp.concatenate([jnp.stack([state.index, state.epoch]), jax.random.key_data(state.key)])
+        data = _call_host(_ReadBatches(schema, num_batches), schema, (num_batches, plan.batch_size), words)
 
     index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, num_batches)
     state = SourceState(index=index, epoch=epoch, key=state.key)
@@ -343,9 +355,12 @@ def _source_of(schema: Schema) -> HostSource:
             message(
                 "next_batch",
                 "the files changed after the program was compiled",
-                "Restore them, or trace the program again (jax.clear_caches()).",
-                records_then=schema.plan.num_records,
-                records_now=source.plan.num_records,
+                "Restore them, or trace the program again (jax.clear_caches()):"
+                + sides(then=_text(schema), now=_text(source.schema)),
             )
         )
     return source
+
+
+def _text(schema: Schema) -> str:
+    return f"{schema.plan.num_records} records, {schema.codec}"

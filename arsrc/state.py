@@ -74,8 +74,8 @@ def init(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | Non
         ArsrcTypeError: `key` is no key.
     """
     registry.source(config)
-    zero = jnp.zeros((), jnp.uint32)
-    return SourceState(index=zero, epoch=zero, key=_order_key(config, key))
+    index, epoch = jnp.zeros((), jnp.uint32), jnp.zeros((), jnp.uint32)  # two buffers: states are donated
+    return SourceState(index=index, epoch=epoch, key=_order_key(config, key))
 
 
 def _order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None) -> Array:
@@ -200,7 +200,7 @@ def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int |
 
 def checked_ids(where: str, name: str, value: Any, least: int, stop: int) -> Array:
     """Return `value` as u32[...]; what is not traced must be integers in `[least, stop)`, or padding ids."""
-    dtype = np.result_type(value)
+    dtype = value.dtype if hasattr(value, "dtype") else np.result_type(value)
     if not np.issubdtype(dtype, np.integer):
         raise ArsrcTypeError(message(where, "must be integers", **{name: dtype}))
     if isinstance(value, jax.core.Tracer):

@@ -11,8 +11,6 @@ from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, message
 from arsrc.state import SourceState
 
-_ROWS = 1024  # records decoded at a time
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LeafStatistics:
@@ -81,8 +79,7 @@ def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
     """
     host = registry.source(config)
     totals: list[LeafStatistics] = []
-    for start in range(0, host.plan.num_records, _ROWS):
-        ids = np.arange(start, min(start + _ROWS, host.plan.num_records), dtype=np.uint32)
+    for ids in host.spans("dataset_statistics"):
         parts = [_of(leaf) for leaf in host.elements(ids)]
         totals = [_merged(a, b) for a, b in zip(totals, parts, strict=True)] if totals else parts
     return jax.tree.unflatten(jax.tree.structure(host.element_spec), totals)

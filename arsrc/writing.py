@@ -79,6 +79,10 @@ def write_array_record(
     targets = _targets(path, num_shards)
     if not isinstance(options, str):
         raise ArsrcTypeError(message("options", "must be a string", options=options))
+    if isinstance(codec, type) or not isinstance(codec, Codec):
+        raise ArsrcTypeError(
+            message("codec", "is no codec", "Use an instance, such as Bytes().", codec=codec)
+        )
     stream = encode_elements(elements, codec)
     if stream.num_records is not None:
         _check_count(stream.num_records, num_shards)
@@ -102,22 +106,24 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         raise ArsrcTypeError(message("path", "must be a path", path=path))
     folder, name = os.path.split(text)
-    stem = name.removesuffix(SUFFIX) if num_shards > 1 else name
-    if not stem or (num_shards == 1 and os.path.isdir(text)):
+    if not name:
         fix = f'Name the file, for example "train{SUFFIX}".'
         raise ArsrcValueError(message("path", "names no file", fix, path=text))
     if not os.path.isdir(folder or "."):
         fix = "Create it with os.makedirs(folder)."
         raise ArsrcFileNotFoundError(message("path", "the folder does not exist", fix, folder=folder))
-    if num_shards == 1:
-        return (text,)
     if num_shards > MAX_SHARDS:
-        raise ArsrcValueError(
-            message("num_shards", f"must be at most {MAX_SHARDS}", "", num_shards=num_shards)
-        )
-    names = [f"{stem}-{shard:05d}-of-{num_shards:05d}{SUFFIX}" for shard in range(num_shards)]
-    _check_stale(folder, stem, set(names))
-    return tuple(os.path.join(folder, name) for name in names)
+        raise ArsrcValueError(message("num_shards", f"must be at most {MAX_SHARDS}", num_shards=num_shards))
+    targets = [text]
+    if num_shards > 1:
+        stem = name.removesuffix(SUFFIX)
+        names = [f"{stem}-{shard:05d}-of-{num_shards:05d}{SUFFIX}" for shard in range(num_shards)]
+        _check_stale(folder, stem, set(names))
+        targets = [os.path.join(folder, name) for name in names]
+    for target in targets:
+        if os.path.isdir(target):
+            raise ArsrcValueError(message("path", "is a folder", "Name a file in it.", path=target))
+    return tuple(targets)
 
 
 def _check_stale(folder: str, stem: str, names: set[str]) -> None:
@@ -226,7 +232,7 @@ class _Shard:
             os.unlink(self._temporary)
 
     def _failure(self, reason: object) -> ArsrcWriteError:
-        fix = "Check free space and permissions; nothing was left behind."
+        fix = "Check free space and permissions."
         return ArsrcWriteError(
             message("write_array_record", f"writing failed ({reason})", fix, path=self._target)
         )

@@ -1,9 +1,9 @@
 """The keyed bijection: its definition, its algebra, its two backends, and its statistics.
 
 The statistical tests use fixed keys, so they give the same verdict on every run. Their thresholds lie five
-standard deviations out: a sound permutation exceeds one of them for about one choice of keys in a million. Where
-a test has a sibling "too few rounds would be seen", that one runs the same statistic on four rounds, to show that
-it can fail.
+standard deviations out: a sound permutation exceeds one of them for about one choice of keys in a million.
+Where a test has a sibling "too few rounds would be seen", that one runs the same statistic on four rounds, to
+show that it can fail.
 """
 
 import itertools

@@ -1,7 +1,13 @@
-"""Decoded elements kept in memory: one array per leaf, filled as records are first read."""
+"""Decoded elements kept: one array per leaf, in memory or in files, filled as records are first read."""
 
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,51 +15,148 @@ from numpy.typing import NDArray
 from arsrc.errors import ArsrcValueError, message
 
 Leaves = list[NDArray[np.generic]]
+LeafShapes = Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class ElementCache:
     """One array `[num_records, ...]` per leaf, and which of its rows are filled.
 
+    In files, the cache is there for the next process too: rows are marked as filled on disk only after they
+    have been written out, when the cache is full or closed, so that a killed process loses work, not data.
+
     Args:
         num_records: Records in the data set.
-        spec: Shape and dtype of each leaf of an element.
-        max_bytes: Most memory it may take.
-
-    Raises:
-        ArsrcValueError: The decoded data set is larger than `max_bytes`.
+        shapes: Shape and dtype of each leaf of an element.
+        folder: Folder of the files; None keeps the elements in memory.
     """
 
-    def __init__(
-        self, num_records: int, spec: Sequence[tuple[tuple[int, ...], np.dtype]], max_bytes: int
-    ) -> None:
-        self.num_bytes = sum(num_records * int(np.prod(shape)) * dtype.itemsize for shape, dtype in spec)
-        if self.num_bytes > max_bytes:
-            raise ArsrcValueError(
-                message(
-                    "cacheable",
-                    f"the decoded data set has {self.num_bytes} bytes, more than cache_bytes allows",
-                    "Raise ReadOptions.cache_bytes, or set cacheable=False.",
-                    cache_bytes=max_bytes,
-                )
-            )
-        # Pages are given by the system when they are first written: an unfilled cache takes no memory.
-        self._arrays = [np.empty((num_records, *shape), dtype) for shape, dtype in spec]
-        self._filled = np.zeros(num_records, np.bool_)
+    def __init__(self, num_records: int, shapes: LeafShapes, folder: str | None) -> None:
+        self._folder = folder
         self._lock = threading.Lock()
+        self._filled = np.zeros(num_records, np.bool_)
+        if folder is not None:
+            os.makedirs(folder, exist_ok=True)
+        # Pages are given by the system when they are first written: what is not filled takes no memory.
+        self._arrays = [self._array(i, (num_records, *s), dtype) for i, (s, dtype) in enumerate(shapes)]
+        if folder is not None and os.path.exists(self._marks):
+            self._filled = np.fromfile(self._marks, np.bool_, num_records)
+        self._num_missing = num_records - int(self._filled.sum())
+
+    @property
+    def _marks(self) -> str:
+        assert self._folder is not None
+        return os.path.join(self._folder, "filled")
+
+    def _array(self, number: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        num_bytes = int(np.prod(shape)) * dtype.itemsize
+        if self._folder is None or num_bytes == 0:
+            return np.empty(shape, dtype)
+        path = os.path.join(self._folder, f"leaf-{number}")
+        complete = os.path.exists(path) and os.path.getsize(path) == num_bytes
+        raw = np.memmap(path, np.uint8, "r+" if complete else "w+", shape=(num_bytes,))
+        return raw.view(dtype).reshape(shape)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every record is here."""
+        return self._num_missing == 0
 
     def get(self, ids: NDArray[np.int64], load: Callable[[NDArray[np.int64]], Leaves]) -> tuple[Leaves, int]:
         """Return the leaves of the records `ids`, and how many of them were there already."""
-        missing = ids[~self._filled[ids]]
+        missing = ids[~self._filled[ids]] if self._num_missing else ids[:0]
         if len(missing):
             leaves = load(missing)
             for array, leaf in zip(self._arrays, leaves, strict=True):
                 array[missing] = leaf
-            # After the rows: two threads may fill a row, with the same bytes, but none may see it half filled.
-            with self._lock:
-                self._filled[missing] = True
-        return [array[ids] for array in self._arrays], len(ids) - len(missing)
+            self._mark(missing)
+        return [array.take(ids, axis=0) for array in self._arrays], len(ids) - len(missing)
+
+    def _mark(self, ids: NDArray[np.int64]) -> None:
+        # After the rows: two threads may fill a row, with the same bytes, but none may see it half filled.
+        with self._lock:
+            self._filled[ids] = True
+            self._num_missing = len(self._filled) - int(self._filled.sum())
+            full = self._num_missing == 0
+        if full:
+            self.close()
 
     def clear(self) -> None:
-        """Forget all elements."""
+        """Forget all elements, on disk too."""
         with self._lock:
             self._filled[:] = False
+            self._num_missing = len(self._filled)
+            if self._folder is not None and os.path.exists(self._marks):
+                os.remove(self._marks)
+
+    def close(self) -> None:
+        """Write out what is filled."""
+        if self._folder is None:
+            return
+        with self._lock:
+            filled = self._filled.copy()
+            for array in self._arrays:
+                if isinstance(base := _memmap(array), np.memmap):
+                    base.flush()
+            filled.tofile(self._marks + ".part")
+            os.replace(self._marks + ".part", self._marks)
+
+
+def open_cache(
+    num_records: int, shapes: LeafShapes, max_bytes: int, cache_dir: str | None, identity: Callable[[], str]
+) -> ElementCache:
+    """Return a cache in memory if it fits into `max_bytes`, else in files under `cache_dir`.
+
+    Args:
+        num_records: Records in the data set.
+        shapes: Shape and dtype of each leaf of an element.
+        max_bytes: Most memory it may take.
+        cache_dir: Where caches in files lie; None allows none.
+        identity: Says what the elements are (fingerprint and codec): each has a folder of its own.
+
+    Raises:
+        ArsrcValueError: The decoded data set does not fit, in memory or on the disk of `cache_dir`.
+    """
+    num_bytes = num_records * sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shapes)
+    if num_bytes <= max_bytes:
+        return ElementCache(num_records, shapes, None)
+    sizes = f"the decoded data set has {num_bytes} bytes"
+    if cache_dir is None:
+        fix = "Raise ReadOptions.cache_bytes, name a ReadOptions.cache_dir, or set cacheable=False."
+        raise ArsrcValueError(
+            message("cacheable", f"{sizes}, more than cache_bytes allows", fix, cache_bytes=max_bytes)
+        )
+    what = json.dumps({"elements": identity(), "leaves": [[list(s), str(d)] for s, d in shapes]}, indent=1)
+    folder = os.path.join(cache_dir, f"arsrc-{hashlib.sha256(what.encode()).hexdigest()[:32]}")
+    os.makedirs(folder, exist_ok=True)
+    free = shutil.disk_usage(folder).free + _bytes_in(folder)
+    if num_bytes > free:
+        raise ArsrcValueError(message("cacheable", f"{sizes}, {free} are free in cache_dir", cache_dir=cache_dir))
+    with open(os.path.join(folder, "elements.json"), "w") as file:
+        file.write(what)
+    return ElementCache(num_records, shapes, folder)
+
+
+def describe(value: Any) -> str:
+    """Return a text that is the same for equal codecs in every process, also for functions inside them.
+
+    Functions are told apart by name and code; what else they depend on is not seen.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = ", ".join(f"{f.name}={describe(getattr(value, f.name))}" for f in dataclasses.fields(value))
+        return f"{type(value).__qualname__}({fields})"
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(describe, value))})"
+    if code := getattr(value, "__code__", None):
+        digest = hashlib.sha256(code.co_code + repr([c for c in code.co_consts if not hasattr(c, "co_code")]).encode())
+        return f"{value.__module__}.{value.__qualname__}:{digest.hexdigest()[:16]}"
+    return repr(value)
+
+
+def _memmap(array: NDArray[Any]) -> Any:
+    while isinstance(array.base, np.ndarray) and not (isinstance(array, np.memmap) and array.dtype == np.uint8):
+        array = array.base
+    return array
+
+
+def _bytes_in(folder: str) -> int:
+    return sum(entry.stat().st_blocks * 512 for entry in os.scandir(folder))

@@ -54,6 +54,11 @@ class DataSet:
         num_bytes = os.stat(path).st_size
         return self._pool.get(path).num_records(), num_bytes
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether a record cannot be read without decoding its neighbours."""
+        return True
+
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
         file = int(np.searchsorted(self._base, record_id, side="right")) - 1
@@ -106,8 +111,9 @@ def _bounded(piece: FileSlice, num_records: int) -> FileSlice:
         raise ArsrcValueError(
             message(
                 "paths",
-                f"a slice ends beyond its file, which has {num_records} records",
-                path=f"{piece.path}[{piece.start}:{stop}]",
+                f"a slice lies beyond the end of its file, which has {num_records} records",
+                "Choose a smaller slice.",
+                path=str(piece),
             )
         )
     return FileSlice(piece.path, piece.start, stop)

@@ -20,6 +20,9 @@ class FileSlice:
     start: int = 0
     stop: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.path}[{self.start}:{'' if self.stop is None else self.stop}]"
+
 
 def normalize(paths: Any) -> tuple[str, ...]:
     """Return what a user may pass as `paths` as a tuple of strings `path`, `glob` or `path[start:stop]`."""

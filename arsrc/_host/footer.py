@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.layout import (
+    BLOCK_BYTES,
     CHUNK_HEADER_BYTES,
     FIRST_CHUNK,
     LayoutError,
@@ -26,7 +27,7 @@ from arsrc._host.layout import (
     varint_size,
 )
 
-SLAB_BYTES = 1 << 20
+SLAB_BYTES = 1 << 17  # the arrays of one slab stay in the cache
 
 _TOKENS = 6  # varints of one entry: a tag and a value, three times
 _TAGS = (0x08, 0x10, 0x18)
@@ -82,10 +83,15 @@ def read_footer(fd: int, num_bytes: int) -> Footer:
     num_size_bytes, sizes = parse_varint(head, 1)
     first_size, _ = parse_varint(head, sizes)
     first = data + sizes + num_size_bytes
-    if header.data_size != sizes + num_size_bytes + header.decoded_size or first_size > header.decoded_size:
+    if (
+        header.data_size != sizes + num_size_bytes + header.decoded_size
+        or first_size > header.decoded_size
+        or data + header.data_size > logical(num_bytes - BLOCK_BYTES)
+    ):
         raise LayoutError("the footer is damaged")
     num_chunks, num_records = _parse_counts(read_stream(fd, physical(first), first_size))
-    if header.num_records != num_chunks + 1:
+    # The least that an entry takes, so that nobody trusts a count and runs out of memory.
+    if header.num_records != num_chunks + 1 or num_chunks * _TOKENS > header.decoded_size:
         raise LayoutError("the footer lists another number of chunks than it says")
     return Footer(begin, num_chunks, num_records, first + first_size, header.decoded_size - first_size)
 
@@ -170,14 +176,20 @@ def decode_varints(
     return values
 
 
-def values_of_spans(spans: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the record bytes in chunks of one uncompressed record each, from their bytes in the stream.
+def spans_of_values(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the stream bytes of uncompressed chunks of one record each, from the records' bytes.
 
     Such a chunk is its header, two bytes, the record's length as a varint, and the record.
     """
-    sizes = spans - (CHUNK_HEADER_BYTES + 2)
-    longest = int(sizes.max(initial=0))
-    values = sizes - 1
-    for num_bytes in range(2, varint_size(max(longest, 1)) + 1):
-        values -= sizes >= (1 << (7 * (num_bytes - 1))) + num_bytes
+    spans = values + (CHUNK_HEADER_BYTES + 3)
+    for num_bytes in range(1, varint_size(int(values.max(initial=0)))):
+        spans += values >= 1 << 7 * num_bytes
+    return spans
+
+
+def values_of_spans(spans: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the inverse of `spans_of_values`."""
+    values = spans - (CHUNK_HEADER_BYTES + 3)
+    for num_bytes in range(1, varint_size(int(values.max(initial=0)))):
+        values -= spans >= (1 << 7 * num_bytes) + CHUNK_HEADER_BYTES + 3 + num_bytes
     return values

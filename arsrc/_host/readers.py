@@ -88,14 +88,14 @@ class ReaderPool:
             ) from error
         # A file that was truncated gives empty records instead of an error.
         if len(records) != len(positions) or not all(records):
-            self._check_unchanged(path, num_bytes)
+            self._check_unchanged(path, num_bytes, positions)
         if len(records) != len(positions):
             raise ArsrcReadError(
                 message("read", "array_record gave too few records", path=path, positions=_few(positions))
             )
         return records
 
-    def _check_unchanged(self, path: str, num_bytes: int) -> None:
+    def _check_unchanged(self, path: str, num_bytes: int, positions: Sequence[int]) -> None:
         try:
             size = os.stat(path).st_size
         except OSError:
@@ -107,6 +107,7 @@ class ReaderPool:
                     f"a file changed while open: it had {num_bytes} bytes, now {max(size, 0)}",
                     "Restore it, or call close(config) to open the new one.",
                     path=path,
+                    positions=_few(positions),
                 )
             )
 

@@ -3,11 +3,12 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree, RecordBatch
-from arsrc.codecs.check import array_text, cast_batch, struct, whole_number
+from arsrc.codecs.check import array_text, cast_batch, whole_number
 from arsrc.errors import ArsrcValueError, RecordError, message
 
 
@@ -46,7 +47,7 @@ class Bytes:
         Raises:
             ArsrcValueError: `num_bytes` is not known yet.
         """
-        return struct(np.uint8, (self._size(),))
+        return jax.ShapeDtypeStruct((self._size(),), np.uint8)
 
     def decode(self, records: RecordBatch) -> NDArray[np.uint8]:
         """Return `u8[num_records, num_bytes]`: a view of the records' bytes, nothing is copied. Host only.

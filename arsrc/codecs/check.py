@@ -1,6 +1,7 @@
 """What arrays an element is made of: specs as users write them, and the checks that arrays follow them."""
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,11 +53,6 @@ def check_batch(decoded: PyTree, spec: PyTree, num_records: int, where: str = "d
 
 
 def leaf_shapes(spec: PyTree) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return shape and dtype of each leaf of an element spec, in tree order."""
-    return [(leaf.shape, np.dtype(leaf.dtype)) for leaf in jax.tree_util.tree_leaves(spec)]
-
-
-def leaf_shapes(spec: PyTree) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
     """Return shape and dtype of each leaf of an element spec, in tree order.
 
     Raises:
@@ -96,20 +92,16 @@ def both_sides(wanted: str, found: str) -> str:
     return f"Both sides:\n  spec: {wanted}\n  got:  {found}"
 
 
-def struct(dtype: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """Return the spec of one array."""
-    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
-
-
-def leaf_paths(tree: PyTree) -> list[str]:
+def leaf_paths(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """Return the leaves' paths in tree order, as in `['image'][0]`."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]
     return [jax.tree_util.keystr(path) or "(root)" for path, _ in paths]
 
 
-def array_text(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+def array_text(dtype: np.dtype[Any], shape: tuple[object, ...]) -> str:
     """Write dtype and shape as in `float32[2, 3]`."""
-    return f"{dtype.name}[{', '.join(map(str, shape))}]"
+    order = "" if dtype.isnative else f" ({dtype.str})"
+    return f"{dtype.name}[{', '.join(map(str, shape))}]{order}"
 
 
 def is_pair(value: Any) -> bool:
@@ -179,18 +171,18 @@ def whole_number(where: str, name: str, value: Any, least: int) -> int:
 def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return `values` as `dtype[num_records, *shape]`, to be encoded.
 
-    Casts that cannot lose anything pass, and casts inside a kind (integer, float, complex) as long as every
-    value fits: floats are rounded, integers never change.
+    Casts that NumPy calls safe pass, and casts inside a kind (integer, float, complex) as long as every value
+    fits: floats are rounded, integers never change.
 
     Raises:
         ArsrcTypeError: The dtype is of another kind.
         ArsrcValueError: The shape differs, or a value does not fit the dtype.
     """
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ArsrcValueError(message(where, f"is no array ({error})")) from error
-    wanted = array_text(dtype, ("n", *shape))  # type: ignore[arg-type]
+    if isinstance(values, (list, tuple)):
+        fix = "Use a NumPy array: JAX takes a list for a tree, and its items for the leaves."
+        raise ArsrcTypeError(message(where, f"is a {type(values).__name__}", fix))
+    array = np.asarray(values)
+    wanted = array_text(dtype, ("n", *shape))
     found = array_text(array.dtype, array.shape)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         raise ArsrcValueError(message(where, "has another shape", both_sides(wanted, found)))
@@ -200,8 +192,10 @@ def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, 
         raise ArsrcTypeError(message(where, "has a dtype of another kind", both_sides(wanted, found)))
     with np.errstate(over="ignore", invalid="ignore"):
         cast: NDArray[Any] = array.astype(dtype)
-    if not _fits(array, cast):
-        raise ArsrcValueError(message(where, "holds values that do not fit", both_sides(wanted, found)))
+    misfits = _misfits(array, cast)
+    if misfits.any():
+        what = f"holds a value that does not fit {dtype.name}"
+        raise ArsrcValueError(message(where, what, value=array[misfits][0].item()))
     return cast
 
 
@@ -209,10 +203,12 @@ def _kind(dtype: np.dtype[Any]) -> type | None:
     return next((kind for kind in _KINDS if jax.numpy.issubdtype(dtype, kind)), None)
 
 
-def _fits(array: NDArray[Any], cast: NDArray[Any]) -> bool:
-    if array.size == 0:
-        return True
+def _misfits(array: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where `cast` is no longer what `array` was, but for the rounding of floats."""
+    wrong: NDArray[np.bool_]
     if _kind(cast.dtype) is np.integer:
-        limits = jax.numpy.iinfo(cast.dtype)  # type: ignore[no-untyped-call]
-        return int(limits.min) <= int(array.min()) and int(array.max()) <= int(limits.max)
-    return bool((np.isfinite(array) <= np.isfinite(cast)).all())
+        # Back and forth alone would let 2**63 pass as -2**63.
+        wrong = (cast.astype(array.dtype) != array) | (np.signbit(cast) != np.signbit(array))
+    else:
+        wrong = np.isfinite(array) & ~np.isfinite(cast)
+    return wrong

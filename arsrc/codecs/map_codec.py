@@ -17,7 +17,6 @@ from arsrc.codecs.check import (
     is_pair,
     leaf_difference,
     leaf_paths,
-    struct,
     structure_difference,
 )
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, message
@@ -57,8 +56,9 @@ class Map:
         leaves, treedef = jax.tree_util.tree_flatten(self.spec, is_leaf=is_pair)
         if not leaves:
             raise ArsrcValueError(message("Map.spec", "has no leaf", spec=self.spec))
-        pairs = [array_spec(f"Map.spec leaf {i}", leaf) for i, leaf in enumerate(leaves)]
-        structs = tuple(struct(dtype, shape) for dtype, shape in pairs)
+        paths = leaf_paths(self.spec, is_pair)
+        pairs = [array_spec(f"Map.spec leaf {path}", leaf) for path, leaf in zip(paths, leaves, strict=True)]
+        structs = tuple(jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in pairs)
         object.__setattr__(self, "_leaves", structs)
         object.__setattr__(self, "_treedef", treedef)
         object.__setattr__(self, "spec", self.element_spec())

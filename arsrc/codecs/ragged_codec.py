@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree, RecordBatch
-from arsrc.codecs.check import array_dtype, cast_batch, struct, whole_number
+from arsrc.codecs.check import array_dtype, cast_batch, whole_number
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, message
 
@@ -66,8 +66,8 @@ class Ragged:
     def element_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Spec of one element: `{"values": dtype[max_length], "length": i32[]}`."""
         return {
-            "values": struct(self.dtype, (self.max_length,)),
-            "length": struct(np.int32, ()),
+            "values": jax.ShapeDtypeStruct((self.max_length,), self.dtype),
+            "length": jax.ShapeDtypeStruct((), np.int32),
         }
 
     def decode(self, records: RecordBatch) -> dict[str, NDArray[Any]]:

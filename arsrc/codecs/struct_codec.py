@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree, RecordBatch
 from arsrc.codecs.bytes_codec import equal_rows
-from arsrc.codecs.check import array_spec, array_text, cast_batch, struct
+from arsrc.codecs.check import array_spec, array_text, cast_batch
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 
 Field = tuple[str, np.dtype[Any], tuple[int, ...]]
@@ -53,7 +53,7 @@ class Struct:
 
     def element_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Spec of one element: a dict of the fields."""
-        return {name: struct(dtype, shape) for name, dtype, shape in self._fields()}
+        return {name: jax.ShapeDtypeStruct(shape, dtype) for name, dtype, shape in self._fields()}
 
     def decode(self, records: RecordBatch) -> dict[str, NDArray[Any]]:
         """Return a dict of C-contiguous `dtype[num_records, *shape]`. Host only.
@@ -120,8 +120,12 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def from_stored(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an array of `stored_dtype(dtype)` as a C-contiguous one of `dtype`."""
-    return array != 0 if dtype == np.bool_ else np.ascontiguousarray(array, dtype)
+    """Return an array of `stored_dtype(dtype)` as a C-contiguous, aligned one of `dtype`."""
+    if dtype == np.bool_:
+        truth: NDArray[np.bool_] = array != 0
+        return truth
+    native = np.ascontiguousarray(array, dtype)
+    return native if native.flags.aligned else native.copy()
 
 
 def _normal_fields(fields: Any) -> tuple[Field, ...]:

@@ -1,0 +1,80 @@
+"""Noticing files that were truncated or written to while they are mapped.
+
+Reading a map behind the end of a file that became shorter kills the process, and a file rewritten in place
+gives records that nobody wrote: so files are looked at right before they are read. That leaves the
+microseconds of the reading itself, and file systems that tell late what another machine did.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.file_index import FileIndex, FileStamp
+from arsrc.errors import ArsrcReadError, message
+
+# With this many seconds for each file that there is, looking takes less than a tenth of the time.
+_SECONDS_PER_FILE = 10e-6
+
+
+class FileWatch:
+    """Compares files with what they were when they were indexed.
+
+    It asks by path, which needs no open descriptors: a path that is gone or leads to another file means that
+    the mapped one was removed or replaced by renaming, and then nobody can change it any more.
+    """
+
+    def __init__(self, files: Sequence[FileIndex]) -> None:
+        self._files = [(index.path, index.stamp) for index in files]
+        self._seconds = _SECONDS_PER_FILE * len(files)
+        self._looked = np.full(len(files), -np.inf)  # f64[num_files], when each was looked at
+
+    def check(self, files: NDArray[np.int64]) -> None:
+        """Look at those of the files with these numbers that have not been looked at just now.
+
+        Raises:
+            ArsrcReadError: A file was changed.
+        """
+        if len(self._files) == 1:
+            self._check(0)
+            return
+        now = time.monotonic()
+        due = files[self._looked[files] < now - self._seconds]
+        if len(due):
+            self._looked[due] = now
+            for file in np.unique(due).tolist():
+                self._check(file)
+
+    def check_all(self) -> None:
+        """Look at all files.
+
+        Raises:
+            ArsrcReadError: A file was changed.
+        """
+        for file in range(len(self._files)):
+            self._check(file)
+
+    def _check(self, file: int) -> None:
+        path, was = self._files[file]
+        try:
+            now = FileStamp.of(os.stat(path))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            what = f"cannot look at a mapped file ({error.strerror})"
+            raise ArsrcReadError(message("read", what, path=path)) from error
+        if now == was or (now.device, now.inode) != (was.device, was.inode):
+            return
+        self._looked[file] = -np.inf  # the next read must see it too
+        raise changed(path, was, now)
+
+
+def changed(path: str, was: FileStamp, now: FileStamp) -> ArsrcReadError:
+    """Return the error for a file that is not what was indexed."""
+    what = "a file was changed while it was open"
+    if now.num_bytes != was.num_bytes:
+        what += f": it had {was.num_bytes} bytes, now {now.num_bytes}"
+    fix = "Write new data beside it and rename it into place; call close(config) to open what is there now."
+    return ArsrcReadError(message("read", what, fix, path=path))

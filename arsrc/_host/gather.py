@@ -1,0 +1,130 @@
+"""Copying records out of mapped files: from logical positions in a range of blocks to one array of bytes.
+
+The record bytes of a file lie end to end but for block headers. So a record is copied as if no header cut it,
+which NumPy does for many at once, and the few that one does cut are put right afterwards.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.layout import BLOCK_BYTES, BLOCK_HEADER_BYTES, STREAM_BYTES, to_physical
+
+# From here on the copy itself takes so long that a call for each piece no longer counts.
+LARGE_RECORD_BYTES = 16_384
+
+_SLAB_BYTES = 65_536  # copied twice, the first time into the cache
+_GIL_ROWS = 512  # NumPy releases the GIL above 500 indices
+_GIL_SLAB_BYTES = 1 << 20
+_JOIN_BYTES = 1 << 18
+
+
+def gather_equal(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], length: int, out: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
+    """Copy records of one length, at most `STREAM_BYTES`, out of a range of blocks.
+
+    Args:
+        data: u8[range_bytes], whole files.
+        starts: i64[n], logical positions of the records.
+        length: Bytes of each record.
+        out: u8[>= n * length] to write into, or None for a new array.
+
+    Returns:
+        u8[n * length], the beginning of `out` where that is given.
+    """
+    num_rows = len(starts)
+    if not num_rows * length:
+        return np.empty(0, np.uint8) if out is None else out[:0]
+    blocks = starts // STREAM_BYTES
+    begins = starts + BLOCK_HEADER_BYTES * (blocks + 1)  # physical
+    row: Any = np.dtype((np.void, length))
+    # One element at every byte: an index is a position, and an element the record that begins there.
+    source = np.ndarray((len(data) - length + 1,), row, data, strides=(1,))
+    if out is None:
+        result: NDArray[np.uint8] = source[begins].view(np.uint8)
+    else:
+        result = out[: num_rows * length]
+        rows = result.view(row)
+        slab = _slab_rows(num_rows, length)
+        for first in range(0, num_rows, slab):
+            rows[first : first + slab] = source[begins[first : first + slab]]
+    cut = np.flatnonzero(starts - blocks * STREAM_BYTES > STREAM_BYTES - length)
+    for index, begin in zip(cut.tolist(), begins[cut].tolist(), strict=True):
+        head = -begin % BLOCK_BYTES  # bytes in front of the block header
+        behind = begin + head + BLOCK_HEADER_BYTES
+        result[index * length + head : (index + 1) * length] = data[behind : behind + length - head]
+    return result
+
+
+def _slab_rows(num_rows: int, length: int) -> int:
+    if num_rows >= _GIL_ROWS and _GIL_ROWS * length <= _GIL_SLAB_BYTES:
+        return max(_GIL_ROWS, _SLAB_BYTES // length)
+    return max(1, _SLAB_BYTES // length)
+
+
+def gather_ragged(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    out: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """Copy records of any lengths out of a range of blocks.
+
+    Args:
+        data: u8[range_bytes], whole files.
+        starts: i64[n], logical positions of the records.
+        offsets: i64[n + 1], where each record shall stand.
+        out: u8[>= offsets[n]] to write into, or None for a new array.
+
+    Returns:
+        u8[offsets[n]], the beginning of `out` where that is given.
+    """
+    num_rows, num_bytes = len(starts), int(offsets[-1])
+    result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
+    if num_bytes > num_rows * LARGE_RECORD_BYTES:
+        _copy_pieces(data, starts, offsets, result)
+        return result
+    slab = max(1, _JOIN_BYTES * num_rows // max(num_bytes, 1))
+    for first in range(0, num_rows, slab):
+        bounds = offsets[first : first + slab + 1]
+        joined = _join(data, starts[first : first + slab], np.diff(bounds))
+        result[bounds[0] : bounds[-1]] = np.frombuffer(joined, np.uint8)
+    return result
+
+
+def _copy_pieces(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    result: NDArray[np.uint8],
+) -> None:
+    lengths = np.diff(offsets)
+    for start, length, at in zip(starts.tolist(), lengths.tolist(), offsets.tolist(), strict=False):
+        for begin, end in _pieces(start, length):
+            result[at : at + end - begin] = data[begin:end]
+            at += end - begin
+
+
+def _join(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bytes:
+    begins = to_physical(starts)
+    memory = data.data
+    ends = (begins + lengths).tolist()
+    records: list[Any] = [memory[b:e] for b, e in zip(begins.tolist(), ends, strict=True)]
+    cut = np.flatnonzero(starts % STREAM_BYTES > STREAM_BYTES - lengths)
+    for row, start, length in zip(cut.tolist(), starts[cut].tolist(), lengths[cut].tolist(), strict=True):
+        records[row] = b"".join([memory[begin:end] for begin, end in _pieces(start, length)])
+    return b"".join(records)
+
+
+def _pieces(start: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield the physical ranges that hold `length` bytes from a logical position on."""
+    while length:
+        block, in_block = divmod(start, STREAM_BYTES)
+        num_bytes = min(STREAM_BYTES - in_block, length)
+        begin = start + BLOCK_HEADER_BYTES * (block + 1)
+        yield begin, begin + num_bytes
+        start += num_bytes
+        length -= num_bytes

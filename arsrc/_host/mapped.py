@@ -1,0 +1,174 @@
+"""Reading uncompressed ArrayRecord files from one map of them all, a whole batch at a time.
+
+    indices = [file_index(path, num_records) for ...]        # None: not of that kind
+    files = open_mapped([FileRange(index, start, stop), ...])
+    batch = files.read(record_ids)
+
+What it gives is always a copy, so it outlives the map. What it cannot see is a payload that changed on the
+disk without a write to the file: that takes the chunks' hashes, which only array_record's reader computes.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.address_range import MAX_MAPS, AddressRange
+from arsrc._host.cold_rule import ColdRule
+from arsrc._host.file_index import FileIndex, FileStamp
+from arsrc._host.file_watch import FileWatch, changed
+from arsrc._host.gate import Gate
+from arsrc._host.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
+from arsrc._host.layout import to_physical
+from arsrc._host.places import FileRange
+from arsrc._host.record_index import Located, RecordIndex
+from arsrc.codecs.base import RecordBatch
+from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError, message
+
+_GAP_BYTES = 16_384  # reading so much more takes no longer than another request
+
+
+def open_mapped(files: Sequence[FileRange], random_access: bool = False) -> "MappedFiles | None":
+    """Map files and number the records of their slices in this order.
+
+    Args:
+        files: The slices, of one file or of many. Their indices are joined: let go of them afterwards.
+        random_access: Whether records will be read in random order. The system then fetches single pages;
+            otherwise it reads on, which is faster for records that stand side by side.
+
+    Returns:
+        None where there are no records, or files cannot be mapped, or not so many.
+
+    Raises:
+        ArsrcReadError: A file is no longer what was indexed.
+    """
+    ranges = [piece for piece in files if piece.start < piece.stop]
+    indices = {piece.index.path: piece.index for piece in ranges}  # slices of one file share its map
+    ends = np.cumsum([index.stamp.num_bytes for index in indices.values()])
+    area = AddressRange.reserve(int(ends[-1])) if 0 < len(indices) <= MAX_MAPS else None
+    if area is None:
+        return None
+    positions = dict(zip(indices, [0, *ends[:-1].tolist()], strict=True))
+    try:
+        for path, index in indices.items():
+            _map_file(area, positions[path], index)
+    except OSError as error:
+        area.unmap()
+        if isinstance(error, ArsrcReadError):
+            raise
+        return None
+    if random_access:
+        area.expect_random_access()
+    return MappedFiles(area, ranges, positions)
+
+
+def _map_file(area: AddressRange, position: int, index: FileIndex) -> None:
+    fd = os.open(index.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        now = FileStamp.of(os.fstat(fd))
+        if now != index.stamp:
+            raise changed(index.path, index.stamp, now)
+        area.map_file(fd, position, index.stamp.num_bytes)
+    finally:
+        os.close(fd)
+
+
+class MappedFiles:
+    """The records of mapped files, numbered from 0; made by `open_mapped`. Safe to use from several threads.
+
+    Attributes:
+        num_records: Records in all slices.
+    """
+
+    def __init__(self, area: AddressRange, ranges: Sequence[FileRange], positions: Mapping[str, int]) -> None:
+        self._area = area
+        self._records = RecordIndex(ranges, [positions[piece.index.path] for piece in ranges])
+        self.num_records = self._records.num_records
+        self._watch = FileWatch([piece.index for piece in ranges])
+        self._gate = Gate()
+        self._cold = ColdRule()
+
+    def read(self, record_ids: NDArray[np.int64], out: NDArray[np.uint8] | None = None) -> RecordBatch:
+        """Return records, copied, in the order of the ids; repeats are allowed.
+
+        Args:
+            record_ids: i64[n], in `[0, num_records)`.
+            out: u8[at least all their bytes], contiguous, to write into, best from a `BufferPool`: above
+                32 MiB a fresh array costs more than the copy. None: a new array.
+
+        Returns:
+            The records; `data` is the beginning of `out` where that is given.
+
+        Raises:
+            ArsrcIndexError: An id lies outside.
+            ArsrcReadError: A file was changed while it was open, or the files were closed.
+            ArsrcValueError: `out` is too small.
+        """
+        with self._gate.enter() as is_open:
+            located = self._locate(record_ids, is_open)
+            self._watch.check(located.files)
+            with self._cold.watch():
+                return _gather(self._area.data, located, out)
+
+    def advise(self, record_ids: NDArray[np.int64]) -> None:
+        """Have the system fetch records that `read` will be asked for soon, without waiting for them.
+
+        Costs next to nothing while all that is read is in memory anyway.
+
+        Args:
+            record_ids: i64[n], in `[0, num_records)`.
+
+        Raises:
+            ArsrcIndexError: An id lies outside.
+            ArsrcReadError: The files were closed.
+        """
+        with self._gate.enter() as is_open:
+            if is_open and not self._cold.is_worth_asking():
+                return
+            located = self._locate(record_ids, is_open)
+            ends = to_physical(located.starts + located.lengths)
+            self._area.will_need(to_physical(located.starts), ends, _GAP_BYTES)
+
+    def check(self) -> None:
+        """Look whether any file was changed since it was opened.
+
+        Raises:
+            ArsrcReadError: One was.
+        """
+        self._watch.check_all()
+
+    def close(self) -> None:
+        """Unmap the files after the reads that are under way; later ones fail. May be called again."""
+        self._gate.close()
+        self._area.unmap()
+
+    def _locate(self, record_ids: NDArray[np.int64], is_open: bool) -> Located:
+        if not is_open:
+            raise ArsrcReadError(message("read", "the files were closed", "Read before close(config)."))
+        ids = np.ascontiguousarray(record_ids, np.int64)
+        # As unsigned numbers, negative ids are large ones. Nothing else keeps reads inside the map.
+        if len(ids) and ids.view(np.uint64).max() >= self.num_records:
+            wrong = ids[(ids < 0) | (ids >= self.num_records)]
+            what = f"a record id lies outside [0, {self.num_records})"
+            raise ArsrcIndexError(message("read", what, record_id=int(wrong[0])))
+        return self._records.locate(ids)
+
+
+def _gather(data: NDArray[np.uint8], located: Located, out: NDArray[np.uint8] | None) -> RecordBatch:
+    """Copy located records out of the map."""
+    num_rows = len(located.starts)
+    lengths = located.lengths
+    if not isinstance(lengths, int) and num_rows and (lengths == lengths[0]).all():
+        lengths = int(lengths[0])
+    if isinstance(lengths, int):
+        offsets = np.arange(num_rows + 1) * lengths
+    else:
+        offsets = np.zeros(num_rows + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+    if out is not None and len(out) < offsets[-1]:
+        what = "the output is smaller than the records"
+        raise ArsrcValueError(message("read", what, out_bytes=len(out), record_bytes=int(offsets[-1])))
+    if isinstance(lengths, int) and lengths <= LARGE_RECORD_BYTES:
+        return RecordBatch(gather_equal(data, located.starts, lengths, out), offsets)
+    return RecordBatch(gather_ragged(data, located.starts, offsets, out), offsets)

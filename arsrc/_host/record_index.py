@@ -1,0 +1,81 @@
+"""From record ids to logical positions, over the slices of many files laid into one range of addresses."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.file_index import Spans, Uniform
+from arsrc._host.layout import BLOCK_BYTES, STREAM_BYTES
+from arsrc._host.places import FileRange, GroupFiles, SpanFiles, UniformFiles
+from arsrc._host.record_groups import Groups
+
+_Joined: TypeAlias = UniformFiles | SpanFiles | GroupFiles
+_KINDS: tuple[tuple[type, Callable[[Sequence[FileRange], Sequence[int]], _Joined]], ...] = (
+    (Uniform, UniformFiles),
+    (Spans, SpanFiles),
+    (Groups, GroupFiles),
+)
+
+
+class Located(NamedTuple):
+    """Where records lie.
+
+    Attributes:
+        files: i64[n], the number of the slice of each.
+        starts: i64[n], logical positions in the range.
+        lengths: i64[n], bytes of each; one number where all records that there are have the same.
+    """
+
+    files: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64] | int
+
+
+class RecordIndex:
+    """The records of all slices, numbered from 0.
+
+    Attributes:
+        num_records: Records in all.
+    """
+
+    def __init__(self, ranges: Sequence[FileRange], positions: Sequence[int]) -> None:
+        """Join the indices of files.
+
+        Args:
+            ranges: The slices, none of them empty.
+            positions: Where each file begins in the range, multiples of 64 KiB.
+        """
+        sizes = np.array([piece.stop - piece.start for piece in ranges], np.int64)
+        self._stops = np.cumsum(sizes)  # i64[num_files]
+        self._bases = self._stops - sizes
+        self.num_records = int(sizes.sum())
+        shifts = [position // BLOCK_BYTES * STREAM_BYTES for position in positions]
+        self._kinds = np.zeros(len(ranges), np.int64)
+        self._numbers = np.zeros(len(ranges), np.int64)  # number of each slice among those of its kind
+        self._places: dict[int, _Joined] = {}
+        for kind, (index_type, join) in enumerate(_KINDS):
+            files = [f for f, piece in enumerate(ranges) if isinstance(piece.index.places, index_type)]
+            if files:
+                self._kinds[files] = kind
+                self._numbers[files] = np.arange(len(files))
+                self._places[kind] = join([ranges[f] for f in files], [shifts[f] for f in files])
+
+    def locate(self, record_ids: NDArray[np.int64]) -> Located:
+        """Return where records lie; the ids must be in `[0, num_records)`."""
+        if len(self._stops) == 1:
+            files, rows = np.zeros(len(record_ids), np.int64), record_ids
+        else:
+            files = np.searchsorted(self._stops, record_ids, side="right")
+            rows = record_ids - self._bases[files]
+        if len(self._places) == 1:
+            (places,) = self._places.values()
+            return Located(files, *places.locate(files, rows))
+        starts, lengths = np.empty_like(rows), np.empty_like(rows)
+        kinds = self._kinds[files]
+        for kind, places in self._places.items():
+            at = np.flatnonzero(kinds == kind)
+            if len(at):
+                starts[at], lengths[at] = places.locate(self._numbers[files[at]], rows[at])
+        return Located(files, starts, lengths)

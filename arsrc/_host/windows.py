@@ -1,0 +1,44 @@
+"""Windows of a block order, decoded whole: each group of a compressed file is decoded once per window."""
+
+import collections
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+
+import numpy as np
+from numpy.typing import NDArray
+
+Leaves = list[NDArray[np.generic]]
+
+
+class Windows:
+    """The windows used last, at most `max_windows` of them; equal requests share one load."""
+
+    def __init__(self, max_windows: int) -> None:
+        self._max_windows = max_windows
+        self._windows: collections.OrderedDict[Hashable, Future[Leaves]] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, load: Callable[[], Leaves]) -> Leaves:
+        """Return the leaves of a window, loading it if it is not there."""
+        with self._lock:
+            future = self._windows.get(key)
+            mine = future is None
+            if future is None:
+                future = self._windows[key] = Future()
+            self._windows.move_to_end(key)
+            while len(self._windows) > self._max_windows:
+                self._windows.popitem(last=False)
+        if mine:
+            try:
+                future.set_result(load())
+            except BaseException as error:
+                with self._lock:
+                    self._windows.pop(key, None)
+                future.set_exception(error)
+        return future.result()
+
+    def clear(self) -> None:
+        """Forget all windows."""
+        with self._lock:
+            self._windows.clear()

@@ -1,0 +1,92 @@
+"""The whole decoded data set as device arrays, from which batches are gathered without a callback."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arsrc._host import memory, registry
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.errors import ArsrcValueError, message, sides
+from arsrc.order import Plan
+from arsrc.state import Array
+
+Table = Any
+
+
+def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Table:
+    """Read and decode every record into device arrays, once; host.
+
+    Hand the table to `next_batch(..., resident=table)`: the same batches bit for bit, gathered on the device,
+    with no callback in the program. Pass it to jitted functions as an argument; a table that is closed over
+    becomes a constant of the program.
+
+    Args:
+        config: The source.
+        device: Device or sharding of the table; defaults to JAX's default device.
+
+    Returns:
+        The tree of `element_spec` with leaves `[num_records, ...]`, record `i` in row `i`.
+
+    Raises:
+        ArsrcValueError: The decoded data set is larger than the memory that is free; the text has both sizes.
+            Or a record does not fit the codec.
+        ArsrcReadError: A record cannot be read.
+    """
+    host = registry.source(config)
+    _check_fits(host.num_decoded_bytes, device)
+    table = jax.tree.unflatten(jax.tree.structure(host.element_spec), host.all_elements("load_resident"))
+    return jax.device_put(table, device)
+
+
+def gather(plan: Plan, table: Table, record_ids: Array, mask: Array) -> Any:
+    """Return the rows of `table` with these ids; zero where `mask` is False."""
+    bounded = jnp.minimum(record_ids, np.uint32(plan.num_records - 1))
+
+    def rows(leaf: Array) -> Array:
+        found = leaf.at[bounded].get(mode="promise_in_bounds")
+        if plan.remainder == "drop" and plan.num_epochs < 0:
+            return found  # every row holds a record
+        return jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - 1)), found, jnp.zeros((), leaf.dtype))
+
+    return jax.tree.map(rows, table)
+
+
+def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
+    """Raise `ArsrcValueError` unless `table` is what `load_resident` gives for this data set."""
+    wanted = jax.tree.map(
+        lambda leaf: (
+            f"{jax.dtypes.canonicalize_dtype(leaf.dtype).name}{[plan.num_records, *leaf.shape]}"
+        ),
+        element_spec,
+    )
+    found = jax.tree.map(lambda leaf: f"{leaf.dtype.name}{list(leaf.shape)}", table)
+    if wanted != found:
+        raise ArsrcValueError(
+            message(
+                "next_batch",
+                "the resident table is not this data set",
+                "Load it with load_resident(config):" + sides(config=str(wanted), table=str(found)),
+            )
+        )
+
+
+def _check_fits(num_bytes: int, device: Any) -> None:
+    devices = [device] if isinstance(device, jax.Device) else list(getattr(device, "device_set", jax.devices()[:1]))
+    free = min(_free_bytes(one) for one in devices)
+    if num_bytes > free:
+        raise ArsrcValueError(
+            message(
+                "load_resident",
+                f"the decoded data set has {num_bytes} bytes, and {free} are free on {devices[0]}",
+                "Stream it (leave resident= out), or choose fewer records.",
+            )
+        )
+
+
+def _free_bytes(device: jax.Device) -> int:
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    return memory.free_bytes()
