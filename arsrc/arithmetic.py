@@ -12,13 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from arsrc.order import Plan
+from arsrc.order import PAD_ID, Plan
 
 Array = Any
 u32 = np.uint32
-
-PAD_ID = 2**32 - 1
-"""Record id of a row that holds no record; also the largest u32."""
 
 
 def settle(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Array, Array]:
@@ -29,6 +26,8 @@ def settle(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Arra
     left = u32(plan.num_records) - xp.minimum(index, u32(plan.num_records))
     ended = left < u32(plan.batch_size if plan.remainder == "drop" else 1)
     index = xp.where(ended, u32(0), index)
+    if plan.num_epochs >= 0:
+        epoch = xp.minimum(epoch, u32(plan.num_epochs))  # so that one more still fits
     epoch = epoch + ended.astype(u32)
     return _clamp(xp, plan, index, epoch)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arsrc._host import registry
-from arsrc.arithmetic import PAD_ID
+from arsrc.order import PAD_ID
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
 from arsrc.order import ORDER_VERSION

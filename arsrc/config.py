@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -45,6 +45,26 @@ def _one_of(field: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ArsrcValueError(message(field, f"must be one of {choices}", **{_leaf(field): value}))
+
+
+def _ranges(exclude: Any) -> tuple[tuple[int, int], ...]:
+    """Return record ids and ranges of them as sorted, disjoint ranges."""
+    if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
+        raise ArsrcTypeError(message("exclude", "must be record ids and ranges (start, stop)", exclude=exclude))
+    ranges = []
+    for entry in exclude:
+        pair = tuple(entry) if isinstance(entry, Iterable) else (entry, _integer("exclude", entry, 0) + 1)
+        if len(pair) != 2:
+            raise ArsrcValueError(message("exclude", "a range is (start, stop)", exclude=entry))
+        start = _integer("exclude", pair[0], 0, 2**32 - 2)
+        ranges.append((start, _integer("exclude", pair[1], start, 2**32 - 1)))
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        elif start < stop:
+            joined.append((start, stop))
+    return tuple(joined)
 
 
 def _leaf(field: str) -> str:
@@ -115,6 +135,9 @@ class ArrayRecordSourceConfig(HashOnce):
         remainder: What happens to the `num_records % batch_size` records at an epoch's end: "drop" passes
             them over, "pad" serves a last batch filled up with masked zeros, "wrap" fills it up from the next
             epoch.
+        exclude: Record ids, and ranges `(start, stop)` of them, that are served as padding: their rows have a
+            False mask and zeros, and they are never read. Everything else stays where it is in the order, so
+            that a run can go on without records that harmed it. Kept as a tuple of ranges.
         stochastic: The caller gives the key at `init`; needs `stream_name`.
         stream_name: Name of the caller's key stream; folded into the key.
         local_files_only: Check at construction that every path exists.
@@ -140,6 +163,7 @@ class ArrayRecordSourceConfig(HashOnce):
     shuffle_block_size: int = 1
     shuffle_window_blocks: int = 32
     remainder: Remainder = "drop"
+    exclude: Any = ()
     stochastic: bool = False
     stream_name: str | None = None
     local_files_only: bool = False
@@ -156,7 +180,7 @@ class ArrayRecordSourceConfig(HashOnce):
         put("paths", files.normalize(self.paths))
         put("batch_size", _integer("batch_size", self.batch_size, 1, MAX_BATCH_SIZE))
         put("seed", _integer("seed", self.seed, 0, 2**32 - 1))
-        put("num_epochs", _integer("num_epochs", self.num_epochs, -1, 2**32 - 1))
+        put("num_epochs", _integer("num_epochs", self.num_epochs, -1, 2**32 - 2))
         if self.num_epochs == 0:
             raise ArsrcValueError(
                 message(
@@ -171,6 +195,7 @@ class ArrayRecordSourceConfig(HashOnce):
         self._check_blocks()
         for field in ("shuffle_files", "shuffle_records", "stochastic", "local_files_only", "cacheable"):
             put(field, _boolean(field, getattr(self, field)))
+        put("exclude", _ranges(self.exclude))
         _one_of("remainder", self.remainder, get_args(Remainder))
         _check_codec(self.codec)
         _check_stream(self.stochastic, self.stream_name)

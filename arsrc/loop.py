@@ -11,10 +11,10 @@ import numpy as np
 from arsrc import source
 from arsrc import state as source_state
 from arsrc._host import registry
-from arsrc._host.read_ahead import Request
+from arsrc._host.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
-from arsrc.arithmetic import PAD_ID
+from arsrc.order import PAD_ID
 from arsrc.state import Batch, SourceState
 
 Carry = TypeVar("Carry")
@@ -177,23 +177,23 @@ def _batches(
     config: ArrayRecordSourceConfig, start: SourceState, device: Any
 ) -> Iterator[tuple[SourceState, Batch]]:
     host = registry.source(config)
-    key_words = tuple(np.asarray(jax.random.key_data(start.key)).tolist())
+    key_words = np.asarray(jax.random.key_data(start.key)).tolist()
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(source.element_spec(config))]
-    treedef = jax.tree.structure(host.element_spec)
+    treedef = jax.tree.structure(host.elements.spec)
 
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
-        loaded = host.batches(request)
-        ids = loaded.record_ids[0]
-        leaves = [source.narrowed(leaf[0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
+        loaded = host.get(request)
+        ids = loaded.record_ids[0, 0]
+        leaves = [source.narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
-        after = loaded.after
+        index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
         # One call for everything: each costs more than the transfer of a small leaf.
-        batch, index, epoch = jax.device_put((batch, np.uint32(after.index), np.uint32(after.epoch)), device)
-        return after, (SourceState(index=index, epoch=epoch, key=start.key), batch)
+        batch, index, epoch = jax.device_put((batch, index, epoch), device)
+        return loaded.after, (SourceState(index=index, epoch=epoch, key=start.key), batch)
 
-    request = Request(int(start.index), int(start.epoch), key_words)
+    request = Request(((int(start.index), int(start.epoch), *key_words),), 1, 0, config.batch_size)
     item = None
-    while item is not None or not host.is_exhausted(request):
+    while item is not None or not host.batches.is_exhausted(request):
         after, result = item or fetch(request)
         # The next transfer starts before this batch is used, unless that would mean waiting for files.
         item = fetch(after) if host.is_ready(after) else None

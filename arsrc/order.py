@@ -18,6 +18,9 @@ from arsrc.frozen import HashOnce
 Array = Any
 u32 = np.uint32
 
+PAD_ID = 2**32 - 1
+"""Record id of a row that holds no record; also the largest u32."""
+
 ORDER_VERSION = 1
 """Version of the order, part of the fingerprint; a change of any order is a new version."""
 
@@ -34,6 +37,7 @@ class Plan(HashOnce):
         shuffle_records: Whether all records are permuted each epoch.
         file_sizes: Records of each file if files are permuted each epoch, else empty.
         blocks: The numbers of the block order if records are permuted in blocks, else None.
+        exclude: Ranges `[start, stop)` of record ids that are served as padding; sorted and disjoint.
     """
 
     num_records: int
@@ -43,6 +47,7 @@ class Plan(HashOnce):
     shuffle_records: bool
     file_sizes: tuple[int, ...] = ()
     blocks: Blocks | None = None
+    exclude: tuple[tuple[int, int], ...] = ()
 
     __hash__ = HashOnce.__hash__
 
@@ -105,6 +110,17 @@ def position_of(xp: ModuleType, plan: Plan, key_words: Array, epoch: Array, reco
             xp, plan, epoch, record_id, lambda e: _FileOrder(xp, plan, key_words, e).position_of
         )
     return record_id
+
+
+def served(xp: ModuleType, plan: Plan, record_id: Array, valid: Array) -> tuple[Array, Array]:
+    """Return `(record_id, valid)` with excluded records made invalid, and the padding id wherever it is not valid."""
+    if plan.exclude:
+        start, stop = np.array(plan.exclude, u32).T
+        place = xp.searchsorted(xp.asarray(start), record_id, side="right")
+        # Place 0 is in front of all ranges: its stop is 0.
+        stops = xp.asarray(np.concatenate([np.zeros(1, u32), stop]))
+        valid = valid & (record_id >= stops[place])
+    return xp.where(valid, record_id, u32(PAD_ID)), valid
 
 
 class _FileOrder:

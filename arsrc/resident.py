@@ -35,8 +35,8 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Tab
         ArsrcReadError: A record cannot be read.
     """
     host = registry.source(config)
-    _check_fits(host.num_decoded_bytes, device)
-    table = jax.tree.unflatten(jax.tree.structure(host.element_spec), host.all_elements("load_resident"))
+    _check_fits(host.plan.num_records * host.elements.num_bytes, device)
+    table = jax.tree.unflatten(jax.tree.structure(host.elements.spec), host.all_elements("load_resident"))
     return jax.device_put(table, device)
 
 

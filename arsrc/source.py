@@ -16,19 +16,27 @@ import numpy as np
 from jax.experimental import io_callback
 
 from arsrc import arithmetic, order
-from arsrc._host import registry
-from arsrc._host.read_ahead import Request
+from arsrc._host import profile, registry
+from arsrc._host.requests import Request
 from arsrc._host.source import HostSource, Schema
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcReadError, ArsrcValueError, message, sides
+from arsrc.order import PAD_ID, Plan
 from arsrc.resident import check_table, gather
 from arsrc.state import Array, Batch, SourceState, checked_ids, next_rows
 
 Leaves = Sequence[Any]
+AxisName = str | tuple[str, ...]
+
+profile.annotate = jax.profiler.TraceAnnotation
 
 
 def next_batch(
-    config: ArrayRecordSourceConfig, state: SourceState, *, resident: Any = None
+    config: ArrayRecordSourceConfig,
+    state: SourceState,
+    *,
+    axis_name: AxisName | None = None,
+    resident: Any = None,
 ) -> tuple[SourceState, Batch]:
     """Return the next batch, and the state after it.
 
@@ -38,21 +46,31 @@ def next_batch(
     Args:
         config: The source.
         state: From `init`, `next_batch`, or a checkpoint.
+        axis_name: Inside a fully manual `jax.shard_map`: the mesh axis, or tuple of axes, that the batch is
+            divided over. Device `d` of `D` reads and returns rows `[d * batch_size / D, (d + 1) * batch_size / D)`;
+            devices along other axes get the same rows, read once.
         resident: The table of `load_resident`: gather from it on the device, with no callback.
 
     Returns:
-        `(state, batch)`; leaves of `batch.data` are `[batch_size, ...]`.
+        `(state, batch)`; leaves of `batch.data` are `[batch_size, ...]`, or `[batch_size / D, ...]`.
 
     Raises:
-        ArsrcValueError: `resident` is not the table of this data set.
+        ArsrcValueError: `batch_size` does not divide among the devices (at trace time); or `resident` is not the
+            table of this data set; or a plain call in a program of several processes, where JAX would make one
+            host read for all.
         jax.errors.JaxRuntimeError: A record cannot be read or decoded; its text holds the `[arsrc]` message.
             The state is as it was, and the source stays usable.
     """
-    return _next_batch(_schema(config), state, resident)
+    return _next(config, None, state, axis_name, resident)
 
 
 def next_batches(
-    config: ArrayRecordSourceConfig, state: SourceState, num_batches: int, *, resident: Any = None
+    config: ArrayRecordSourceConfig,
+    state: SourceState,
+    num_batches: int,
+    *,
+    axis_name: AxisName | None = None,
+    resident: Any = None,
 ) -> tuple[SourceState, Batch]:
     """Return the next `num_batches` batches with one callback, and the state after them.
 
@@ -60,6 +78,7 @@ def next_batches(
         config: The source.
         state: A state of it.
         num_batches: Static, at least 1.
+        axis_name: As for `next_batch`.
         resident: As for `next_batch`.
 
     Returns:
@@ -71,12 +90,12 @@ def next_batches(
     """
     if num_batches < 1:
         raise ArsrcValueError(message("next_batches", "needs at least one", num_batches=num_batches))
-    return _next_batches(_schema(config), int(num_batches), state, resident)
+    return _next(config, int(num_batches), state, axis_name, resident)
 
 
 def peek(config: ArrayRecordSourceConfig, state: SourceState) -> Batch:
     """Return the batch that `next_batch` would give, without a new state."""
-    return _next_batch(_schema(config), state, None)[1]
+    return _next(config, None, state, None, None)[1]
 
 
 def batch_at(
@@ -129,10 +148,10 @@ def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
     schema = _schema(config)
     if not isinstance(record_ids, jax.core.Tracer):
         values = np.asarray(record_ids)
-        pads = values == arithmetic.PAD_ID
+        pads = values == PAD_ID
         stand_in = np.where(pads, 0, values)
         record_ids = checked_ids("take", "record_ids", stand_in, 0, schema.plan.num_records)
-        record_ids = jnp.where(pads, np.uint32(arithmetic.PAD_ID), record_ids)
+        record_ids = jnp.where(pads, np.uint32(PAD_ID), record_ids)
     return _take(schema, checked_ids("take", "record_ids", record_ids, 0, 2**32))
 
 
@@ -162,7 +181,7 @@ def element_spec(config: ArrayRecordSourceConfig) -> Any:
     """
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)),
-        registry.source(config).codec.element_spec(),
+        registry.source(config).elements.spec,
     )
 
 
@@ -201,36 +220,79 @@ def _schema(config: ArrayRecordSourceConfig) -> Schema:
     return registry.source(config).schema
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _next_batch(schema: Schema, state: SourceState, resident: Any) -> tuple[SourceState, Batch]:
-    state_after, batch = _fetch(schema, 1, state, resident)
-    return state_after, jax.tree.map(lambda leaf: leaf[0], batch)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _next_batches(
-    schema: Schema, num_batches: int, state: SourceState, resident: Any
+def _next(
+    config: ArrayRecordSourceConfig,
+    num_batches: int | None,
+    state: SourceState,
+    axis_name: AxisName | None,
+    resident: Any,
 ) -> tuple[SourceState, Batch]:
-    return _fetch(schema, num_batches, state, resident)
+    if axis_name is None and resident is None:
+        _refuse_several_hosts(state.index)
+    return _next_batches(_schema(config), num_batches, axis_name, state, resident)
 
 
-def _fetch(schema: Schema, num_batches: int, state: SourceState, resident: Any) -> tuple[SourceState, Batch]:
-    plan = schema.plan
-    steps = np.arange(num_batches, dtype=np.uint32)
-    index, epoch = arithmetic.advance(jnp, plan, state.index[None], state.epoch[None], steps)
-    each = jax.vmap(lambda i, e: next_rows(plan, SourceState(index=i, epoch=e, key=state.key))[:2])
-    record_ids, mask = each(index, epoch)
+def _refuse_several_hosts(value: Any) -> None:
+    """Refuse a plain callback where it would run on one host of several: all but eager calls on local arrays."""
+    if jax.process_count() == 1:
+        return
+    if not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True):
+        return
+    raise ArsrcValueError(
+        message(
+            "next_batch",
+            "in a program of several processes, JAX would make one host read for all",
+            "Use next_global_batch(config, state, mesh=mesh, axis_name=...), or next_batch(..., axis_name=...) "
+            "inside jax.shard_map, or iterate(config, state, sharding=...).",
+            num_processes=jax.process_count(),
+        )
+    )
 
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _next_batches(
+    schema: Schema, num_batches: int | None, axis_name: AxisName | None, state: SourceState, resident: Any
+) -> tuple[SourceState, Batch]:
+    """Return `num_batches` batches, or one without an axis of batches."""
+    plan, steps = schema.plan, num_batches or 1
+    rows = _rows_of_device(plan, axis_name)
+
+    index, epoch = arithmetic.advance(
+        jnp, plan, state.index[None], state.epoch[None], np.arange(steps, dtype=np.uint32)
+    )
+    each = jax.vmap(lambda i, e: next_rows(plan, SourceState(index=i, epoch=e, key=state.key), *rows)[:2])
+    record_ids, mask = each(index, epoch)  # [num_batches, num_rows]
     if resident is not None:
         check_table(schema.codec.element_spec(), plan, resident)
         data = gather(plan, resident, record_ids, mask)
     else:
-        words = jnp.concatenate([jnp.stack([state.index, state.epoch]), jax.random.key_data(state.key)])
-        data = _call_host(_ReadBatches(schema, num_batches), schema, (num_batches, plan.batch_size), words)
+        where = jnp.stack([jnp.asarray(rows[0], jnp.uint32), state.index, state.epoch])
+        words = jnp.concatenate([where, jax.random.key_data(state.key)])
+        data = _call_host(_ReadBatches(schema, steps, rows[1]), schema, (steps, rows[1]), words)
+    batch = Batch(data=data, mask=mask, record_ids=record_ids)
 
-    index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, num_batches)
+    index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
     state = SourceState(index=index, epoch=epoch, key=state.key)
-    return state, Batch(data=data, mask=mask, record_ids=record_ids)
+    return state, jax.tree.map(lambda leaf: leaf[0], batch) if num_batches is None else batch
+
+
+def _rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | Array, int]:
+    """Return the first row of the batch that this device reads, and how many."""
+    if axis_name is None:
+        return 0, plan.batch_size
+    num_shards = jax.lax.axis_size(axis_name)
+    if plan.batch_size % num_shards:
+        raise ArsrcValueError(
+            message(
+                "next_batch",
+                f"the batch does not divide among {num_shards} devices",
+                f"Choose a batch_size that is a multiple of {num_shards}.",
+                batch_size=plan.batch_size,
+                axis_name=axis_name,
+            )
+        )
+    num_rows = plan.batch_size // num_shards
+    return jax.lax.axis_index(axis_name).astype(jnp.uint32) * np.uint32(num_rows), num_rows
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -239,7 +301,7 @@ def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Ba
     row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
     position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records))
     ids = order.record_at(jnp, plan, jax.random.key_data(state.key), state.epoch, position)
-    return _take(schema, ids)
+    return _take(schema, order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -247,7 +309,7 @@ def _take(schema: Schema, record_ids: Array) -> Batch:
     flat = record_ids.ravel()
     data = _call_host(_ReadRecords(schema), schema, flat.shape, flat)
     data = jax.tree.map(lambda leaf: leaf.reshape(record_ids.shape + leaf.shape[1:]), data)
-    return Batch(data=data, mask=record_ids != np.uint32(arithmetic.PAD_ID), record_ids=record_ids)
+    return Batch(data=data, mask=record_ids != np.uint32(PAD_ID), record_ids=record_ids)
 
 
 def _modulo(start: Array, num_records: int) -> Array:
@@ -263,11 +325,13 @@ class _ReadBatches:
 
     schema: Schema
     num_batches: int
+    num_rows: int
 
     def __call__(self, words: np.ndarray) -> Leaves:
-        source = _source_of(self.schema)
-        index, epoch, *key_words = words.tolist()
-        return source.batches(Request(index, epoch, tuple(key_words), self.num_batches)).leaves
+        """Read for `words` u32[num_members, 3 + num_key_words]: first row, index, epoch, key of each member."""
+        first_row, states = words[0, 0], words[:, 1:]
+        request = Request(tuple(map(tuple, states.tolist())), self.num_batches, int(first_row), self.num_rows)
+        return _source_of(self.schema).get(request).leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,55 +341,57 @@ class _ReadRecords:
     schema: Schema
 
     def __call__(self, record_ids: np.ndarray) -> Leaves:
-        return _source_of(self.schema).elements(record_ids)
+        """Read `record_ids` u32[num_members, num_records]."""
+        elements = _source_of(self.schema).elements
+        return elements.read(record_ids) if len(record_ids) == 1 else elements.read_once(record_ids)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Members:
-    """Applies a reader to each member of an ensemble, and narrows the results to what the device takes."""
+class _HostCall:
+    """What the callback calls: `read` for the members of an ensemble, with results as the device takes them."""
 
     read: Callable[[np.ndarray], Leaves]
-    dtypes: tuple[np.dtype, ...]
+    results: tuple[jax.ShapeDtypeStruct, ...]
 
     def __call__(self, operand: Any) -> Leaves:
         operand = np.asarray(operand)
-        if operand.ndim == 1:
-            leaves = self.read(operand)
-        else:
-            members = [self.read(member) for member in operand.reshape(-1, operand.shape[-1])]
-            leaves = [np.stack(leaf).reshape(operand.shape[:-1] + leaf[0].shape) for leaf in zip(*members, strict=True)]
-        return [narrowed(leaf, dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
+        with profile.annotate("arsrc: wait for a batch"):
+            leaves = self.read(operand.reshape(-1, operand.shape[-1]))
+        lead = operand.shape[:-1]
+        return [
+            narrowed(leaf, result.dtype).reshape(lead + result.shape)
+            for leaf, result in zip(leaves, self.results, strict=True)
+        ]
 
 
 def _call_host(
     read: Callable[[np.ndarray], Leaves], schema: Schema, lead: tuple[int, ...], operand: Array
 ) -> Any:
-    """Call `read(operand u32[n])` on the host; returns the element tree with leaves `[*lead, ...]`."""
+    """Call `read(operand u32[1, n])` on the host; returns the element tree with leaves `[*lead, ...]`."""
     leaves, treedef = jax.tree.flatten(schema.codec.element_spec())
-    dtypes = tuple(jax.dtypes.canonicalize_dtype(leaf.dtype) for leaf in leaves)
-    results = [
-        jax.ShapeDtypeStruct(lead + leaf.shape, dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, _call_members(_Members(read, dtypes), results, operand))
+    results = (
+        jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves
+    )
+    return jax.tree.unflatten(treedef, _call_members(_HostCall(read, tuple(results)), operand))
 
 
-def _call_members(read: _Members, results: list[jax.ShapeDtypeStruct], operand: Array) -> list[Array]:
+def _call_members(call: _HostCall, operand: Array) -> list[Array]:
     """Call the host for an operand with any number of leading ensemble axes: one callback for all of them."""
-    members = operand.shape[:-1]
-    shapes = [jax.ShapeDtypeStruct(members + leaf.shape, leaf.dtype) for leaf in results]
+    lead = operand.shape[:-1]
+    results = [jax.ShapeDtypeStruct(lead + result.shape, result.dtype) for result in call.results]
 
     @jax.custom_batching.custom_vmap
-    def call(operand: Array) -> list[Array]:
+    def callback(operand: Array) -> list[Array]:
         # io_callback: a read has a cost and can fail, so it must run once and where it stands, neither be
         # dropped, repeated nor moved. Unordered: states, not the order of calls, decide what is read.
-        return io_callback(read, shapes, operand, ordered=False)  # type: ignore[no-any-return]
+        return io_callback(call, results, operand, ordered=False)
 
-    @call.def_vmap
+    @callback.def_vmap
     def _(size: int, batched: Any, operand: Array) -> tuple[list[Array], list[bool]]:
         del size, batched
-        return _call_members(read, results, operand), [True] * len(results)
+        return _call_members(call, operand), [True] * len(results)
 
-    return call(operand)  # type: ignore[no-any-return]
+    return callback(operand)
 
 
 def narrowed(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:

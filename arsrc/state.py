@@ -16,7 +16,6 @@ import numpy as np
 
 from arsrc import arithmetic, order
 from arsrc._host import registry
-from arsrc.arithmetic import PAD_ID
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcIndexError, ArsrcTypeError, ArsrcValueError, message
 from arsrc.order import Plan
@@ -228,11 +227,22 @@ def _plan(config: ArrayRecordSourceConfig) -> Plan:
     return registry.source(config).plan
 
 
-def next_rows(plan: Plan, state: SourceState) -> tuple[Array, Array, Array]:
-    """Return `(record_ids u32[batch_size], mask bool[batch_size], epoch u32[1 or batch_size])` of the next batch."""
+def next_rows(
+    plan: Plan, state: SourceState, first_row: int | Array = 0, num_rows: int | None = None
+) -> tuple[Array, Array, Array]:
+    """Return what some rows of the next batch are: all, or `num_rows` from `first_row` on.
+
+    Returns:
+        `(record_ids u32[num_rows], mask bool[num_rows], epoch u32[1 or num_rows])`.
+    """
     position, epoch, valid = arithmetic.rows(jnp, plan, state.index, state.epoch)
+    if num_rows not in (None, plan.batch_size):
+        cut = lambda rows: jax.lax.dynamic_slice_in_dim(rows, first_row, num_rows)  # noqa: E731
+        position, valid = cut(position), cut(valid)
+        epoch = epoch if epoch.shape == (1,) else cut(epoch)
     ids = order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
-    return jnp.where(valid, ids, np.uint32(PAD_ID)), valid, epoch
+    ids, valid = order.served(jnp, plan, ids, valid)
+    return ids, valid, epoch
 
 
 def _jit(function: Callable[..., T]) -> Callable[..., T]:

@@ -9,6 +9,7 @@ import numpy as np
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, message
+from arsrc.order import PAD_ID
 from arsrc.state import SourceState
 
 
@@ -80,9 +81,9 @@ def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
     host = registry.source(config)
     totals: list[LeafStatistics] = []
     for ids in host.spans("dataset_statistics"):
-        parts = [_of(leaf) for leaf in host.elements(ids)]
+        parts = [_of(leaf) for leaf in host.elements.read(ids[ids != PAD_ID])]
         totals = [_merged(a, b) for a, b in zip(totals, parts, strict=True)] if totals else parts
-    return jax.tree.unflatten(jax.tree.structure(host.element_spec), totals)
+    return jax.tree.unflatten(jax.tree.structure(host.elements.spec), totals)
 
 
 def _of(leaf: np.ndarray) -> LeafStatistics:

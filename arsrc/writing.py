@@ -209,13 +209,13 @@ class _Shard:
         try:
             self._writer.close()
             reader = ArrayRecordReader(self._temporary)
-            found = reader.num_records() if reader.ok() else "no readable file"
-            reader.close()
+            found = reader.num_records()
+            reader.close()  # raises if the file could not be read
             _sync(self._temporary)
         except (RuntimeError, OSError) as error:
             raise self._failure(error) from error
         if found != self._num_records:
-            raise self._failure(f"{self._num_records} records were written, the file holds {found}")
+            raise self._failure(f"the file holds {found} of {self._num_records} records")
 
     def publish(self) -> None:
         try:

@@ -46,7 +46,7 @@ def main():
         )
         weights = jnp.zeros(3)
         # Files are read and batches transferred while the step before runs. The loop ends after num_epochs.
-        # `state` stands behind its batch: save it with the weights, and `iterate(config, state)` goes on there.
+        # `state` is the one after its batch: saved with the weights, `iterate(config, state)` goes on there.
         for state, batch in arsrc.iterate(config):
             weights, loss = train_step(weights, batch)
             step = int(arsrc.step_of(config, state))

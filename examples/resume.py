@@ -1,19 +1,17 @@
 """Kill training at an arbitrary step, resume it, and end with the same parameters, bit for bit.
 
-One process trains and is killed by SIGKILL at a random step, in the middle of an epoch and, perhaps, of writing
-a checkpoint. Another resumes from the last whole checkpoint. A third run is never interrupted. The source state
-is one more part of the train state, so that Orbax saves it along: nothing else is needed. The last line is
+A process that trains is killed by SIGKILL at a random step, in the middle of an epoch and, perhaps, of writing a
+checkpoint. Training is then resumed from the last whole checkpoint, and compared with a run that was never
+interrupted. The source state is a part of the train state, so Orbax saves it along. The last line is
 
     the parameters are bit-identical
 """
 
 import argparse
-import hashlib
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,23 +39,19 @@ class TrainState(NamedTuple):
 def write_data(folder):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1000, 16)).astype(np.float32)
-    y = np.sin(x).sum(axis=1)
-    arsrc.write_array_record(folder / "train", {"x": x, "y": y}, codec=CODEC, num_shards=2)
+    arsrc.write_array_record(folder / "train", {"x": x, "y": np.sin(x).sum(1)}, codec=CODEC, num_shards=2)
 
 
 def init_state(config):
-    keys = jax.random.split(jax.random.key(0))
-    params = {
-        "hidden": jax.random.normal(keys[0], (16, 64)) / 4,
-        "out": jax.random.normal(keys[1], (64,)) / 8,
-    }
+    hidden, out = jax.random.split(jax.random.key(0))
+    params = {"hidden": jax.random.normal(hidden, (16, 64)) / 4, "out": jax.random.normal(out, (64,)) / 8}
     return TrainState(params, OPTIMIZER.init(params), arsrc.init(config))
 
 
 def make_train_step(config):
     @jax.jit
     def train_step(state):
-        # Noise has a key for each record, made from the source state: it resumes too, without a state of its own.
+        # One key for each record, made from the source state: augmentation resumes too, with nothing to save.
         keys = arsrc.record_keys(config, state.source)
         noise = jax.vmap(lambda key: 0.1 * jax.random.normal(key, (16,)))(keys)
         source, batch = arsrc.next_batch(config, state.source)
@@ -72,58 +66,57 @@ def make_train_step(config):
     return train_step
 
 
-def train(folder, checkpoints, kill_at=None):
-    """Train from the last checkpoint, if there is one, to the end; return a hash of the parameters."""
-    # 1000 records in batches of 32: no epoch ends with a batch, and any step is as good as another to resume at.
+def train(data, checkpoints, kill_at=None):
+    """Train to the end, from the last checkpoint if there is one; return the parameters."""
+    # 1000 records in batches of 32: no epoch ends with a batch, so most steps lie inside of one.
     config = arsrc.ArrayRecordSourceConfig(
-        folder / "train-*", batch_size=32, codec=CODEC, shuffle_records=True, remainder="wrap"
+        data / "train-*", batch_size=32, codec=CODEC, shuffle_records=True, remainder="wrap"
     )
     train_step = make_train_step(config)
     state = init_state(config)
-    options = ocp.CheckpointManagerOptions(save_interval_steps=50, max_to_keep=2)
-    # Leaving the block waits for the checkpoint that is being written.
+    options = ocp.CheckpointManagerOptions(
+        save_interval_steps=50,
+        max_to_keep=2,
+        cleanup_tmp_directories=True,  # of a checkpoint that a killed process was writing
+    )
+    # Leaving the block waits until the last checkpoint is written.
     with ocp.CheckpointManager(checkpoints, options=options) as manager:
         if manager.latest_step() is not None:
-            # Typed PRNG keys, like the one in the source state, are saved and restored like other arrays.
+            # Orbax saves and restores typed PRNG keys, as in the source state, like any other array.
             state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
-            print(f"resumed from the checkpoint of step {arsrc.step_of(config, state.source)}", flush=True)
-        for step in range(int(arsrc.step_of(config, state.source)), NUM_STEPS):
+        first_step = int(arsrc.step_of(config, state.source))
+        print(f"training from step {first_step}", flush=True)
+        for step in range(first_step, NUM_STEPS):
             if step == kill_at:
-                print(f"killed at step {step} of {NUM_STEPS}", flush=True)
+                print(f"killed at step {step}", flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)  # no handler, no clean-up, no last checkpoint
             state = train_step(state)
-            manager.save(step + 1, args=ocp.args.StandardSave(state))  # every 50th; written in the background
-    leaves = jax.tree.leaves(state.params)
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
-
-
-def train_in_process(folder, *args):
-    """Run `train` in a process of its own; return its exit status and the last line it printed."""
-    command = [sys.executable, __file__, "--train", folder, *args]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    print(done.stdout, end="")
-    return done.returncode, done.stdout.splitlines()[-1]
+            # Saves every 50th, in the background.
+            manager.save(step + 1, args=ocp.args.StandardSave(state))
+    return state.params
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kill-at", type=int, default=random.randrange(NUM_STEPS), help="default: at random")
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)  # what the processes are started with
-    args = parser.parse_args()
-    if args.train is not None:
-        print(train(args.train, args.train / "interrupted", args.kill_at))
-        return
+    parser.add_argument("--kill-at", type=int, help=f"a step below {NUM_STEPS}; default: at random")
+    kill_at = parser.parse_args().kill_at
+    kill_at = random.randrange(NUM_STEPS) if kill_at is None else kill_at
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write_data(folder)
-        status, _ = train_in_process(folder, "--kill-at", str(args.kill_at))
-        assert status == -signal.SIGKILL, status
-        status, resumed = train_in_process(folder, "--kill-at", "-1")
-        assert status == 0, status
+        # Spawned, not forked: neither JAX nor open files survive a fork.
+        process = multiprocessing.get_context("spawn").Process(
+            target=train, args=(folder, folder / "interrupted", kill_at)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, process.exitcode
+        resumed = train(folder, folder / "interrupted")
         uninterrupted = train(folder, folder / "uninterrupted")
-    print(f"{uninterrupted}\n")
-    assert resumed == uninterrupted
+
+    for name in resumed:
+        assert np.asarray(resumed[name]).tobytes() == np.asarray(uninterrupted[name]).tobytes(), name
     print("the parameters are bit-identical")
 
 

@@ -125,6 +125,9 @@ def test_a_field_takes_what_it_should(field: str, value: Any, kept: Any):
         ("num_epochs", 0),
         ("num_epochs", -2),
         ("num_epochs", 2**32),
+        ("shuffle_block_size", 0),
+        ("shuffle_block_size", 2**31 + 1),
+        ("shuffle_window_blocks", 0),
         ("remainder", "keep"),
         ("remainder", None),
         ("remainder", []),
@@ -150,6 +153,8 @@ def test_a_value_that_cannot_be_used_is_a_value_error_that_shows_it(field: str, 
         ("seed", 1.5),
         ("seed", None),
         ("num_epochs", 3.0),
+        ("shuffle_block_size", 2.0),
+        ("shuffle_window_blocks", True),
         ("shuffle_files", 1),
         ("shuffle_files", None),
         ("shuffle_records", "yes"),
@@ -176,6 +181,19 @@ def test_a_type_that_cannot_be_used_is_a_type_error_that_shows_the_value(field: 
 def test_a_stream_name_that_is_no_string_is_a_type_error():
     with pytest.raises(arsrc.ArsrcTypeError, match=r"^\[arsrc\] stream_name: .*got stream_name=3"):
         config_with(stochastic=True, stream_name=3)
+
+
+def test_blocks_without_shuffle_records_are_refused():
+    with pytest.raises(
+        arsrc.ArsrcValueError, match=r"^\[arsrc\] shuffle_block_size: .*got shuffle_block_size=4"
+    ):
+        config_with(shuffle_block_size=4)
+
+
+def test_a_window_of_more_records_than_there_can_be_is_refused():
+    with pytest.raises(arsrc.ArsrcValueError, match=r"^\[arsrc\] shuffle_window_blocks: .*65536.*65536"):
+        config_with(shuffle_records=True, shuffle_block_size=2**16, shuffle_window_blocks=2**16)
+    config_with(shuffle_records=True, shuffle_block_size=2**16, shuffle_window_blocks=2**16 - 1)
 
 
 def test_a_field_that_cannot_be_hashed_is_a_type_error():
@@ -413,6 +431,8 @@ CHANGES: list[dict[str, Any]] = [
     {"num_epochs": 2},
     {"shuffle_files": True},
     {"shuffle_records": True},
+    {"shuffle_records": True, "shuffle_block_size": 4},
+    {"shuffle_window_blocks": 8},
     {"remainder": "wrap"},
     {"stochastic": True, "stream_name": "data"},
     {"cacheable": True},
@@ -424,7 +444,7 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: "-".join(change))
+@pytest.mark.parametrize("change", CHANGES, ids="-".join)
 def test_replace_makes_a_changed_copy_and_leaves_the_original(change: dict[str, Any]):
     config = rich_config()
     changed = dataclasses.replace(config, **change)
@@ -493,7 +513,7 @@ def test_a_config_pickled_after_hashing_can_be_looked_up_in_another_process():
     )
     assert done.returncode == 0, done.stderr.decode()
     text_hash, config_hash = map(int, done.stdout.split())
-    assert text_hash != hash("the seed of string hashes"), "the two processes hash strings alike: shows nothing"
+    assert text_hash != hash("the seed of string hashes"), "both processes hash alike: this shows nothing"
     assert config_hash != hash(config)
 
 

@@ -236,12 +236,34 @@ def test_a_generator_that_raises_leaves_nothing_and_the_old_files_as_they_were(
     assert set(read(old[0])) == {b"old"}
 
 
-def test_the_codec_is_named_with_the_elements_when_it_refuses_one(tmp_path: Path) -> None:
-    elements = [{"x": np.int64(i)} for i in range(3000)]
-    elements[2500] = {"x": np.int64(2**40)}
+@pytest.mark.parametrize(("wrong", "piece"), [(500, "1 to 1024"), (2500, "2049 to 2999")])
+def test_a_refused_element_is_found_by_its_number(tmp_path: Path, wrong: int, piece: str) -> None:
+    elements: list[Any] = [b"raw", *({"x": np.int64(i)} for i in range(1, 3000))]
+    elements[wrong] = {"x": np.int64(2**40)}
     with pytest.raises(ArsrcValueError, match="value=1099511627776") as caught:
         write_array_record(tmp_path / "data", elements, codec=Struct({"x": "int32"}))
-    assert caught.value.__notes__ == ["while encoding the elements 2048 to 2999"]
+    assert caught.value.__notes__ == [f"while encoding the elements {piece}"]
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("is_file", "text"),
+    [(False, r"writing failed \(ArrayRecord file should be"), (True, "holds 1 of 2 records")],
+)
+def test_a_file_that_does_not_hold_what_was_written_is_not_published(
+    tmp_path: Path, is_file: bool, text: str
+) -> None:
+    def elements() -> Iterator[bytes]:
+        yield b"a"
+        (written,) = tmp_path.glob(".data*.tmp")
+        write_array_record(tmp_path / "other", [b"other"])
+        os.replace(tmp_path / "other", written)
+        if not is_file:
+            written.write_bytes(b"something else")
+        yield b"b"
+
+    with pytest.raises(ArsrcWriteError, match=text):
+        write_array_record(tmp_path / "data", elements())
     assert os.listdir(tmp_path) == []
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.requests import Leaves
 from arsrc.errors import ArsrcValueError, message
 
-Leaves = list[NDArray[np.generic]]
 LeafShapes = Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
 
 

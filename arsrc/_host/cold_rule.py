@@ -1,9 +1,6 @@
 """When to ask the system for records ahead: only while reads have to wait for the disk."""
 
 import resource
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _FIRST = 16
 _MOST = 1024
@@ -26,18 +23,13 @@ class ColdRule:
         self._left -= 1
         return True
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Notice whether what runs inside has to wait for the disk."""
-        before = _num_waits()
-        yield
-        if self._left <= 0 and _num_waits() != before:
+    def had_to_wait(self) -> None:
+        """Take note that a read that nobody asked for had to wait for the disk."""
+        if self._left <= 0:
             self._left = self._next
             self._next = min(2 * self._next, _MOST)
 
 
-def _num_waits() -> int:
+def num_waits() -> int:
     """Return how often this thread touched mapped memory that had to be read from a disk."""
-    if sys.platform != "linux":
-        return 0
     return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 from arsrc._host.files import FileSlice
 from arsrc._host.layout import content_sample
 from arsrc._host.readers import ReaderPool
+from arsrc._host.threads import map_paths
 from arsrc.codecs.base import RecordBatch
 from arsrc.errors import ArsrcReadError, ArsrcValueError, message
+
+if TYPE_CHECKING:
+    from arsrc.config import ReadOptions
 
 MAX_RECORDS = 2**32 - 1
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set
@@ -26,11 +30,10 @@ class DataSet:
         num_records: Records in all.
     """
 
-    def __init__(self, files: list[FileSlice], max_open_files: int, num_threads: int) -> None:
-        self._pool = ReaderPool(max_open_files)
+    def __init__(self, files: list[FileSlice], read: "ReadOptions", random_access: bool) -> None:
+        self._pool = ReaderPool(read.max_open_files)
         paths = list(dict.fromkeys(piece.path for piece in files))
-        with ThreadPoolExecutor(max(num_threads, min(16, len(paths)))) as threads:
-            counted = dict(zip(paths, threads.map(self._count, paths), strict=True))
+        counted = map_paths(self._count, paths)
         self.num_bytes = {path: num_bytes for path, (_, num_bytes) in counted.items()}
         self.slices = [_bounded(piece, counted[piece.path][0]) for piece in files]
         self.sizes = np.array([piece.stop - piece.start for piece in self.slices if piece.stop is not None])
@@ -90,10 +93,7 @@ class DataSet:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie."""
         samples = max(1, _HASH_SAMPLES // len(self.slices))
         paths = list(self.num_bytes)
-        with ThreadPoolExecutor(min(16, len(paths))) as threads:
-            contents = dict(
-                zip(paths, threads.map(lambda path: content_sample(path, samples), paths), strict=True)
-            )
+        contents = map_paths(lambda path: content_sample(path, samples), paths)
         digest = hashlib.sha256()
         for piece in self.slices:
             digest.update(contents[piece.path] + f"{piece.start}:{piece.stop};".encode())

@@ -16,7 +16,7 @@ from arsrc._host.file_index import FileIndex, FileStamp
 from arsrc.errors import ArsrcReadError, message
 
 # With this many seconds for each file that there is, looking takes less than a tenth of the time.
-_SECONDS_PER_FILE = 10e-6
+_SECONDS_PER_FILE = 25e-6
 
 
 class FileWatch:
@@ -29,7 +29,7 @@ class FileWatch:
     def __init__(self, files: Sequence[FileIndex]) -> None:
         self._files = [(index.path, index.stamp) for index in files]
         self._seconds = _SECONDS_PER_FILE * len(files)
-        self._looked = np.full(len(files), -np.inf)  # f64[num_files], when each was looked at
+        self._due = np.zeros(len(files))  # f64[num_files], when to look at each again
 
     def check(self, files: NDArray[np.int64]) -> None:
         """Look at those of the files with these numbers that have not been looked at just now.
@@ -41,11 +41,11 @@ class FileWatch:
             self._check(0)
             return
         now = time.monotonic()
-        due = files[self._looked[files] < now - self._seconds]
-        if len(due):
-            self._looked[due] = now
-            for file in np.unique(due).tolist():
+        due = self._due[files] <= now
+        if due.any():
+            for file in set(files[due].tolist()):
                 self._check(file)
+                self._due[file] = now + self._seconds
 
     def check_all(self) -> None:
         """Look at all files.
@@ -67,7 +67,6 @@ class FileWatch:
             raise ArsrcReadError(message("read", what, path=path)) from error
         if now == was or (now.device, now.inode) != (was.device, was.inode):
             return
-        self._looked[file] = -np.inf  # the next read must see it too
         raise changed(path, was, now)
 
 

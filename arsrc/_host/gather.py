@@ -38,8 +38,7 @@ def gather_equal(
     num_rows = len(starts)
     if not num_rows * length:
         return np.empty(0, np.uint8) if out is None else out[:0]
-    blocks = starts // STREAM_BYTES
-    begins = starts + BLOCK_HEADER_BYTES * (blocks + 1)  # physical
+    begins = to_physical(starts)
     row: Any = np.dtype((np.void, length))
     # One element at every byte: an index is a position, and an element the record that begins there.
     source = np.ndarray((len(data) - length + 1,), row, data, strides=(1,))
@@ -51,7 +50,7 @@ def gather_equal(
         slab = _slab_rows(num_rows, length)
         for first in range(0, num_rows, slab):
             rows[first : first + slab] = source[begins[first : first + slab]]
-    cut = np.flatnonzero(starts - blocks * STREAM_BYTES > STREAM_BYTES - length)
+    cut = np.flatnonzero((begins & (BLOCK_BYTES - 1)) > BLOCK_BYTES - length)
     for index, begin in zip(cut.tolist(), begins[cut].tolist(), strict=True):
         head = -begin % BLOCK_BYTES  # bytes in front of the block header
         behind = begin + head + BLOCK_HEADER_BYTES

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.address_range import MAX_MAPS, AddressRange
-from arsrc._host.cold_rule import ColdRule
+from arsrc._host.cold_rule import ColdRule, num_waits
 from arsrc._host.file_index import FileIndex, FileStamp
 from arsrc._host.file_watch import FileWatch, changed
 from arsrc._host.gate import Gate
@@ -105,11 +105,14 @@ class MappedFiles:
             ArsrcReadError: A file was changed while it was open, or the files were closed.
             ArsrcValueError: `out` is too small.
         """
-        with self._gate.enter() as is_open:
-            located = self._locate(record_ids, is_open)
+        with self._gate:
+            located = self._locate(record_ids)
             self._watch.check(located.files)
-            with self._cold.watch():
-                return _gather(self._area.data, located, out)
+            before = num_waits()
+            batch = _gather(self._area.data, located, out)
+            if num_waits() != before:
+                self._cold.had_to_wait()
+            return batch
 
     def advise(self, record_ids: NDArray[np.int64]) -> None:
         """Have the system fetch records that `read` will be asked for soon, without waiting for them.
@@ -123,10 +126,10 @@ class MappedFiles:
             ArsrcIndexError: An id lies outside.
             ArsrcReadError: The files were closed.
         """
-        with self._gate.enter() as is_open:
-            if is_open and not self._cold.is_worth_asking():
+        with self._gate:
+            if not self._cold.is_worth_asking():
                 return
-            located = self._locate(record_ids, is_open)
+            located = self._locate(record_ids)
             ends = to_physical(located.starts + located.lengths)
             self._area.will_need(to_physical(located.starts), ends, _GAP_BYTES)
 
@@ -143,9 +146,7 @@ class MappedFiles:
         self._gate.close()
         self._area.unmap()
 
-    def _locate(self, record_ids: NDArray[np.int64], is_open: bool) -> Located:
-        if not is_open:
-            raise ArsrcReadError(message("read", "the files were closed", "Read before close(config)."))
+    def _locate(self, record_ids: NDArray[np.int64]) -> Located:
         ids = np.ascontiguousarray(record_ids, np.int64)
         # As unsigned numbers, negative ids are large ones. Nothing else keeps reads inside the map.
         if len(ids) and ids.view(np.uint64).max() >= self.num_records:

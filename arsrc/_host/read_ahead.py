@@ -6,44 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
-from numpy.typing import NDArray
-
 from arsrc._host.metrics import Metrics
-
-Leaves = list[NDArray[np.generic]]
+from arsrc._host.requests import Loaded, Request
 
 _CHUNK_ROWS = 4096  # rows loaded together: permuting, reading and gathering many at once costs far less a row
 _CHUNK_BYTES = 16 * 2**20
 _CHUNKS_AHEAD = 4
 _MAX_STREAMS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What one callback asks for: batches from a state on, or one shard's rows of them."""
-
-    index: int
-    epoch: int
-    key_words: tuple[int, ...]
-    num_batches: int = 1
-    shard: int = 0
-    num_shards: int = 1
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Loaded:
-    """What a request brings.
-
-    Attributes:
-        leaves: One array `[num_batches, rows, ...]` per leaf; zero in rows without a record.
-        record_ids: u32[num_batches, rows]; the padding id in rows without a record.
-        after: The request that follows, exhausted or not.
-    """
-
-    leaves: Leaves
-    record_ids: NDArray[np.uint32]
-    after: Request
 
 
 class Flight:
@@ -90,7 +59,7 @@ class ReadAhead:
     Args:
         load: Loads consecutive requests at once and gives what each brings.
         following: The `n` requests after one; fewer at the end of the last epoch.
-        size_of: `(rows, decoded bytes)` of a request.
+        element_bytes: Decoded bytes of one element.
         max_bytes: Most decoded bytes ahead, over all streams.
         num_threads: Threads that load.
         metrics: Where waiting is counted.
@@ -100,12 +69,12 @@ class ReadAhead:
         self,
         load: Callable[[Sequence[Request]], list[Loaded]],
         following: Callable[[Request, int], list[Request]],
-        size_of: Callable[[Request], tuple[int, int]],
+        element_bytes: int,
         max_bytes: int,
         num_threads: int,
         metrics: Metrics,
     ) -> None:
-        self._load, self._following, self._size_of = load, following, size_of
+        self._load, self._following, self._element_bytes = load, following, element_bytes
         self._max_bytes, self._metrics = max_bytes, metrics
         self._lock = threading.Lock()
         self._flights: dict[Request, Flight] = {}
@@ -128,7 +97,7 @@ class ReadAhead:
         if own is not None:
             return self._load_now(request, own)
         assert flight is not None
-        self._metrics.add(batches_ready=request.num_batches if flight.future.done() else 0)
+        self._metrics.add(batches_ready=request.num_batches * len(request.states) if flight.future.done() else 0)
         try:
             with self._metrics.timed("seconds_waited"):
                 return flight.result(request)
@@ -185,7 +154,7 @@ class ReadAhead:
 
     def _schedule(self, stream: Stream) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
-        rows, num_bytes = self._size_of(stream.last)
+        rows, num_bytes = stream.last.num_elements, self._num_bytes(stream.last)
         most = min(self._max_bytes // max(num_bytes, 1), _MAX_STREAMS * _CHUNK_ROWS)
         chunk = max(1, min(_CHUNK_ROWS // max(rows, 1), _CHUNK_BYTES // max(num_bytes, 1), most // 2))
         stream.window = min(max(1, 2 * stream.window), _CHUNKS_AHEAD * chunk, most)
@@ -209,15 +178,18 @@ class ReadAhead:
             stream.ahead.extend(requests)
             stream.last = requests[-1]
 
+    def _num_bytes(self, request: Request) -> int:
+        return request.num_elements * self._element_bytes
+
     def _board(self, request: Request, flight: Flight) -> Flight:
         self._drop(request)
         self._flights[request] = flight
-        self._bytes += self._size_of(request)[1]
+        self._bytes += self._num_bytes(request)
         return flight
 
     def _drop(self, request: Request) -> None:
         if self._flights.pop(request, None) is not None:
-            self._bytes -= self._size_of(request)[1]
+            self._bytes -= self._num_bytes(request)
 
     def _abandon(self) -> None:
         """Forget the stream that was not asked for the longest time."""

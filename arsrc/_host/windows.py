@@ -5,10 +5,7 @@ import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 
-import numpy as np
-from numpy.typing import NDArray
-
-Leaves = list[NDArray[np.generic]]
+from arsrc._host.requests import Leaves
 
 
 class Windows:

@@ -115,15 +115,12 @@ class Struct:
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype as records hold it: little-endian, and bytes for bools."""
-    # A bool whose byte is neither 0 nor 1 is undefined behaviour: read bytes and compare.
+    # A bool whose byte is neither 0 nor 1 is undefined behaviour: a view would make some, a cast does not.
     return np.dtype(np.uint8) if dtype == np.bool_ else dtype.newbyteorder("<")
 
 
 def from_stored(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return an array of `stored_dtype(dtype)` as a C-contiguous, aligned one of `dtype`."""
-    if dtype == np.bool_:
-        truth: NDArray[np.bool_] = array != 0
-        return truth
     native = np.ascontiguousarray(array, dtype)
     return native if native.flags.aligned else native.copy()
 

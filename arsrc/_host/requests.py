@@ -1,0 +1,45 @@
+"""What the device asks the host for, and what it gets."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+Leaves = list[NDArray[np.generic]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Some rows of the batches from one state on, or from several (an ensemble).
+
+    Attributes:
+        states: `(index, epoch, *key_words)` of each member.
+        num_batches: Consecutive batches of each.
+        first_row: First row wanted of each batch.
+        num_rows: Rows wanted of each batch.
+    """
+
+    states: tuple[tuple[int, ...], ...]
+    num_batches: int
+    first_row: int
+    num_rows: int
+
+    @property
+    def num_elements(self) -> int:
+        """Rows in all."""
+        return len(self.states) * self.num_batches * self.num_rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loaded:
+    """What a request brings.
+
+    Attributes:
+        leaves: One array `[num_states, num_batches, num_rows, ...]` per leaf; zero in rows without a record.
+        record_ids: u32[num_states, num_batches, num_rows]; the padding id in rows without a record.
+        after: The request that follows, exhausted or not.
+    """
+
+    leaves: Leaves
+    record_ids: NDArray[np.uint32]
+    after: Request

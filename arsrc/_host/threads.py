@@ -1,0 +1,21 @@
+"""Doing one thing to many files at once."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+_MAX_THREADS = 16
+
+
+def map_paths(function: Callable[[str], T], paths: Sequence[str]) -> dict[str, T]:
+    """Return `{path: function(path)}`, computed on threads."""
+    if len(paths) > 1:
+        try:
+            with ThreadPoolExecutor(min(_MAX_THREADS, len(paths)), "arsrc-files") as threads:
+                return dict(zip(paths, threads.map(function, paths), strict=True))
+        except RuntimeError as error:
+            # At the interpreter's exit there are no new threads, but a state may still be saved.
+            if "shutdown" not in str(error):
+                raise
+    return {path: function(path) for path in paths}
