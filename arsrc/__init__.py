@@ -12,6 +12,7 @@ A map of the package, in the order in which data flows:
     order.py        (key, epoch, position) -> record id
     arithmetic.py   (index, epoch) in closed form, on u32
     source.py       next_batch and its kin: the bridge, the only io_callback
+    mesh.py         next_global_batch
     resident.py     load_resident
     loop.py         scan_epoch, scan_steps, iterate
     checkpoint.py   fingerprint, to_state_dict, from_state_dict
@@ -33,10 +34,12 @@ from arsrc.errors import ArsrcIndexError as ArsrcIndexError
 from arsrc.errors import ArsrcReadError as ArsrcReadError
 from arsrc.errors import ArsrcTypeError as ArsrcTypeError
 from arsrc.errors import ArsrcValueError as ArsrcValueError
+from arsrc.errors import ArsrcWriteError as ArsrcWriteError
 from arsrc.errors import RecordError as RecordError
 from arsrc.loop import iterate as iterate
 from arsrc.loop import scan_epoch as scan_epoch
 from arsrc.loop import scan_steps as scan_steps
+from arsrc.mesh import next_global_batch as next_global_batch
 from arsrc.resident import load_resident as load_resident
 from arsrc.source import batch_at as batch_at
 from arsrc.source import batch_spec as batch_spec

@@ -32,6 +32,10 @@ class ArsrcReadError(ArsrcError, OSError):
     """A file cannot be read, or does not hold what it held when it was opened."""
 
 
+class ArsrcWriteError(ArsrcError, OSError):
+    """A file cannot be written, or does not hold what was written to it."""
+
+
 class RecordError(ArsrcValueError):
     """One record does not fit its codec.
 
@@ -49,6 +53,9 @@ class RecordError(ArsrcValueError):
         self.row = row
         self.what = what
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RecordError, (self.row, self.what, self.fix)
 
 
 def message(where: str, what: str, fix: str = "", /, **got: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, Sharding
 
 from arsrc import source
 from arsrc import state as source_state
@@ -14,7 +15,10 @@ from arsrc._host import registry
 from arsrc._host.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.mesh import next_global_batch
 from arsrc.order import PAD_ID
+from arsrc.placement import place, replicated, rows_of_process
+from arsrc.source import AxisName
 from arsrc.state import Batch, SourceState
 
 Carry = TypeVar("Carry")
@@ -29,6 +33,8 @@ def scan_epoch(
     body: Body[Carry],
     *,
     batches_per_fetch: int = 1,
+    axis_name: AxisName | None = None,
+    mesh: Mesh | None = None,
     resident: Any = None,
     next_batch: NextBatch | None = None,
 ) -> tuple[SourceState, Carry, Any]:
@@ -40,23 +46,27 @@ def scan_epoch(
         carry: First carry of `body`.
         body: `body(carry, batch) -> (carry, output)`, as for `jax.lax.scan`.
         batches_per_fetch: Batches that one callback brings; more of them cost fewer callbacks and more memory.
+        axis_name: The mesh axis, or axes, that the batch is divided over: inside `jax.shard_map` as for
+            `next_batch`; outside of it together with `mesh`, as for `next_global_batch`.
+        mesh: The mesh of `axis_name`, outside of `shard_map`.
         resident: The table of `load_resident`, to gather from instead of reading files.
-        next_batch: Replaces `arsrc.next_batch`; with it, `batches_per_fetch` must be 1.
+        next_batch: Replaces `arsrc.next_batch`; then the options above must stay at their defaults.
 
     Returns:
         `(state, carry, outputs)`, outputs stacked on a leading axis of steps.
 
     Raises:
-        ArsrcValueError: `batches_per_fetch` is less than 1, or more than 1 with `next_batch`.
+        ArsrcValueError: `batches_per_fetch` is less than 1, or options exclude each other.
     """
-    num_steps = source.steps_per_epoch(config)
     return scan_steps(
         config,
         state,
         carry,
         body,
-        num_steps,
+        source.steps_per_epoch(config),
         batches_per_fetch=batches_per_fetch,
+        axis_name=axis_name,
+        mesh=mesh,
         resident=resident,
         next_batch=next_batch,
     )
@@ -70,6 +80,8 @@ def scan_steps(
     num_steps: int,
     *,
     batches_per_fetch: int = 1,
+    axis_name: AxisName | None = None,
+    mesh: Mesh | None = None,
     resident: Any = None,
     next_batch: NextBatch | None = None,
 ) -> tuple[SourceState, Carry, Any]:
@@ -84,6 +96,8 @@ def scan_steps(
         body: `body(carry, batch) -> (carry, output)`.
         num_steps: Static, at least 0.
         batches_per_fetch: As for `scan_epoch`; need not divide `num_steps`.
+        axis_name: As for `scan_epoch`.
+        mesh: As for `scan_epoch`.
         resident: As for `scan_epoch`.
         next_batch: As for `scan_epoch`.
 
@@ -91,7 +105,7 @@ def scan_steps(
         `(state, carry, outputs)`, outputs stacked on a leading axis of `num_steps`.
 
     Raises:
-        ArsrcValueError: A number is out of range, or `batches_per_fetch` is more than 1 with `next_batch`.
+        ArsrcValueError: A number is out of range, or options exclude each other.
     """
     if num_steps < 0 or batches_per_fetch < 1:
         raise ArsrcValueError(
@@ -102,54 +116,66 @@ def scan_steps(
                 batches_per_fetch=batches_per_fetch,
             )
         )
-    if next_batch is not None and batches_per_fetch > 1:
-        raise ArsrcValueError(
-            message(
-                "scan_steps",
-                "a next_batch of your own brings one batch at a time",
-                "Leave batches_per_fetch at 1.",
-                batches_per_fetch=batches_per_fetch,
-            )
-        )
-    if batches_per_fetch == 1:
-        fetch = next_batch or functools.partial(source.next_batch, resident=resident)
-        return _scan_single(config, state, carry, body, num_steps, fetch)
+    fetch = _fetcher(batches_per_fetch, axis_name, mesh, resident, next_batch)
     num_fetches, rest = divmod(num_steps, batches_per_fetch)
 
-    def fetch_and_run(carry: Any, _: None, *, num_batches: int = batches_per_fetch) -> tuple[Any, Any]:
+    def run(carry: Any, _: None, num_batches: int = batches_per_fetch) -> tuple[Any, Any]:
         state, inner = carry
-        state, batches = source.next_batches(config, state, num_batches, resident=resident)
-        inner, outputs = jax.lax.scan(body, inner, batches)
+        state, batches = fetch(config, state, num_batches)
+        if batches_per_fetch == 1:
+            inner, outputs = body(inner, batches)
+        else:
+            inner, outputs = jax.lax.scan(body, inner, batches)
         return (state, inner), outputs
 
-    (state, carry), outputs = jax.lax.scan(fetch_and_run, (state, carry), length=num_fetches)
-    outputs = jax.tree.map(lambda leaf: leaf.reshape(num_fetches * batches_per_fetch, *leaf.shape[2:]), outputs)
+    (state, carry), outputs = jax.lax.scan(run, (state, carry), length=num_fetches)
+    if batches_per_fetch > 1:
+        outputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
     if rest:
-        (state, carry), last = fetch_and_run((state, carry), None, num_batches=rest)
+        (state, carry), last = run((state, carry), None, num_batches=rest)
         outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, last)
     return state, carry, outputs
 
 
-def _scan_single(
-    config: ArrayRecordSourceConfig,
-    state: SourceState,
-    carry: Carry,
-    body: Body[Carry],
-    num_steps: int,
-    next_batch: NextBatch,
-) -> tuple[SourceState, Carry, Any]:
-    def step(carry: Any, _: None) -> tuple[Any, Any]:
-        state, inner = carry
-        state, batch = next_batch(config, state)
-        inner, output = body(inner, batch)
-        return (state, inner), output
-
-    (state, carry), outputs = jax.lax.scan(step, (state, carry), length=num_steps)
-    return state, carry, outputs
+def _fetcher(
+    batches_per_fetch: int, axis_name: AxisName | None, mesh: Mesh | None, resident: Any, next_batch: NextBatch | None
+) -> Callable[[ArrayRecordSourceConfig, SourceState, int], tuple[SourceState, Batch]]:
+    """Return what brings batches: `fetch(config, state, num_batches)`, without an axis of batches if it is one."""
+    options = {"axis_name": axis_name, "mesh": mesh, "resident": resident}
+    given = [name for name, value in options.items() if value is not None]
+    single = batches_per_fetch == 1
+    if next_batch is not None:
+        if given or not single:
+            raise ArsrcValueError(
+                message(
+                    "scan_steps",
+                    "a next_batch of your own brings one batch, in its own way",
+                    "Leave the other options at their defaults, and bind its arguments with functools.partial.",
+                    given=given,
+                    batches_per_fetch=batches_per_fetch,
+                )
+            )
+        return lambda config, state, num_batches: next_batch(config, state)
+    if mesh is not None:
+        if axis_name is None or resident is not None:
+            raise ArsrcValueError(
+                message("scan_steps", "mesh goes with axis_name, and not with resident", given=given)
+            )
+        return lambda config, state, num_batches: next_global_batch(
+            config, state, mesh=mesh, axis_name=axis_name, num_batches=None if single else num_batches
+        )
+    options = {"axis_name": axis_name, "resident": resident}
+    if single:
+        return lambda config, state, num_batches: source.next_batch(config, state, **options)
+    return functools.partial(source.next_batches, **options)
 
 
 def iterate(
-    config: ArrayRecordSourceConfig, state: SourceState | None = None, *, device: Any = None
+    config: ArrayRecordSourceConfig,
+    state: SourceState | None = None,
+    *,
+    device: jax.Device | None = None,
+    sharding: Sharding | None = None,
 ) -> Iterator[tuple[SourceState, Batch]]:
     """Return an iterator of `(state after the batch, batch)`, without callbacks, for loops outside jit; host.
 
@@ -159,7 +185,10 @@ def iterate(
     Args:
         config: The source.
         state: Where to start; defaults to `init(config)`.
-        device: Device or sharding of the arrays; defaults to JAX's default device.
+        device: Device of the arrays; defaults to JAX's default device.
+        sharding: Sharding of the arrays, over devices of one process or several: then every process reads the
+            rows of its devices, and gets global arrays. Rank-1 specs such as `PartitionSpec("data")` fit all
+            leaves.
 
     Raises:
         ArsrcError: As for `init`, at once; and what went wrong with a record, with its type, at its batch.
@@ -170,28 +199,33 @@ def iterate(
         raise ArsrcTypeError(
             message("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
         )
-    return _batches(config, start, device)
+    if device is not None and sharding is not None:
+        raise ArsrcValueError(message("iterate", "takes a device or a sharding, not both", device=device))
+    registry.source(config)
+    return _batches(config, start, device if sharding is None else sharding)
 
 
 def _batches(
-    config: ArrayRecordSourceConfig, start: SourceState, device: Any
+    config: ArrayRecordSourceConfig, start: SourceState, placement: Any
 ) -> Iterator[tuple[SourceState, Batch]]:
     host = registry.source(config)
-    key_words = np.asarray(jax.random.key_data(start.key)).tolist()
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(source.element_spec(config))]
     treedef = jax.tree.structure(host.elements.spec)
+    rows, beside = rows_of_process(placement, config.batch_size), replicated(placement)
+    key_words = np.asarray(jax.random.key_data(start.key))
+    key = jax.random.wrap_key_data(place(key_words, beside), impl=jax.random.key_impl(start.key))
 
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
         loaded = host.get(request)
         ids = loaded.record_ids[0, 0]
         leaves = [source.narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
-        index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
-        # One call for everything: each costs more than the transfer of a small leaf.
-        batch, index, epoch = jax.device_put((batch, index, epoch), device)
-        return loaded.after, (SourceState(index=index, epoch=epoch, key=start.key), batch)
+        index, epoch = place(tuple(np.array(loaded.after.states[0][:2], np.uint32)), beside)
+        batch = place(batch, placement, rows.start, config.batch_size)
+        return loaded.after, (SourceState(index=index, epoch=epoch, key=key), batch)
 
-    request = Request(((int(start.index), int(start.epoch), *key_words),), 1, 0, config.batch_size)
+    state = (int(start.index), int(start.epoch), *key_words.tolist())
+    request = Request((state,), 1, rows.start, len(rows))
     item = None
     while item is not None or not host.batches.is_exhausted(request):
         after, result = item or fetch(request)

@@ -10,6 +10,7 @@ from arsrc._host import memory, registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcValueError, message, sides
 from arsrc.order import Plan
+from arsrc.placement import place
 from arsrc.state import Array
 
 Table = Any
@@ -24,7 +25,9 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Tab
 
     Args:
         config: The source.
-        device: Device or sharding of the table; defaults to JAX's default device.
+        device: Device or sharding of the table; defaults to JAX's default device. On a mesh,
+            `NamedSharding(mesh, PartitionSpec())` gives every device the whole table, which is what
+            `next_batch(..., axis_name=..., resident=table)` inside `shard_map` takes.
 
     Returns:
         The tree of `element_spec` with leaves `[num_records, ...]`, record `i` in row `i`.
@@ -37,7 +40,7 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Tab
     host = registry.source(config)
     _check_fits(host.plan.num_records * host.elements.num_bytes, device)
     table = jax.tree.unflatten(jax.tree.structure(host.elements.spec), host.all_elements("load_resident"))
-    return jax.device_put(table, device)
+    return place(table, device)
 
 
 def gather(plan: Plan, table: Table, record_ids: Array, mask: Array) -> Any:

@@ -13,15 +13,18 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import whole_number
 from arsrc.codecs.encoding import encode_elements
-from arsrc.errors import ArsrcError, ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import (
+    ArsrcError,
+    ArsrcFileNotFoundError,
+    ArsrcTypeError,
+    ArsrcValueError,
+    ArsrcWriteError,
+    message,
+)
 
 SUFFIX = ".array_record"
 MAX_SHARDS = 99_999
 """Most shards of one data set: beyond, five digits do not sort."""
-
-
-class ArsrcWriteError(ArsrcError, OSError):
-    """A file cannot be written, or does not hold what was written to it."""
 
 
 def write_array_record(
@@ -97,7 +100,9 @@ def write_array_record(
             _fill(stream.records, stream.num_records, shards)
         for shard in shards:
             shard.publish()
-    _sync(os.path.dirname(targets[0]) or ".")
+    # Some network file systems cannot sync folders; the files are in place by now.
+    with contextlib.suppress(OSError):
+        _sync(os.path.dirname(targets[0]) or ".")
     return targets
 
 

@@ -119,17 +119,11 @@ def test_every_word_of_the_key_changes_the_order(plan: Plan) -> None:
     assert len({tuple(ids_of(plan, 0, w)) for w in words}) == len(words)
 
 
-@shuffled
-def test_each_record_may_come_first(plan: Plan) -> None:
-    """And no record comes first more often than another by far."""
-    firsts = Counter(ids_of(plan, epoch, position=[0])[0] for epoch in range(2000))
-    starts = np.cumsum([0, *plan.file_sizes])[:-1].tolist() if plan.file_sizes else range(plan.num_records)
-    starts = [s for s, size in zip(starts, plan.file_sizes, strict=True) if size] if plan.file_sizes else starts
-    assert set(firsts) <= set(starts)
-    if plan is not SHUFFLED["files"]:  # an empty file gives its turn to the next
-        mean = 2000 / len(starts)
-        assert max(firsts.values()) < mean + 6 * mean**0.5
-    assert len(firsts) > 0.95 * len(starts)
+@pytest.mark.parametrize("plan", [SHUFFLED["records"], SHUFFLED["blocks"]], ids=["records", "blocks"])
+def test_all_records_come_first_about_equally_often(plan: Plan) -> None:
+    epochs = np.arange(4000, dtype=np.uint32)
+    firsts = np.bincount(order.record_at(np, plan, u32(KEY), epochs, np.zeros_like(epochs)), minlength=100)
+    assert abs(firsts - 40).max() < 6 * 40**0.5
 
 
 # Files.
@@ -160,9 +154,9 @@ def test_shuffled_files_keep_their_records_together_and_in_order(
 def test_all_orders_of_three_files_occur_about_equally_often() -> None:
     file_sizes = [3, 1, 2]
     plan = by_files(file_sizes)
-    seen = Counter(tuple(runs_of(ids_of(plan, epoch), file_sizes)) for epoch in range(1200))
+    seen = Counter(tuple(runs_of(ids_of(plan, epoch), file_sizes)) for epoch in range(300))
     assert set(seen) == set(itertools.permutations(range(3)))
-    assert all(abs(count - 200) < 6 * 200**0.5 for count in seen.values())
+    assert all(abs(count - 50) < 5 * 50**0.5 for count in seen.values())
 
 
 def test_files_up_to_the_largest_data_set_are_found() -> None:
@@ -226,11 +220,16 @@ def test_records_of_a_window_are_mixed_and_windows_hold_other_blocks_each_epoch(
     assert sum(pairs) < len(pairs) / 10
 
 
-def test_no_record_is_last_in_every_epoch_with_blocks() -> None:
-    plan = by_blocks(103, 10, 2)
-    lasts = Counter(i for epoch in range(600) for i in ids_of(plan, epoch)[-3:])
-    assert set(lasts) == set(range(103))
-    assert max(lasts.values()) < 6 * 600 * 3 / 103
+def test_with_blocks_no_record_stands_last_more_often_than_another() -> None:
+    """A dropped rest must not be the same few records, whichever window they fall into."""
+    num_epochs = 4000
+    for num_records, block_size, window_blocks in ((103, 10, 2), (117, 10, 2), (7, 10, 2)):
+        plan = by_blocks(num_records, block_size, window_blocks)
+        epoch = np.repeat(np.arange(num_epochs, dtype=np.uint32), 3)
+        position = np.tile(u32([num_records - 3, num_records - 2, num_records - 1]), num_epochs)
+        lasts = np.bincount(order.record_at(np, plan, u32(KEY), epoch, position), minlength=num_records)
+        mean = 3 * num_epochs / num_records
+        assert abs(lasts - mean).max() < 6 * mean**0.5, plan.blocks
 
 
 def test_largest_block_orders_come_back() -> None:
@@ -263,11 +262,13 @@ ON_DEVICE = {
 }
 
 
-@pytest.mark.parametrize("words", [KEY, (1, 2, 3, MAX)], ids=["two words", "four words"])
-@pytest.mark.parametrize("plan", ON_DEVICE.values(), ids=ON_DEVICE)
-def test_jit_gives_the_bits_of_numpy(plan: Plan, words: tuple[int, ...]) -> None:
-    if len(words) == 4 and plan is ON_DEVICE["files, several epochs in a batch"]:
-        pytest.skip("the key enters as in the other plans")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [*((name, KEY) for name in ON_DEVICE), *((name, (1, 2, 3, MAX)) for name in SHUFFLED)],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} words",
+)
+def test_jit_gives_the_bits_of_numpy(name: str, words: tuple[int, ...]) -> None:
+    plan = ON_DEVICE[name]
     position = positions_for(plan)
 
     @jax.jit
@@ -294,11 +295,3 @@ def test_an_epoch_for_each_position_gives_what_each_epoch_gives_alone(name: str)
     assert order.record_at(np, plan, u32(KEY), epochs, position).tolist() == alone
     in_jit = jax.jit(lambda e, p: order.record_at(jnp, plan, jnp.asarray(u32(KEY)), e, p))(epochs, position)
     assert np.asarray(in_jit).tolist() == alone
-
-
-def test_eager_jax_gives_the_bits_of_numpy() -> None:
-    plan = SHUFFLED["files"]
-    position = positions_for(plan)
-    words = jax.random.key_data(jax.random.key(42))
-    ids = order.record_at(jnp, plan, words, jnp.asarray(u32(2)), jnp.asarray(position))
-    assert np.asarray(ids).tolist() == ids_of(plan, 2)

@@ -54,17 +54,22 @@ def counted(
 # What was served.
 
 
-@pytest.mark.parametrize("remainder", ["drop", "pad", "wrap"])
+@pytest.mark.parametrize(
+    ("remainder", "batch_size"),
+    [
+        (remainder, size)
+        for remainder in ("drop", "pad", "wrap")
+        for size in (5, 23, 40)
+        if (remainder, size) != ("drop", 40)
+    ],
+)
 @pytest.mark.parametrize("num_epochs", [-1, 2])
-@pytest.mark.parametrize("batch_size", [1, 5, 23, 40])
 def test_applied_count_is_the_number_of_rows_served(
-    make_config: MakeConfig, remainder: str, num_epochs: int, batch_size: int
+    make_config: MakeConfig, remainder: str, batch_size: int, num_epochs: int
 ):
-    if remainder == "drop" and batch_size == 40:
-        pytest.skip("drop refuses batches larger than the data set")
     config = make_config(remainder=remainder, num_epochs=num_epochs, batch_size=batch_size)
     first = arsrc.init(config)
-    for num_steps in (0, 1, 4, 5, 9, 60):
+    for num_steps in (0, 1, 4, 5, 9, 30):
         state, rows = counted(config, first, num_steps)
         stats = arsrc.operation_stats(config, state)
         assert stats["applied_count"] == rows, num_steps

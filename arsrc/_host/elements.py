@@ -88,7 +88,11 @@ class Elements:
         try:
             return check_batch(self._codec.decode(records), self.spec, len(ids))
         except RecordError as error:
-            record_id = int(ids[error.row])
-            path, position = self._data_set.where(record_id)
-            what = f"record {record_id} (record {position} of {path!r}): {error.what}"
-            raise ArsrcValueError(message(f"decode{self._label}", what, error.fix)) from error
+            raise located(error, int(ids[error.row]), self._data_set, self._label) from error
+
+
+def located(error: RecordError, record_id: int, data_set: DataSet, label: str) -> ArsrcValueError:
+    """Return a codec's error with the record's place in the data set instead of its row."""
+    path, position = data_set.where(record_id)
+    what = f"record {record_id} (record {position} of {path!r}): {error.what}"
+    return ArsrcValueError(message(f"decode{label}", what, error.fix))

@@ -4,7 +4,6 @@ The record bytes of a file lie end to end but for block headers. So a record is 
 which NumPy does for many at once, and the few that one does cut are put right afterwards.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -79,9 +78,11 @@ def gather_ragged(
         out: u8[>= offsets[n]] to write into, or None for a new array.
 
     Returns:
-        u8[offsets[n]], the beginning of `out` where that is given.
+        u8[offsets[n]], the beginning of `out` where that is given; else it may be read-only.
     """
     num_rows, num_bytes = len(starts), int(offsets[-1])
+    if out is None and num_bytes <= _JOIN_BYTES:
+        return np.frombuffer(_join(data, starts, np.diff(offsets)), np.uint8)
     result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
     if num_bytes > num_rows * LARGE_RECORD_BYTES:
         _copy_pieces(data, starts, offsets, result)
@@ -100,11 +101,12 @@ def _copy_pieces(
     offsets: NDArray[np.int64],
     result: NDArray[np.uint8],
 ) -> None:
-    lengths = np.diff(offsets)
-    for start, length, at in zip(starts.tolist(), lengths.tolist(), offsets.tolist(), strict=False):
-        for begin, end in _pieces(start, length):
-            result[at : at + end - begin] = data[begin:end]
-            at += end - begin
+    _, begins, lengths = _pieces(starts, np.diff(offsets))
+    # Pieces come in the order of the output and fill it, so that each begins where the one before ends.
+    stops = np.cumsum(lengths)
+    columns = begins, begins + lengths, stops - lengths, stops
+    for begin, end, at, stop in zip(*(column.tolist() for column in columns), strict=True):
+        result[at:stop] = data[begin:end]
 
 
 def _join(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bytes:
@@ -113,17 +115,24 @@ def _join(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[n
     ends = (begins + lengths).tolist()
     records: list[Any] = [memory[b:e] for b, e in zip(begins.tolist(), ends, strict=True)]
     cut = np.flatnonzero(starts % STREAM_BYTES > STREAM_BYTES - lengths)
-    for row, start, length in zip(cut.tolist(), starts[cut].tolist(), lengths[cut].tolist(), strict=True):
-        records[row] = b"".join([memory[begin:end] for begin, end in _pieces(start, length)])
+    if len(cut):
+        rows, piece_begins, sizes = _pieces(starts[cut], lengths[cut])
+        for row in cut.tolist():
+            records[row] = b""
+        columns = cut[rows], piece_begins, piece_begins + sizes
+        for row, begin, end in zip(*(column.tolist() for column in columns), strict=True):
+            records[row] += memory[begin:end]
     return b"".join(records)
 
 
-def _pieces(start: int, length: int) -> Iterator[tuple[int, int]]:
-    """Yield the physical ranges that hold `length` bytes from a logical position on."""
-    while length:
-        block, in_block = divmod(start, STREAM_BYTES)
-        num_bytes = min(STREAM_BYTES - in_block, length)
-        begin = start + BLOCK_HEADER_BYTES * (block + 1)
-        yield begin, begin + num_bytes
-        start += num_bytes
-        length -= num_bytes
+def _pieces(
+    starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Cut logical ranges, none of them empty, at block headers: rows, physical begins and lengths, in order."""
+    firsts = starts // STREAM_BYTES
+    counts = (starts + lengths - 1) // STREAM_BYTES - firsts + 1
+    rows = np.repeat(np.arange(len(starts)), counts)  # i64[num_pieces]
+    blocks = np.arange(len(rows)) + np.repeat(firsts - np.cumsum(counts) + counts, counts)
+    begins = np.maximum(starts[rows], blocks * STREAM_BYTES)
+    ends = np.minimum((starts + lengths)[rows], (blocks + 1) * STREAM_BYTES)
+    return rows, begins + BLOCK_HEADER_BYTES * (blocks + 1), ends - begins

@@ -12,14 +12,14 @@ from arsrc._host import files
 from arsrc._host.batches import Batches
 from arsrc._host.cache import describe, open_cache
 from arsrc._host.dataset import DataSet
-from arsrc._host.elements import Elements
+from arsrc._host.elements import Elements, located
 from arsrc._host.metrics import Metrics
 from arsrc._host.read_ahead import ReadAhead
 from arsrc._host.requests import Leaves, Loaded, Request
 from arsrc._host.windows import Windows
 from arsrc.block_order import Blocks
 from arsrc.codecs.base import Codec
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError, RecordError, message
 
 if TYPE_CHECKING:
     from arsrc.config import ArrayRecordSourceConfig
@@ -50,9 +50,9 @@ class HostSource:
         self.metrics = Metrics()
         self.data_set = DataSet(files.expand(config.paths), config.read, config.shuffle_records)
         self.plan = _plan(config, self.data_set)
-        codec = config.codec.resolve(self.data_set.read(np.zeros(1, np.int64))[0])
-        self.schema = Schema(config, self.plan, codec)
         label = "" if config.name is None else f" ({config.name})"
+        codec = self._resolve(config.codec, label)
+        self.schema = Schema(config, self.plan, codec)
         self.elements = Elements(self.data_set, codec, self.metrics, label)
         if config.cacheable:
             self.elements.cache = open_cache(
@@ -71,6 +71,16 @@ class HostSource:
             config.read.num_threads,
             self.metrics,
         )
+
+    def _resolve(self, codec: Codec, label: str) -> Codec:
+        """Fill in what the codec takes from the data: the first record that is not excluded."""
+        first = 0
+        for start, stop in self.plan.exclude:
+            first = stop if start <= first < stop else first
+        try:
+            return codec.resolve(self.data_set.read(np.array([first]))[0])
+        except RecordError as error:
+            raise located(error, first, self.data_set, label) from error
 
     def _open_windows(self) -> Windows | None:
         """Windows pay where a record cannot be read without its neighbours; two must fit, this and the next."""
@@ -132,6 +142,8 @@ def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> order.Plan:
         blocks=Blocks(num_records, config.shuffle_block_size, window_size) if by_block else None,
         exclude=config.exclude,
     )
+    if sum(min(stop, num_records) - min(start, num_records) for start, stop in config.exclude) == num_records:
+        raise ArsrcValueError(message("exclude", f"excludes all {num_records} records", exclude=config.exclude))
     if plan.steps_per_epoch == 0:
         raise ArsrcValueError(
             message(

@@ -1,0 +1,61 @@
+"""Global batches on a mesh of devices, of one process or of many."""
+
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from arsrc import source
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.source import AxisName
+from arsrc.state import Batch, SourceState
+
+
+def next_global_batch(
+    config: ArrayRecordSourceConfig,
+    state: SourceState,
+    *,
+    mesh: Mesh,
+    axis_name: AxisName,
+    num_batches: int | None = None,
+) -> tuple[SourceState, Batch]:
+    """Return the next batch as global arrays, each device having read only its rows, and the state after it.
+
+    Runs eagerly, in `jit` and in `scan`, with one process or several; every process passes equal arguments. For
+    code that is outside of `shard_map`; inside, call `next_batch(..., axis_name=...)`.
+
+    Args:
+        config: The source.
+        state: A state of it, replicated over the mesh.
+        mesh: The mesh.
+        axis_name: The mesh axis, or tuple of axes, to divide the batch over. Along the other axes it is
+            replicated: the devices there share one read.
+        num_batches: Static; brings so many batches with one callback a device, on a leading axis.
+
+    Returns:
+        `(state, batch)`; leaves of `batch` are `[batch_size, ...]`, or `[num_batches, batch_size, ...]`, with
+        `NamedSharding(mesh, PartitionSpec(axis_name))`, or `PartitionSpec(None, axis_name)`.
+
+    Raises:
+        ArsrcValueError: `batch_size` does not divide among the devices (at trace time).
+    """
+    return _next_global_batch(config, mesh, axis_name, num_batches, state)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _next_global_batch(
+    config: ArrayRecordSourceConfig, mesh: Mesh, axis_name: AxisName, num_batches: int | None, state: SourceState
+) -> tuple[SourceState, Batch]:
+    def on_device(state: SourceState) -> tuple[SourceState, Batch]:
+        if num_batches is None:
+            return source.next_batch(config, state, axis_name=axis_name)
+        return source.next_batches(config, state, num_batches, axis_name=axis_name)
+
+    rows = PartitionSpec(axis_name) if num_batches is None else PartitionSpec(None, axis_name)
+    # check_vma: the callback hides from JAX that devices along the other axes get the same rows.
+    shard_map: Any = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+    result: tuple[SourceState, Batch] = shard_map(
+        on_device, in_specs=PartitionSpec(), out_specs=(PartitionSpec(), rows)
+    )(state)
+    return result

@@ -1,0 +1,45 @@
+"""Host arrays to devices: of this process, or global arrays from each process's part."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+
+def rows_of_process(sharding: Any, batch_size: int) -> range:
+    """Return the rows of a batch that this process holds under `sharding`, and any between them."""
+    if not isinstance(sharding, Sharding):
+        return range(batch_size)
+    slices = [index[0].indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
+    return range(min(start for start, _, _ in slices), max(stop for _, stop, _ in slices))
+
+
+def place(leaves: Any, placement: Any, first_row: int = 0, num_rows: int | None = None) -> Any:
+    """Put host arrays on devices.
+
+    Args:
+        leaves: PyTree of NumPy arrays. With `num_rows`, this process's rows of arrays that have as many.
+        placement: A device, a sharding, or None for the default device.
+        first_row: Number of the first row that is here.
+        num_rows: Rows of the global arrays; None if every process has all of every array.
+    """
+    if not isinstance(placement, Sharding) or placement.is_fully_addressable:
+        return jax.device_put(leaves, placement)
+
+    def globally(leaf: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            if num_rows is None:
+                return leaf[index]
+            start, stop, _ = index[0].indices(num_rows)
+            return leaf[start - first_row : stop - first_row][(slice(None), *index[1:])]
+
+        shape = leaf.shape if num_rows is None else (num_rows, *leaf.shape[1:])
+        return jax.make_array_from_callback(shape, placement, part)
+
+    return jax.tree.map(globally, leaves)
+
+
+def replicated(sharding: Any) -> Any:
+    """Return the placement of scalars beside arrays that are placed with `sharding`."""
+    return NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
