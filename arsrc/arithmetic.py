@@ -32,7 +32,9 @@ def settle(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Arra
     return _clamp(xp, plan, index, epoch)
 
 
-def advance(xp: ModuleType, plan: Plan, index: Array, epoch: Array, steps: Array | int) -> tuple[Array, Array]:
+def advance(
+    xp: ModuleType, plan: Plan, index: Array, epoch: Array, steps: Array | int
+) -> tuple[Array, Array]:
     """Return (index, epoch) after `steps` batches; an exhausted state stays.
 
     Args:
@@ -72,13 +74,15 @@ def rows(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Array,
         passes, rest = row // u32(plan.num_records), row % u32(plan.num_records)
         ends = rest >= room
         position = xp.where(ends, rest - room, index + rest)
-        epoch = epoch + passes + ends.astype(u32)
+        ahead = passes + ends.astype(u32)
         valid = xp.ones_like(ends)
     else:
+        ahead = u32(0)
         valid = row < room
         position = index + row
     if plan.num_epochs >= 0:
-        valid = valid & (epoch < u32(plan.num_epochs))
+        valid = valid & (ahead < u32(plan.num_epochs) - epoch)  # distances: the sum may not fit
+    epoch = epoch + ahead
     return xp.where(valid, position, u32(0)), epoch, valid
 
 

@@ -5,8 +5,8 @@ permuted inside its window to a *slot*; slots lie block by block, and blocks are
 
     position --permute in the window--> slot --permute the blocks--> record id
 
-The `num_records % block_size` records that fill no block are the *tail*. Each epoch they change places with the
-first records of one random block, the *partner*, which serve as the short last block instead: no record stands
+The `num_records % block_size` records that fill no block are the *tail*. Each epoch they change places with as
+many records of one random block, the *partner*, which serve as the short last block instead: no record stands
 last in every epoch, and none is dropped more often than another.
 
 Files that are compressed in groups decode a whole group for any of its records: with `block_size` a multiple of
@@ -81,10 +81,12 @@ def record_in_slot(xp: ModuleType, blocks: Blocks, key_words: Array, epoch: Arra
     block = permutation.permute(xp, full, keys, blocks.num_blocks)
     if not blocks.tail:
         return block * size + offset
-    partner = _partner(xp, blocks, key_words, epoch)
-    block = xp.where(last, partner, block)
-    to_tail = ~last & (block == partner) & (offset < tail)
-    return xp.where(to_tail, u32(blocks.num_blocks), block) * size + offset
+    partner, first = _partner(xp, blocks, key_words, epoch)
+    turned = _turn_back(xp, offset, first, size)
+    to_tail = ~last & (block == partner) & (turned < tail)
+    from_partner = partner * size + _turn(xp, offset, first, size)
+    full_block = xp.where(to_tail, u32(blocks.num_blocks) * size + turned, block * size + offset)
+    return xp.where(last, from_partner, full_block)
 
 
 def _slot_with(xp: ModuleType, blocks: Blocks, key_words: Array, epoch: Array, record_id: Array) -> Array:
@@ -94,19 +96,39 @@ def _slot_with(xp: ModuleType, blocks: Blocks, key_words: Array, epoch: Array, r
     size, tail = u32(blocks.block_size), u32(blocks.tail)
     block, offset = record_id // size, record_id % size
     keys = permutation.round_keys(xp, key_words, epoch, blocks.num_blocks)
-    to_last = xp.zeros_like(block, bool)
-    if blocks.tail:
-        partner = _partner(xp, blocks, key_words, epoch)
-        to_last = (block == partner) & (offset < tail)
-        block = xp.where(block >= u32(blocks.num_blocks), partner, block)
+    if not blocks.tail:
+        return permutation.unpermute(xp, block, keys, blocks.num_blocks) * size + offset
+    partner, first = _partner(xp, blocks, key_words, epoch)
+    turned = _turn_back(xp, offset, first, size)
+    to_last = (block == partner) & (turned < tail)
+    in_tail = block >= u32(blocks.num_blocks)
+    offset = xp.where(in_tail, _turn(xp, offset, first, size), offset)
+    block = xp.minimum(xp.where(in_tail, partner, block), u32(blocks.num_blocks - 1))
     place = permutation.unpermute(xp, block, keys, blocks.num_blocks)
-    return xp.where(to_last, u32(blocks.num_blocks), place) * size + offset
+    return xp.where(to_last, u32(blocks.num_blocks) * size + turned, place * size + offset)
 
 
-def _partner(xp: ModuleType, blocks: Blocks, key_words: Array, epoch: Array) -> Array:
-    """Draw the block, u32[...] of the shape of `epoch`, that changes places with the tail."""
-    keys = permutation.round_keys(xp, key_words, _word(xp, epoch, _PARTNER), blocks.num_blocks)
-    return permutation.permute(xp, xp.zeros_like(keys[0]), keys, blocks.num_blocks)
+def _partner(xp: ModuleType, blocks: Blocks, key_words: Array, epoch: Array) -> tuple[Array, Array]:
+    """Draw with what the tail changes places: a block, and the first offset in it, u32[...] as `epoch`.
+
+    Drawn as one record of all, so that each is as likely to end up last: the tail's own leave it in its place,
+    with itself as the partner.
+    """
+    keys = permutation.round_keys(xp, key_words, _word(xp, epoch, _PARTNER), blocks.num_records)
+    record = permutation.permute(xp, xp.zeros_like(keys[0]), keys, blocks.num_records)
+    partner, first = record // u32(blocks.block_size), record % u32(blocks.block_size)
+    return partner, xp.where(partner == u32(blocks.num_blocks), u32(0), first)
+
+
+def _turn(xp: ModuleType, offset: Array, first: Array, size: np.uint32) -> Array:
+    """Return `(offset + first) % size`, both below `size`."""
+    room = size - first
+    return xp.where(offset < room, offset + first, offset - room)
+
+
+def _turn_back(xp: ModuleType, offset: Array, first: Array, size: np.uint32) -> Array:
+    """Return `(offset - first) % size`, both below `size`."""
+    return xp.where(offset >= first, offset - first, offset + (size - first))
 
 
 def _in_window(

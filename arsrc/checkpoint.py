@@ -4,6 +4,7 @@
 for those who want plain values, and a check that a state is restored onto what it was saved from.
 """
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,9 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
     else:
         order = "as stored"
     host = registry.source(config)
-    return f"{host.plan.num_records} records, data {host.data_set.content_hash()}, order {ORDER_VERSION} {order}"
+    return (
+        f"{host.plan.num_records} records, data {host.data_set.content_hash()}, order {ORDER_VERSION} {order}"
+    )
 
 
 def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[str, Any]:
@@ -108,7 +111,12 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
 
 def _key(words: Any, impl: str) -> jax.Array:
     try:
-        return jax.random.wrap_key_data(jnp.asarray(np.array(words, np.uint32)), impl=impl)
+        key = jax.random.wrap_key_data(
+            jnp.asarray(np.array([operator.index(w) for w in words], np.uint32)), impl=impl
+        )
+        if key.shape != ():
+            raise ValueError("is no single key")
+        return key
     except (ValueError, TypeError, OverflowError) as error:
         raise ArsrcValueError(
             message("from_state_dict", f"the key is damaged ({error})", key_words=words, key_impl=impl)
@@ -117,6 +125,6 @@ def _key(words: Any, impl: str) -> jax.Array:
 
 def _u32(state_dict: Mapping[str, Any], field: str) -> np.uint32:
     value = state_dict[field]
-    if not isinstance(value, int) or not 0 <= value <= PAD_ID:
+    if type(value) is not int or not 0 <= value <= PAD_ID:
         raise ArsrcValueError(message("from_state_dict", "is no u32", **{field: value}))
     return np.uint32(value)

@@ -50,7 +50,9 @@ def _one_of(field: str, value: Any, allowed: Sequence[str]) -> None:
 def _ranges(exclude: Any) -> tuple[tuple[int, int], ...]:
     """Return record ids and ranges of them as sorted, disjoint ranges."""
     if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
-        raise ArsrcTypeError(message("exclude", "must be record ids and ranges (start, stop)", exclude=exclude))
+        raise ArsrcTypeError(
+            message("exclude", "must be record ids and ranges (start, stop)", exclude=exclude)
+        )
     ranges = []
     for entry in exclude:
         pair = tuple(entry) if isinstance(entry, Iterable) else (entry, _integer("exclude", entry, 0) + 1)
@@ -260,7 +262,9 @@ class ArrayRecordSourceConfig(HashOnce):
             isinstance(stats, Mapping) and all(isinstance(key, str) for key in stats)
         ):
             raise ArsrcTypeError(
-                message("precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats)
+                message(
+                    "precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats
+                )
             )
 
 

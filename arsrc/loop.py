@@ -138,7 +138,11 @@ def scan_steps(
 
 
 def _fetcher(
-    batches_per_fetch: int, axis_name: AxisName | None, mesh: Mesh | None, resident: Any, next_batch: NextBatch | None
+    batches_per_fetch: int,
+    axis_name: AxisName | None,
+    mesh: Mesh | None,
+    resident: Any,
+    next_batch: NextBatch | None,
 ) -> Callable[[ArrayRecordSourceConfig, SourceState, int], tuple[SourceState, Batch]]:
     """Return what brings batches: `fetch(config, state, num_batches)`, without an axis of batches if it is one."""
     options = {"axis_name": axis_name, "mesh": mesh, "resident": resident}
@@ -218,7 +222,9 @@ def _batches(
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
         loaded = host.get(request)
         ids = loaded.record_ids[0, 0]
-        leaves = [source.narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
+        leaves = [
+            source.narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)
+        ]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
         index, epoch = place(tuple(np.array(loaded.after.states[0][:2], np.uint32)), beside)
         batch = place(batch, placement, rows.start, config.batch_size)
@@ -226,10 +232,14 @@ def _batches(
 
     state = (int(start.index), int(start.epoch), *key_words.tolist())
     request = Request((state,), 1, rows.start, len(rows))
-    item = None
+    item: tuple[Request, tuple[SourceState, Batch]] | None = None
     while item is not None or not host.batches.is_exhausted(request):
         after, result = item or fetch(request)
-        # The next transfer starts before this batch is used, unless that would mean waiting for files.
-        item = fetch(after) if host.is_ready(after) else None
+        item = None
+        if host.is_ready(after):  # else it would mean waiting for files before this batch is used
+            try:
+                item = fetch(after)
+            except Exception:  # it belongs to the next step, which fetches again and raises it
+                item = None
         yield result
         request = after

@@ -45,7 +45,11 @@ def next_global_batch(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _next_global_batch(
-    config: ArrayRecordSourceConfig, mesh: Mesh, axis_name: AxisName, num_batches: int | None, state: SourceState
+    config: ArrayRecordSourceConfig,
+    mesh: Mesh,
+    axis_name: AxisName,
+    num_batches: int | None,
+    state: SourceState,
 ) -> tuple[SourceState, Batch]:
     def on_device(state: SourceState) -> tuple[SourceState, Batch]:
         if num_batches is None:

@@ -146,7 +146,11 @@ class _FileOrder:
 
 
 def _each_epoch(
-    xp: ModuleType, plan: Plan, epoch: Array, values: Array, order_of: Callable[[Array], Callable[[Array], Array]]
+    xp: ModuleType,
+    plan: Plan,
+    epoch: Array,
+    values: Array,
+    order_of: Callable[[Array], Callable[[Array], Array]],
 ) -> Array:
     """Apply `order_of(e)` to the values of each epoch `e`: tables are built once per epoch, not per value."""
     if xp is np:

@@ -11,7 +11,10 @@ def rows_of_process(sharding: Any, batch_size: int) -> range:
     """Return the rows of a batch that this process holds under `sharding`, and any between them."""
     if not isinstance(sharding, Sharding):
         return range(batch_size)
-    slices = [index[0].indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()]
+    slices = [
+        index[0].indices(batch_size)
+        for index in sharding.addressable_devices_indices_map((batch_size,)).values()
+    ]
     return range(min(start for start, _, _ in slices), max(stop for _, stop, _ in slices))
 
 

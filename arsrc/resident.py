@@ -59,9 +59,7 @@ def gather(plan: Plan, table: Table, record_ids: Array, mask: Array) -> Any:
 def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
     """Raise `ArsrcValueError` unless `table` is what `load_resident` gives for this data set."""
     wanted = jax.tree.map(
-        lambda leaf: (
-            f"{jax.dtypes.canonicalize_dtype(leaf.dtype).name}{[plan.num_records, *leaf.shape]}"
-        ),
+        lambda leaf: f"{jax.dtypes.canonicalize_dtype(leaf.dtype).name}{[plan.num_records, *leaf.shape]}",
         element_spec,
     )
     found = jax.tree.map(lambda leaf: f"{leaf.dtype.name}{list(leaf.shape)}", table)
@@ -76,7 +74,9 @@ def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
 
 
 def _check_fits(num_bytes: int, device: Any) -> None:
-    devices = [device] if isinstance(device, jax.Device) else list(getattr(device, "device_set", jax.devices()[:1]))
+    devices = (
+        [device] if isinstance(device, jax.Device) else list(getattr(device, "device_set", jax.devices()[:1]))
+    )
     free = min(_free_bytes(one) for one in devices)
     if num_bytes > free:
         raise ArsrcValueError(

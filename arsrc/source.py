@@ -7,6 +7,7 @@ nothing where they are not used.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -189,7 +190,9 @@ def batch_spec(config: ArrayRecordSourceConfig) -> Batch:
     """Return the `Batch` of `jax.ShapeDtypeStruct` that `next_batch` gives; host, or while tracing."""
     size = (config.batch_size,)
     return Batch(
-        data=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(size + leaf.shape, leaf.dtype), element_spec(config)),
+        data=jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(size + leaf.shape, leaf.dtype), element_spec(config)
+        ),
         mask=jax.ShapeDtypeStruct(size, np.dtype(bool)),
         record_ids=jax.ShapeDtypeStruct(size, np.dtype(np.uint32)),
     )
@@ -299,7 +302,9 @@ def _rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | Array
 def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Batch:
     plan = schema.plan
     row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
-    position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records))
+    position, _ = arithmetic.add_mod(
+        jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records)
+    )
     ids = order.record_at(jnp, plan, jax.random.key_data(state.key), state.epoch, position)
     return _take(schema, order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
 
@@ -314,8 +319,13 @@ def _take(schema: Schema, record_ids: Array) -> Batch:
 
 def _modulo(start: Array, num_records: int) -> Array:
     """Return a traced integer modulo `num_records` as u32, without leaving 32 bits."""
+    if start.dtype.itemsize == 8:
+        return (start % np.array(num_records, start.dtype)).astype(jnp.uint32)
     size = np.uint32(num_records)
-    distance = jnp.where(start < 0, -start, start).astype(jnp.uint32) % size
+    if jnp.iinfo(start.dtype).min == 0:
+        return start.astype(jnp.uint32) % size
+    start = start.astype(jnp.int32)
+    distance = abs(start).astype(jnp.uint32) % size  # that of -2**31 is right as a u32
     return jnp.where((start < 0) & (distance > 0), size - distance, distance)
 
 
@@ -355,9 +365,9 @@ class _HostCall:
 
     def __call__(self, operand: Any) -> Leaves:
         operand = np.asarray(operand)
-        with profile.annotate("arsrc: wait for a batch"):
-            leaves = self.read(operand.reshape(-1, operand.shape[-1]))
         lead = operand.shape[:-1]
+        with profile.annotate("arsrc: wait for a batch"):
+            leaves = self.read(operand.reshape(math.prod(lead), operand.shape[-1]))
         return [
             narrowed(leaf, result.dtype).reshape(lead + result.shape)
             for leaf, result in zip(leaves, self.results, strict=True)

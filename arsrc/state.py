@@ -18,7 +18,7 @@ from arsrc import arithmetic, order
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcIndexError, ArsrcTypeError, ArsrcValueError, message
-from arsrc.order import Plan
+from arsrc.order import PAD_ID, Plan
 
 Array = jax.Array
 T = TypeVar("T")
@@ -103,7 +103,12 @@ def _typed_key(key: Any) -> Array:
     if dtype == np.uint32 and key.ndim == 1:
         return jax.random.wrap_key_data(key)
     raise ArsrcTypeError(
-        message("init", "key is no single PRNG key", "Use jax.random.key(seed).", key=jax.typeof(key) if dtype else key)
+        message(
+            "init",
+            "key is no single PRNG key",
+            "Use jax.random.key(seed).",
+            key=jax.typeof(key) if dtype else key,
+        )
     )
 
 
@@ -114,6 +119,10 @@ def requires_rng_streams(config: ArrayRecordSourceConfig) -> list[str] | None:
 
 def ensure_rng_streams(config: ArrayRecordSourceConfig, names: list[str]) -> None:
     """Check that the key streams that `init` needs are among `names`.
+
+    Args:
+        config: The source.
+        names: Names of the streams that there are.
 
     Raises:
         ArsrcValueError: One is missing.
@@ -203,7 +212,7 @@ def checked_ids(where: str, name: str, value: Any, least: int, stop: int) -> Arr
     if not np.issubdtype(dtype, np.integer):
         raise ArsrcTypeError(message(where, "must be integers", **{name: dtype}))
     if isinstance(value, jax.core.Tracer):
-        return value.astype(jnp.uint32)
+        return _traced_u32(value)
     values = np.asarray(value)
     outside = (values < least) | (values >= stop)
     if outside.any():
@@ -213,10 +222,22 @@ def checked_ids(where: str, name: str, value: Any, least: int, stop: int) -> Arr
     return jnp.asarray(values.astype(np.int64) % stop, jnp.uint32)
 
 
+def _traced_u32(value: Array) -> Array:
+    """Return a traced integer as u32; what does not fit becomes 2**32 - 2, which is no record id."""
+    limits = jnp.iinfo(value.dtype)
+    stand_in = np.uint32(PAD_ID - 1)
+    result = value.astype(jnp.uint32)
+    if limits.min < 0:
+        result = jnp.where(value < 0, stand_in, result)
+    if limits.max > PAD_ID:
+        result = jnp.where(value > np.array(PAD_ID, value.dtype), stand_in, result)
+    return result
+
+
 def _count(where: str, name: str, value: int | Array) -> Array:
     """Return a number of steps as u32[]."""
     if isinstance(value, jax.core.Tracer):
-        return value.astype(jnp.uint32)
+        return _traced_u32(value)
     try:
         return jnp.asarray(checked_ids(where, name, value, 0, 2**32))
     except ArsrcIndexError as error:

@@ -59,20 +59,33 @@ def operation_stats(
 
 
 def compute_statistics(config: ArrayRecordSourceConfig, data: Any) -> Any:
-    """Return `config.batch_stats_fn(data)`, None without one; the caller keeps the value."""
+    """Return `config.batch_stats_fn(data)`, None without one; the caller keeps the value.
+
+    Args:
+        config: The source.
+        data: What the function takes: a batch's data, usually.
+    """
     return None if config.batch_stats_fn is None else config.batch_stats_fn(data)
 
 
 def get_statistics(config: ArrayRecordSourceConfig, computed: Any = None) -> Any:
-    """Return `config.precomputed_stats` if there are any, else `computed`."""
+    """Return `config.precomputed_stats` if there are any, else `computed`.
+
+    Args:
+        config: The source.
+        computed: What `compute_statistics` gave, None if nothing was computed.
+    """
     return computed if config.precomputed_stats is None else config.precomputed_stats
 
 
 def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
-    """Read every record once and return the `LeafStatistics` of each leaf, in the tree of `element_spec`; host.
+    """Read every record once, and compute statistics over all of them; host.
 
     Means and variances are merged in float64 (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm
     for Computing Sample Variances, 1979).
+
+    Returns:
+        The tree of `element_spec` with a `LeafStatistics` for each leaf; excluded records do not count.
 
     Raises:
         ArsrcReadError: A record cannot be read.

@@ -1,8 +1,8 @@
 """Kill training at an arbitrary step, resume it, and end with the same parameters, bit for bit.
 
-A process that trains is killed by SIGKILL at a random step, in the middle of an epoch and, perhaps, of writing a
-checkpoint. Training is then resumed from the last whole checkpoint, and compared with a run that was never
-interrupted. The source state is a part of the train state, so Orbax saves it along. The last line is
+A process that trains is killed by SIGKILL at a random step: in the middle of an epoch and, perhaps, of
+writing a checkpoint. Training is then resumed from the last whole checkpoint, and compared with a run that
+was never interrupted. The source state is a part of the train state, so Orbax saves it too. The last line is
 
     the parameters are bit-identical
 """

@@ -504,7 +504,7 @@ def test_a_config_pickled_after_hashing_can_be_looked_up_in_another_process():
     config = rich_config()
     hash(config)  # cached in this process, and of no use in the other
     done = subprocess.run(
-        [sys.executable, "-c", HASHES_IN_ANOTHER_PROCESS],
+        [sys.executable, "-P", "-c", HASHES_IN_ANOTHER_PROCESS],
         input=pickle.dumps(config),
         env=os.environ | {"PYTHONHASHSEED": "7", "JAX_PLATFORMS": "cpu"},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Data is what array_record's own reader returns for the ids served: all compressions, groupings and file lists."""
+"""Data is what array_record's own reader returns for the ids served, however files are written and listed."""
 
 import dataclasses
 import glob
@@ -54,7 +54,7 @@ def text_of(row: Any) -> bytes:
 
 
 def check(paths: Any, expected: Sequence[bytes], **fields: Any) -> None:
-    """Compare every record of a source, by its id, with what is stored; lengths differ, so Ragged reads them."""
+    """Compare every record of a source, by its id, with what is stored; lengths differ."""
     config = arsrc.ArrayRecordSourceConfig(paths, 64, Ragged(max_length=MAX_LENGTH), **fields)
     ids, rows = served(config)
     assert sorted(ids) == list(range(len(expected)))
@@ -127,8 +127,12 @@ slices = st.lists(
 
 
 @given(parts=slices, checksum=st.sampled_from(CHECKSUMS))
-@example(parts=[(ALL_OPTIONS[0], 0, 0), (ALL_OPTIONS[0], 299, 300), (ALL_OPTIONS[0], 300, None)], checksum="auto")
-@example(parts=[(ALL_OPTIONS[2], 255, 257), (ALL_OPTIONS[2], 256, 256), (ALL_OPTIONS[5], 1, 8)], checksum="auto")
+@example(
+    parts=[(ALL_OPTIONS[0], 0, 0), (ALL_OPTIONS[0], 299, 300), (ALL_OPTIONS[0], 300, None)], checksum="auto"
+)
+@example(
+    parts=[(ALL_OPTIONS[2], 255, 257), (ALL_OPTIONS[2], 256, 256), (ALL_OPTIONS[5], 1, 8)], checksum="auto"
+)
 def test_slices_are_python_slices_of_their_files(
     ragged_files: dict[str, str], parts: list[tuple[str, int | None, int | None]], checksum: str
 ) -> None:
@@ -179,7 +183,11 @@ def test_file_instructions_are_slices(ragged_files: dict[str, str]) -> None:
         return types.SimpleNamespace(**fields)
 
     a, b = stored(first), stored(second)
-    instructions = [instruction(first, 10, 5), instruction(second, 290, -1), instruction(first, 0, NUM_RECORDS)]
+    instructions = [
+        instruction(first, 10, 5),
+        instruction(second, 290, -1),
+        instruction(first, 0, NUM_RECORDS),
+    ]
     check(instructions, [*a[10:15], *b[290:], *a])
     check(instruction(second, 7, 1), b[7:8])
 
@@ -257,8 +265,7 @@ def test_take_and_next_batch_give_what_array_record_gives_for_the_ids(ragged_fil
     path = ragged_files["group_size:7,zstd"]
     expected = stored(path)
     config = arsrc.ArrayRecordSourceConfig(path, 40, Ragged(max_length=MAX_LENGTH), shuffle_records=True)
-    _, batch = arsrc.next_batch(config, arsrc.init(config))
-    for batch in (batch, arsrc.take(config, np.arange(40) * 7)):
+    for batch in (arsrc.next_batch(config, arsrc.init(config))[1], arsrc.take(config, np.arange(40) * 7)):
         values, lengths = np.asarray(batch.data["values"]), np.asarray(batch.data["length"])
         for row, record_id in enumerate(np.asarray(batch.record_ids)):
             assert values[row, : lengths[row]].tobytes() == expected[record_id]

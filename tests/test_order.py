@@ -24,7 +24,13 @@ key_words = st.lists(u32s, min_size=2, max_size=2) | st.lists(u32s, min_size=4, 
 
 
 def plan_of(num_records: int, **fields: Any) -> Plan:
-    defaults = {"batch_size": 1, "num_epochs": -1, "remainder": "drop", "shuffle_records": False, "file_sizes": ()}
+    defaults = {
+        "batch_size": 1,
+        "num_epochs": -1,
+        "remainder": "drop",
+        "shuffle_records": False,
+        "file_sizes": (),
+    }
     return Plan(num_records=num_records, **defaults | fields)
 
 
@@ -130,7 +136,7 @@ def test_all_records_come_first_about_equally_often(plan: Plan) -> None:
 
 
 def runs_of(ids: Sequence[int], file_sizes: Sequence[int]) -> list[int]:
-    """Split ids at the files' ends, check that each file's records are together and in order, list the files."""
+    """List the files in the order of an epoch; each file's records must be together and in order."""
     base = np.cumsum([0, *file_sizes])
     starts = {int(base[file]): file for file, size in enumerate(file_sizes) if size}
     files, rest = [], list(ids)
@@ -277,7 +283,9 @@ def test_jit_gives_the_bits_of_numpy(name: str, words: tuple[int, ...]) -> None:
         return ids, order.position_of(jnp, plan, words, epoch, jnp.asarray(position))
 
     for epoch in (0, 1, MAX):
-        for array, function in zip(both(u32(words), u32(epoch)), (order.record_at, order.position_of), strict=True):
+        for array, function in zip(
+            both(u32(words), u32(epoch)), (order.record_at, order.position_of), strict=True
+        ):
             expected = function(np, plan, u32(words), u32([epoch]), position)
             assert array.dtype == np.uint32
             assert np.array_equal(array, expected)

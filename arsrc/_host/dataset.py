@@ -1,14 +1,20 @@
 """The records of all files of a config as one numbered sequence."""
 
+import dataclasses
 import hashlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.buffers import BufferPool
+from arsrc._host.file_index import FileIndex, file_index
 from arsrc._host.files import FileSlice
 from arsrc._host.layout import content_sample
+from arsrc._host.mapped import open_mapped
+from arsrc._host.places import FileRange
 from arsrc._host.readers import ReaderPool
 from arsrc._host.threads import map_paths
 from arsrc.codecs.base import RecordBatch
@@ -18,27 +24,28 @@ if TYPE_CHECKING:
     from arsrc.config import ReadOptions
 
 MAX_RECORDS = 2**32 - 1
+_BUFFER_BYTES = 256 * 2**20  # kept to be used again
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set
 
 
 class DataSet:
     """Files opened, counted and checked; reads records by id.
 
+    Files that can be mapped are read from one map of them all; the others by array_record's reader.
+
     Attributes:
         slices: The files with their record ranges, ends filled in.
         sizes: i64[num_files], records of each slice.
         num_records: Records in all.
+        is_grouped: Whether there are files of which a record cannot be read without decoding its neighbours.
     """
 
     def __init__(self, files: list[FileSlice], read: "ReadOptions", random_access: bool) -> None:
         self._pool = ReaderPool(read.max_open_files)
-        paths = list(dict.fromkeys(piece.path for piece in files))
-        counted = map_paths(self._count, paths)
-        self.num_bytes = {path: num_bytes for path, (_, num_bytes) in counted.items()}
-        self.slices = [_bounded(piece, counted[piece.path][0]) for piece in files]
-        self.sizes = np.array([piece.stop - piece.start for piece in self.slices if piece.stop is not None])
-        self._base = np.cumsum(self.sizes) - self.sizes  # i64[num_files], first record id of each
-        self._starts = np.array([piece.start for piece in self.slices])
+        self._map_files = read.checksum == "auto"
+        opened = map_paths(self._open, list(dict.fromkeys(piece.path for piece in files)))
+        self.slices = [_bounded(piece, opened[piece.path].num_records) for piece in files]
+        self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = int(self.sizes.sum())
         if not 0 < self.num_records <= MAX_RECORDS:
             what = "more than 2**32 - 1 records" if self.num_records else "no records"
@@ -51,16 +58,29 @@ class DataSet:
                     num_files=len(files),
                 )
             )
+        self._num_bytes = {path: file.num_bytes for path, file in opened.items()}
+        self._base = np.cumsum(self.sizes) - self.sizes  # i64[num_files], first record id of each
+        self._starts = np.array([piece.start for piece in self.slices])
+        indices = [opened[piece.path].index for piece in self.slices]
+        ranges = [
+            FileRange(index, piece.start, piece.stop or 0)
+            for index, piece in zip(indices, self.slices, strict=True)
+            if index is not None
+        ]
+        self._mapped = open_mapped(ranges, random_access, BufferPool(_BUFFER_BYTES))
+        is_mapped = np.array([index is not None and self._mapped is not None for index in indices])
+        self.is_grouped = not is_mapped.all()
+        # First number of each mapped slice in the map, i64[num_files]; -1: not mapped.
+        in_map = np.cumsum(self.sizes * is_mapped) - self.sizes * is_mapped
+        self._in_map = np.where(is_mapped, in_map, -1)
 
-    def _count(self, path: str) -> tuple[int, int]:
-        """Return (records, bytes) of a file."""
+    def _open(self, path: str) -> "_File":
         num_bytes = os.stat(path).st_size
-        return self._pool.get(path).num_records(), num_bytes
-
-    @property
-    def is_grouped(self) -> bool:
-        """Whether a record cannot be read without decoding its neighbours."""
-        return True
+        num_records = self._pool.get(path).num_records()
+        index = file_index(path, num_records) if self._map_files else None
+        if index is not None:
+            self._pool.drop(path)
+        return _File(num_records, num_bytes, index)
 
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
@@ -73,26 +93,43 @@ class DataSet:
         Raises:
             ArsrcReadError: A file cannot be read or changed since it was opened.
         """
+        if self._mapped is not None and not self.is_grouped:
+            self._mapped.advise(record_ids)  # a cold disk serves many requests at once faster than one by one
+            return self._mapped.read(record_ids)
         files = np.searchsorted(self._base, record_ids, side="right") - 1  # i64[n]
-        positions = record_ids - self._base[files] + self._starts[files]
+        mapped = self._in_map[files] >= 0
         records: list[bytes] = [b""] * len(record_ids)
-        order = np.argsort(files, kind="stable")
-        cuts = np.flatnonzero(np.diff(files[order])) + 1
-        for rows in np.split(order, cuts) if len(order) else ():
-            path = self.slices[files[rows[0]]].path
-            try:
-                read = self._pool.read(path, positions[rows].tolist(), self.num_bytes[path])
-            except ArsrcReadError as error:
-                ids = ", ".join(str(record_id) for record_id in record_ids[rows[:4]])
-                raise ArsrcReadError(f"{error} (record ids {ids}{', ...' if len(rows) > 4 else ''})") from error
-            for row, record in zip(rows.tolist(), read, strict=True):
-                records[row] = record
+        if self._mapped is not None and mapped.any():
+            rows = np.flatnonzero(mapped)
+            batch = self._mapped.read((record_ids - self._base[files] + self._in_map[files])[rows])
+            for number, row in enumerate(rows.tolist()):
+                records[row] = batch[number]
+        for row, record in self._read_by_reader(record_ids, files, np.flatnonzero(~mapped)):
+            records[row] = record
         return RecordBatch.from_records(records)
+
+    def _read_by_reader(
+        self, record_ids: NDArray[np.int64], files: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield `(row, record)` for some rows, with one read per file."""
+        positions = record_ids - self._base[files] + self._starts[files]
+        rows = rows[np.argsort(files[rows], kind="stable")]
+        cuts = np.flatnonzero(np.diff(files[rows])) + 1
+        for part in np.split(rows, cuts) if len(rows) else ():
+            path = self.slices[files[part[0]]].path
+            try:
+                records = self._pool.read(path, positions[part].tolist(), self._num_bytes[path])
+            except ArsrcReadError as error:
+                ids = ", ".join(str(record_id) for record_id in record_ids[part[:4]])
+                raise ArsrcReadError(
+                    f"{error} (record ids {ids}{', ...' if len(part) > 4 else ''})"
+                ) from error
+            yield from zip(part.tolist(), records, strict=True)
 
     def content_hash(self) -> str:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie."""
         samples = max(1, _HASH_SAMPLES // len(self.slices))
-        paths = list(self.num_bytes)
+        paths = list(self._num_bytes)
         contents = map_paths(lambda path: content_sample(path, samples), paths)
         digest = hashlib.sha256()
         for piece in self.slices:
@@ -102,6 +139,17 @@ class DataSet:
     def close(self) -> None:
         """Close all files."""
         self._pool.close()
+        if self._mapped is not None:
+            self._mapped.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """What opening a file has found; `index` None: only array_record's reader can read it."""
+
+    num_records: int
+    num_bytes: int
+    index: FileIndex | None
 
 
 def _bounded(piece: FileSlice, num_records: int) -> FileSlice:

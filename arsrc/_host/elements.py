@@ -73,7 +73,9 @@ class Elements:
         if outside.any():
             raise ArsrcIndexError(
                 message(
-                    "take", f"no such record: the data set has {self.num_records}", record_id=int(ids[outside][0])
+                    "take",
+                    f"no such record: the data set has {self.num_records}",
+                    record_id=int(ids[outside][0]),
                 )
             )
         if self.cache is None:

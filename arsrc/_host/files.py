@@ -20,6 +20,12 @@ class FileSlice:
     start: int = 0
     stop: int | None = None
 
+    @property
+    def num_records(self) -> int:
+        """Records in the slice; its end must be filled in."""
+        assert self.stop is not None
+        return self.stop - self.start
+
     def __str__(self) -> str:
         return f"{self.path}[{self.start}:{'' if self.stop is None else self.stop}]"
 
@@ -33,7 +39,9 @@ def normalize(paths: Any) -> tuple[str, ...]:
             message("paths", "must be a path, a glob, a file instruction or a sequence of these", paths=paths)
         )
     if not paths:
-        raise ArsrcValueError(message("paths", "is empty", "Name at least one ArrayRecord file.", paths=paths))
+        raise ArsrcValueError(
+            message("paths", "is empty", "Name at least one ArrayRecord file.", paths=paths)
+        )
     return tuple(_as_text(path) for path in paths)
 
 
@@ -58,7 +66,9 @@ def _instruction_text(instruction: Any) -> str:
     stop = skip + take if take >= 0 else int(instruction.examples_in_shard)
     if skip < 0 or stop < skip:
         raise ArsrcValueError(
-            message("paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take)
+            message(
+                "paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take
+            )
         )
     return f"{os.fspath(instruction.filename)}[{skip}:{stop}]"
 
@@ -89,7 +99,9 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
     missing: list[str] = []
     for text in paths:
         piece = parse(text)
-        matches = [piece.path] if os.path.exists(piece.path) else sorted(glob.glob(piece.path, recursive=True))
+        matches = (
+            [piece.path] if os.path.exists(piece.path) else sorted(glob.glob(piece.path, recursive=True))
+        )
         if not matches:
             missing.append(text)
         found.extend(dataclasses.replace(piece, path=match) for match in matches)

@@ -16,6 +16,7 @@ from arsrc._host.layout import (
     BLOCK_BYTES,
     CHUNK_HEADER_BYTES,
     FIRST_CHUNK,
+    STREAM_BYTES,
     LayoutError,
     logical,
     parse_chunk_header,
@@ -83,12 +84,12 @@ def read_footer(fd: int, num_bytes: int) -> Footer:
     num_size_bytes, sizes = parse_varint(head, 1)
     first_size, _ = parse_varint(head, sizes)
     first = data + sizes + num_size_bytes
-    if (
-        header.data_size != sizes + num_size_bytes + header.decoded_size
-        or first_size > header.decoded_size
-        or data + header.data_size > logical(num_bytes - BLOCK_BYTES)
-    ):
+    if header.data_size != sizes + num_size_bytes + header.decoded_size or first_size > header.decoded_size:
         raise LayoutError("the footer is damaged")
+    # Behind it is padding, for one more block where its header has no room in this one; then the postscript.
+    behind = logical(num_bytes - BLOCK_BYTES) - data - header.data_size
+    if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:
+        raise LayoutError("the footer is out of place")
     num_chunks, num_records = _parse_counts(read_stream(fd, physical(first), first_size))
     # The least that an entry takes, so that nobody trusts a count and runs out of memory.
     if header.num_records != num_chunks + 1 or num_chunks * _TOKENS > header.decoded_size:

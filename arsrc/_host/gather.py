@@ -128,7 +128,7 @@ def _join(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[n
 def _pieces(
     starts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Cut logical ranges, none of them empty, at block headers: rows, physical begins and lengths, in order."""
+    """Cut logical ranges at block headers: rows, physical begins and lengths, in order."""
     firsts = starts // STREAM_BYTES
     counts = (starts + lengths - 1) // STREAM_BYTES - firsts + 1
     rows = np.repeat(np.arange(len(starts)), counts)  # i64[num_pieces]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.address_range import MAX_MAPS, AddressRange
+from arsrc._host.buffers import BufferPool
 from arsrc._host.cold_rule import ColdRule, num_waits
 from arsrc._host.file_index import FileIndex, FileStamp
 from arsrc._host.file_watch import FileWatch, changed
@@ -27,15 +28,19 @@ from arsrc.codecs.base import RecordBatch
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError, message
 
 _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
+_POOL_BYTES = 1 << 18  # below, the allocator gives out memory again by itself
 
 
-def open_mapped(files: Sequence[FileRange], random_access: bool = False) -> "MappedFiles | None":
+def open_mapped(
+    files: Sequence[FileRange], random_access: bool = False, pool: BufferPool | None = None
+) -> "MappedFiles | None":
     """Map files and number the records of their slices in this order.
 
     Args:
         files: The slices, of one file or of many. Their indices are joined: let go of them afterwards.
         random_access: Whether records will be read in random order. The system then fetches single pages;
             otherwise it reads on, which is faster for records that stand side by side.
+        pool: Where batches of 256 KiB or more come from, unless `read` is given an output.
 
     Returns:
         None where there are no records, or files cannot be mapped, or not so many.
@@ -60,7 +65,7 @@ def open_mapped(files: Sequence[FileRange], random_access: bool = False) -> "Map
         return None
     if random_access:
         area.expect_random_access()
-    return MappedFiles(area, ranges, positions)
+    return MappedFiles(area, ranges, positions, pool)
 
 
 def _map_file(area: AddressRange, position: int, index: FileIndex) -> None:
@@ -81,8 +86,15 @@ class MappedFiles:
         num_records: Records in all slices.
     """
 
-    def __init__(self, area: AddressRange, ranges: Sequence[FileRange], positions: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        area: AddressRange,
+        ranges: Sequence[FileRange],
+        positions: Mapping[str, int],
+        pool: BufferPool | None,
+    ) -> None:
         self._area = area
+        self._pool = pool
         self._records = RecordIndex(ranges, [positions[piece.index.path] for piece in ranges])
         self.num_records = self._records.num_records
         self._watch = FileWatch([piece.index for piece in ranges])
@@ -94,11 +106,11 @@ class MappedFiles:
 
         Args:
             record_ids: i64[n], in `[0, num_records)`.
-            out: u8[at least all their bytes], contiguous, to write into, best from a `BufferPool`: above
-                32 MiB a fresh array costs more than the copy. None: a new array.
+            out: u8[at least all their bytes], contiguous, to write into. None: an array of the pool where
+                there is one and it pays, else a new one, whose page faults may take longer than the copy.
 
         Returns:
-            The records; `data` is the beginning of `out` where that is given.
+            The records; `data` is the beginning of `out` where that is given, and else may be read-only.
 
         Raises:
             ArsrcIndexError: An id lies outside.
@@ -109,7 +121,7 @@ class MappedFiles:
             located = self._locate(record_ids)
             self._watch.check(located.files)
             before = num_waits()
-            batch = _gather(self._area.data, located, out)
+            batch = self._gather(located, out)
             if num_waits() != before:
                 self._cold.had_to_wait()
             return batch
@@ -155,21 +167,21 @@ class MappedFiles:
             raise ArsrcIndexError(message("read", what, record_id=int(wrong[0])))
         return self._records.locate(ids)
 
-
-def _gather(data: NDArray[np.uint8], located: Located, out: NDArray[np.uint8] | None) -> RecordBatch:
-    """Copy located records out of the map."""
-    num_rows = len(located.starts)
-    lengths = located.lengths
-    if not isinstance(lengths, int) and num_rows and (lengths == lengths[0]).all():
-        lengths = int(lengths[0])
-    if isinstance(lengths, int):
-        offsets = np.arange(num_rows + 1) * lengths
-    else:
-        offsets = np.zeros(num_rows + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-    if out is not None and len(out) < offsets[-1]:
-        what = "the output is smaller than the records"
-        raise ArsrcValueError(message("read", what, out_bytes=len(out), record_bytes=int(offsets[-1])))
-    if isinstance(lengths, int) and lengths <= LARGE_RECORD_BYTES:
-        return RecordBatch(gather_equal(data, located.starts, lengths, out), offsets)
-    return RecordBatch(gather_ragged(data, located.starts, offsets, out), offsets)
+    def _gather(self, located: Located, out: NDArray[np.uint8] | None) -> RecordBatch:
+        num_rows, lengths = len(located.starts), located.lengths
+        if not isinstance(lengths, int) and num_rows and (lengths == lengths[0]).all():
+            lengths = int(lengths[0])
+        if isinstance(lengths, int):
+            offsets = np.arange(num_rows + 1) * lengths
+        else:
+            offsets = np.zeros(num_rows + 1, np.int64)
+            np.cumsum(lengths, out=offsets[1:])
+        num_bytes = int(offsets[-1])
+        if out is None:
+            out = self._pool.take(num_bytes) if self._pool and num_bytes >= _POOL_BYTES else None
+        elif len(out) < num_bytes:
+            what = "the output is smaller than the records"
+            raise ArsrcValueError(message("read", what, out_bytes=len(out), record_bytes=num_bytes))
+        if isinstance(lengths, int) and lengths <= LARGE_RECORD_BYTES:
+            return RecordBatch(gather_equal(self._area.data, located.starts, lengths, out), offsets)
+        return RecordBatch(gather_ragged(self._area.data, located.starts, offsets, out), offsets)

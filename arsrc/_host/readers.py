@@ -24,18 +24,14 @@ def open_reader(path: str) -> Any:
     try:
         size = os.stat(path).st_size
     except OSError as error:
-        raise ArsrcReadError(
-            message("open", f"cannot open a file ({error.strerror})", path=path)
-        ) from error
+        raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
     reader = ArrayRecordReader(path, **_OPTIONS)
     if reader.ok():
         return reader
     try:
         os.close(os.open(path, os.O_RDONLY))
     except OSError as error:
-        raise ArsrcReadError(
-            message("open", f"cannot open a file ({error.strerror})", path=path)
-        ) from error
+        raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
     what = "is empty" if size == 0 else "is no complete ArrayRecord file"
     raise ArsrcReadError(
         message("open", what, "Check that it was written and copied to the end.", path=path, num_bytes=size)
@@ -110,6 +106,11 @@ class ReaderPool:
                     positions=_few(positions),
                 )
             )
+
+    def drop(self, path: str) -> None:
+        """Let go of the reader of `path`."""
+        with self._lock:
+            self._readers.pop(path, None)
 
     def close(self) -> None:
         """Let go of all readers."""

@@ -48,7 +48,8 @@ class HostSource:
 
     def __init__(self, config: "ArrayRecordSourceConfig") -> None:
         self.metrics = Metrics()
-        self.data_set = DataSet(files.expand(config.paths), config.read, config.shuffle_records)
+        scattered = config.shuffle_records and config.shuffle_block_size == 1
+        self.data_set = DataSet(files.expand(config.paths), config.read, scattered)
         self.plan = _plan(config, self.data_set)
         label = "" if config.name is None else f" ({config.name})"
         codec = self._resolve(config.codec, label)
@@ -143,7 +144,9 @@ def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> order.Plan:
         exclude=config.exclude,
     )
     if sum(min(stop, num_records) - min(start, num_records) for start, stop in config.exclude) == num_records:
-        raise ArsrcValueError(message("exclude", f"excludes all {num_records} records", exclude=config.exclude))
+        raise ArsrcValueError(
+            message("exclude", f"excludes all {num_records} records", exclude=config.exclude)
+        )
     if plan.steps_per_epoch == 0:
         raise ArsrcValueError(
             message(

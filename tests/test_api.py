@@ -1,0 +1,410 @@
+"""The public surface: names, parameters, docstrings, and which module may import what."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import arsrc
+import arsrc.codecs
+
+PACKAGE = Path(arsrc.__file__).parent
+MODULES = {
+    file.relative_to(PACKAGE).as_posix(): ast.parse(file.read_text()) for file in PACKAGE.rglob("*.py")
+}
+
+# Every public function with its parameters, in order, and their defaults. A change here is a change for
+# users: it belongs into the changelog, and a renamed or moved parameter breaks their code.
+FUNCTIONS = {
+    # core
+    "init": "(config, key=None)",
+    "next_batch": "(config, state, *, axis_name=None, resident=None)",
+    "next_batches": "(config, state, num_batches, *, axis_name=None, resident=None)",
+    "batch_at": "(config, state, start, size=None)",
+    "take": "(config, record_ids)",
+    "peek": "(config, state)",
+    # state arithmetic
+    "advance": "(config, state, steps=1)",
+    "state_at": "(config, step, key=None)",
+    "step_of": "(config, state)",
+    "is_exhausted": "(config, state)",
+    "record_ids": "(config, state)",
+    "batch_mask": "(config, state)",
+    "record_keys": "(config, state)",
+    "locate": "(config, state, record_id)",
+    # sizes and specs
+    "num_records": "(config)",
+    "steps_per_epoch": "(config)",
+    "total_steps": "(config)",
+    "element_spec": "(config)",
+    "batch_spec": "(config)",
+    "fingerprint": "(config)",
+    # loops
+    "scan_epoch": "(config, state, carry, body, *, batches_per_fetch=1, resident=None, next_batch=None)",
+    "scan_steps": (
+        "(config, state, carry, body, num_steps, *, batches_per_fetch=1, resident=None, next_batch=None)"
+    ),
+    "iterate": "(config, state=None, *, device=None)",
+    # devices and hosts
+    "next_global_batch": "(config, state, *, mesh, axis_name, num_batches=None)",
+    "load_resident": "(config, *, device=None)",
+    # checkpoints
+    "to_state_dict": "(config, state)",
+    "from_state_dict": "(config, state_dict)",
+    # statistics and housekeeping
+    "operation_stats": "(config, state, since=None)",
+    "compute_statistics": "(config, data)",
+    "get_statistics": "(config, computed=None)",
+    "dataset_statistics": "(config)",
+    "requires_rng_streams": "(config)",
+    "ensure_rng_streams": "(config, names)",
+    "reset_cache": "(config)",
+    "close": "(config)",
+    "io_metrics": "(config)",
+    # writing
+    "write_array_record": (
+        "(path, elements, *, codec=Bytes(num_bytes=None), num_shards=1, options='group_size:1,uncompressed')"
+    ),
+}
+
+CLASSES = {
+    "ArrayRecordSourceConfig": (
+        "(paths, batch_size, codec=Bytes(num_bytes=None), seed=42, num_epochs=-1, shuffle_files=False, "
+        "shuffle_records=False, shuffle_block_size=1, shuffle_window_blocks=32, remainder='drop', "
+        "exclude=(), stochastic=False, stream_name=None, local_files_only=False, cacheable=False, "
+        "batch_stats_fn=None, precomputed_stats=None, name=None, read=" + repr(arsrc.ReadOptions()) + ")"
+    ),
+    "ReadOptions": (
+        "(num_threads=2, read_ahead_bytes=268435456, max_open_files=256, cache_bytes=4294967296, "
+        "cache_dir=None, checksum='auto')"
+    ),
+    "SourceState": "(index, epoch, key)",
+    "Batch": "(data, mask, record_ids)",
+    "LeafStatistics": "(count, mean, variance, min, max)",
+}
+
+ERRORS = {
+    "ArsrcError": Exception,
+    "ArsrcValueError": ValueError,
+    "ArsrcTypeError": TypeError,
+    "ArsrcIndexError": IndexError,
+    "ArsrcFileNotFoundError": FileNotFoundError,
+    "ArsrcReadError": OSError,
+    "RecordError": ValueError,
+}
+
+CODECS = {
+    "Bytes": "(num_bytes=None)",
+    "Struct": "(fields)",
+    "Ragged": "(dtype='uint8', *, max_length, pad_value=0, overflow='error')",
+    "Map": "(fn, spec, encode_fn=None)",
+    "RecordBatch": "(data, offsets)",
+}
+
+CONFIG_ONLY = {"config", "state"}
+
+
+def signature(function: Any) -> str:
+    """The parameters of a callable without their types."""
+    found = inspect.signature(function)
+    bare = [p.replace(annotation=p.empty) for p in found.parameters.values() if p.name != "self"]
+    return str(found.replace(parameters=bare, return_annotation=found.empty))
+
+
+def public_names(module: Any) -> set[str]:
+    return {
+        name for name, value in vars(module).items() if not (name.startswith("_") or inspect.ismodule(value))
+    }
+
+
+# Names and parameters.
+
+
+def test_the_public_names_are_these_and_no_others():
+    assert public_names(arsrc) == {*FUNCTIONS, *CLASSES, *ERRORS}
+
+
+def test_the_public_names_of_the_codecs_are_these_and_no_others():
+    assert public_names(arsrc.codecs) == {*CODECS, "Codec", "check_batch"}
+    assert set(arsrc.codecs.__all__) == public_names(arsrc.codecs)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_parameters_of_a_function_keep_names_order_and_defaults(name: str):
+    assert signature(getattr(arsrc, name)) == FUNCTIONS[name]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_fields_of_a_class_keep_names_order_and_defaults(name: str):
+    assert signature(getattr(arsrc, name)) == CLASSES[name]
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_parameters_of_a_codec_keep_names_order_and_defaults(name: str):
+    assert signature(getattr(arsrc.codecs, name)) == CODECS[name]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_config_and_state_come_first_in_this_order(name: str):
+    parameters = list(inspect.signature(getattr(arsrc, name)).parameters)
+    if "config" in parameters:
+        assert parameters[0] == "config"
+    if "state" in parameters:
+        assert parameters[1] == "state"
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_every_parameter_and_result_has_a_type(name: str):
+    target = getattr(arsrc, name)
+    found = inspect.signature(target)
+    bare = [p.name for p in found.parameters.values() if p.annotation is p.empty and p.name != "self"]
+    assert not bare
+    if inspect.isfunction(target):
+        assert found.return_annotation is not found.empty
+
+
+@pytest.mark.parametrize(
+    "name", ["ArrayRecordSourceConfig", "ReadOptions", "SourceState", "Batch", "LeafStatistics"]
+)
+def test_public_classes_are_frozen_dataclasses(name: str):
+    cls = getattr(arsrc, name)
+    assert dataclasses.is_dataclass(cls)
+    assert cls.__dataclass_params__.frozen
+
+
+def test_there_is_a_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", arsrc.__version__)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").exists()
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_public_error_derives_from_the_base_class_and_a_built_in_kind(name: str):
+    error = getattr(arsrc, name)
+    assert issubclass(error, arsrc.ArsrcError)
+    assert issubclass(error, ERRORS[name])
+
+
+def test_every_error_class_of_the_package_that_begins_with_its_name_derives_from_the_base_class():
+    for path, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name.startswith("Arsrc"):
+                module = importlib.import_module(module_name(path))
+                assert issubclass(getattr(module, node.name), arsrc.ArsrcError), node.name
+
+
+# Docstrings.
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """Google-style sections of a docstring, each with the names of its entries."""
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in inspect.cleandoc(text).splitlines():
+        if heading := re.fullmatch(r"(Args|Attributes|Returns|Raises|Yields):", line):
+            current = found.setdefault(heading[1], [])
+        elif entry := re.match(r" {4}\*{0,2}([\w.]+): ", line):
+            current.append(entry[1])
+        elif line and not line.startswith(" "):
+            current = []
+    return found
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES, *ERRORS])
+def test_every_public_name_has_a_docstring_of_its_own(name: str):
+    target = getattr(arsrc, name)
+    text = vars(target).get("__doc__") if inspect.isclass(target) else target.__doc__
+    assert text, name
+    first = inspect.cleandoc(text).splitlines()[0]
+    assert first[0].isupper()
+    assert first.rstrip().endswith((".", ",")) or len(first) > 80, first
+    assert not text.startswith(f"{name}("), "generated by dataclass"
+
+
+@pytest.mark.parametrize("name", arsrc.codecs.__all__)
+def test_every_public_name_of_the_codecs_has_a_docstring_of_its_own(name: str):
+    text = getattr(arsrc.codecs, name).__doc__
+    assert text
+    assert not text.startswith(f"{name}("), "generated by dataclass"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_docstring_lists_every_argument_where_there_is_more_than_config_and_state(name: str):
+    function = getattr(arsrc, name)
+    parameters = list(inspect.signature(function).parameters)
+    listed = sections(function.__doc__).get("Args")
+    if listed is not None or not CONFIG_ONLY.issuperset(parameters):
+        assert listed == parameters
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_docstring_lists_every_attribute_of_a_class(name: str):
+    cls = getattr(arsrc, name)
+    assert sections(cls.__doc__)["Attributes"] == [field.name for field in dataclasses.fields(cls)]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_docstring_says_what_comes_back(name: str):
+    function = getattr(arsrc, name)
+    if inspect.signature(function).return_annotation is not None:
+        assert "Return" in function.__doc__ or "Returns" in sections(function.__doc__), name
+
+
+def test_every_section_that_names_errors_names_public_ones():
+    known = set(ERRORS) | {"jax.errors.JaxRuntimeError", "ArsrcWriteError"}
+    for name in [*FUNCTIONS, *CLASSES]:
+        assert known.issuperset(sections(getattr(arsrc, name).__doc__).get("Raises", [])), name
+
+
+# Layering.
+
+
+def module_name(path: str) -> str:
+    return "arsrc." + path.removesuffix(".py").replace("/", ".") if path != "__init__.py" else "arsrc"
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every dotted name that a module imports, also inside functions, but not for type checking alone."""
+    if isinstance(tree, ast.If) and ast.unparse(tree.test).endswith("TYPE_CHECKING"):
+        for node in tree.orelse:
+            yield from imports(node)
+        return
+    if isinstance(tree, ast.Import):
+        yield from (alias.name for alias in tree.names)
+    if isinstance(tree, ast.ImportFrom):
+        yield from (f"{tree.module or ''}.{alias.name}" for alias in tree.names)
+    for node in ast.iter_child_nodes(tree):
+        yield from imports(node)
+
+
+def packages(path: str) -> set[str]:
+    return {name.partition(".")[0] for name in imports(MODULES[path])}
+
+
+def is_host(path: str) -> bool:
+    return path.startswith("_host/")
+
+
+def test_every_module_says_in_its_first_line_what_it_is():
+    for path, tree in MODULES.items():
+        assert ast.get_docstring(tree), path
+
+
+@pytest.mark.parametrize("path", sorted(MODULES))
+def test_no_module_behind_the_bridge_imports_jax(path: str):
+    numpy_only = {"permutation.py", "order.py", "arithmetic.py", "block_order.py", "frozen.py", "errors.py"}
+    if is_host(path) or path in numpy_only:
+        assert "jax" not in packages(path)
+        assert "chex" not in packages(path)
+
+
+@pytest.mark.parametrize("path", sorted(MODULES))
+def test_files_and_threads_are_only_behind_the_bridge_and_in_writing(path: str):
+    if is_host(path) or path == "writing.py":
+        return
+    impure = {
+        "array_record", "atexit", "concurrent", "ctypes", "fcntl", "glob", "io", "mmap", "multiprocessing",
+        "pathlib", "queue", "resource", "select", "shutil", "signal", "socket", "subprocess", "tempfile",
+        "threading", "weakref",
+    }  # fmt: skip
+    assert not impure & packages(path)
+    for node in ast.walk(MODULES[path]):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            assert node.attr in {"fspath", "PathLike"}, f"os.{node.attr}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "open"
+
+
+@pytest.mark.parametrize("path", sorted(MODULES))
+def test_callbacks_are_only_in_the_bridge(path: str):
+    callbacks = {"io_callback", "pure_callback", "debug_callback"}
+    names = {getattr(node, "attr", getattr(node, "id", None)) for node in ast.walk(MODULES[path])}
+    names |= {name.rpartition(".")[2] for name in imports(MODULES[path])}
+    if path == "source.py":
+        assert callbacks & names == {"io_callback"}
+    else:
+        assert not callbacks & names
+        assert "jax.debug.callback" not in {
+            ast.unparse(n) for n in ast.walk(MODULES[path]) if isinstance(n, ast.expr)
+        }
+
+
+def test_the_bridge_has_one_call_of_io_callback():
+    calls = [
+        node
+        for node in ast.walk(MODULES["source.py"])
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("io_callback")
+    ]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("path", sorted(MODULES))
+def test_the_library_does_not_print_or_log_on_its_own(path: str):
+    for node in ast.walk(MODULES[path]):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in {
+                "print",
+                "sys.stdout.write",
+                "sys.stderr.write",
+                "warnings.warn",
+            }
+
+
+@pytest.mark.parametrize("path", sorted(MODULES))
+def test_errors_raised_in_front_of_the_bridge_are_the_librarys_own(path: str):
+    if is_host(path):
+        return  # there, private kinds are raised and caught again
+    for node in ast.walk(MODULES[path]):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            kind = ast.unparse(node.exc.func).rpartition(".")[2]
+            assert kind.startswith("Arsrc") or kind == "RecordError" or kind.islower(), f"line {node.lineno}"
+
+
+def test_no_module_behind_the_bridge_imports_one_in_front_of_it():
+    behind = {"arithmetic", "block_order", "codecs", "errors", "frozen", "order", "permutation", "_host"}
+    for path in filter(is_host, MODULES):
+        for name in imports(MODULES[path]):
+            parts = name.split(".")
+            if parts[0] == "arsrc" and len(parts) > 1:
+                assert parts[1] in behind, f"{path} imports {name}"
+
+
+def test_no_module_has_a_name_that_says_nothing():
+    empty = {"utils", "util", "helpers", "common", "misc", "core", "base_utils"}
+    assert not empty & {Path(path).stem for path in MODULES}
+
+
+def test_imports_inside_the_package_have_no_circle():
+    graph = {
+        module_name(path): {name for name in imports(tree) if name.startswith("arsrc")}
+        for path, tree in MODULES.items()
+    }
+    graph = {
+        module.removesuffix(".__init__"): {
+            next((m for m in (name, name.rpartition(".")[0]) if m in graph), "") for name in names
+        }
+        - {"", "arsrc"}
+        for module, names in graph.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path, module])
+        if module not in done:
+            for other in graph.get(module, ()):
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())

@@ -1,0 +1,156 @@
+"""Which files can be read from a map, and where their records lie in them."""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+
+from arsrc._host import address_range
+from arsrc._host.file_index import FileIndex, Spans, Uniform, file_index
+from arsrc._host.mapped import MappedFiles, open_mapped
+from arsrc._host.places import FileRange
+from arsrc._host.record_groups import Groups
+
+WriteRecords = Callable[..., str]
+
+LENGTHS = [0, 1, 100, 127, 128, 784, 16_384, 16_385, *range(65_466, 65_474), *range(65_509, 65_538, 3)]
+
+
+def some_records(seed: Any, lengths: Sequence[int]) -> list[bytes]:
+    draw = random.Random(repr(seed))
+    return [draw.randbytes(length) for length in lengths]
+
+
+def index_of(path: str) -> FileIndex:
+    """The index of a file that must have one; every record of the file, read both ways, is compared."""
+    expected = ArrayRecordReader(path).read_all()
+    index = file_index(path, len(expected))
+    assert index is not None
+    with_map = open_mapped([FileRange(index, 0, len(expected))])
+    if with_map is not None:
+        assert records_of(with_map, range(len(expected))) == expected
+        assert records_of(with_map, range(len(expected))[::-1]) == expected[::-1]
+        with_map.close()
+    else:
+        assert not expected
+    return index
+
+
+def records_of(files: MappedFiles, record_ids: Sequence[int]) -> list[bytes]:
+    batch = files.read(np.array(record_ids, np.int64))
+    return [batch[row] for row in range(len(batch))]
+
+
+@pytest.mark.parametrize("group_size", [1, 7, 256])
+@pytest.mark.parametrize("compression", ["uncompressed", "zstd", "brotli", "snappy"])
+@pytest.mark.parametrize("layout", ["", "pad_to_block_boundary:true", "transpose:true"])
+def test_uncompressed_files_are_read_as_array_record_reads_them_and_others_are_not_mapped(
+    tmp_path: Path, write_records: WriteRecords, group_size: int, compression: str, layout: str
+) -> None:
+    lengths = [*LENGTHS, 200_000, 0, 70_000, 0, 3, 784]
+    options = f"group_size:{group_size},{compression},{layout}".rstrip(",")
+    path = write_records(tmp_path / "a", some_records(options, lengths), options)
+    if compression == "uncompressed" and layout != "transpose:true":
+        index_of(path)
+    else:
+        assert file_index(path, len(lengths)) is None
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 7, 256])
+@pytest.mark.parametrize("length", [*LENGTHS, 200_000])
+def test_records_of_one_length_need_no_table(
+    tmp_path: Path, write_records: WriteRecords, length: int, group_size: int
+) -> None:
+    for num_records in (1, group_size, 17):
+        records = some_records(length, [length] * num_records)
+        path = write_records(tmp_path / "a", records, f"group_size:{group_size},uncompressed")
+        places = index_of(path).places
+        assert isinstance(places, Uniform)
+        assert places.length == length
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 3, 7, 256])
+def test_a_table_takes_at_most_eight_bytes_a_record(
+    tmp_path: Path, write_records: WriteRecords, group_size: int
+) -> None:
+    records = some_records(group_size, [100 + row % 100 for row in range(2_048)])
+    places = index_of(write_records(tmp_path / "a", records, f"group_size:{group_size},uncompressed")).places
+    assert isinstance(places, Spans if group_size == 1 else Groups)
+    tables = [table for table in vars(places).values() if isinstance(table, np.ndarray)]
+    assert sum(table.nbytes for table in tables) <= 8 * (len(records) + 2)
+
+
+def test_a_file_without_records_has_an_index_but_no_map(tmp_path: Path, write_records: WriteRecords) -> None:
+    index = index_of(write_records(tmp_path / "a", [], "group_size:1,uncompressed"))
+    assert open_mapped([FileRange(index, 0, 0)]) is None
+    assert open_mapped([]) is None
+
+
+def test_another_number_of_records_than_the_official_one_means_no_index(
+    tmp_path: Path, write_records: WriteRecords
+) -> None:
+    path = write_records(tmp_path / "a", [b"abc"] * 10, "group_size:1,uncompressed")
+    assert file_index(path, 10) is not None
+    for wrong in (0, 9, 11, -1):
+        assert file_index(path, wrong) is None
+
+
+def test_what_is_no_array_record_file_has_no_index(tmp_path: Path, write_records: WriteRecords) -> None:
+    data = Path(write_records(tmp_path / "a", [b"abc"] * 10, "group_size:1,uncompressed")).read_bytes()
+    for bad in (
+        b"",
+        b"text\n" * 40_000,
+        bytes(131_072),
+        data[:-1],
+        data[:-65_536],
+        data + data,
+        data[65_536:],
+    ):
+        (tmp_path / "bad").write_bytes(bad)
+        assert file_index(os.fspath(tmp_path / "bad"), 10) is None
+    assert file_index(os.fspath(tmp_path / "missing"), 10) is None
+    assert file_index(os.fspath(tmp_path), 10) is None
+
+
+@pytest.mark.parametrize("options", ["group_size:1,uncompressed", "group_size:3,uncompressed"])
+def test_a_damaged_footer_or_chunk_header_means_no_index_or_the_same_records(
+    tmp_path: Path, write_records: WriteRecords, options: str
+) -> None:
+    records = some_records(0, [row % 7 * 40 for row in range(20)])
+    path = write_records(tmp_path / "a", records, options)
+    data = Path(path).read_bytes()
+    end_of_data = data.rindex(b"group_size") + 400
+    draw = random.Random(0)
+    num_refused = 0
+    for position in [*range(64, end_of_data, 7), *range(len(data) - 65_536, len(data) - 65_400)]:
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << draw.randrange(8)
+        (tmp_path / "b").write_bytes(damaged)
+        index = file_index(os.fspath(tmp_path / "b"), len(records))
+        if index is None:
+            num_refused += 1
+            continue
+        files = open_mapped([FileRange(index, 0, len(records))])
+        assert files is not None
+        # Only the payload, and headers that nothing depends on, may be damaged unnoticed.
+        assert [len(record) for record in records_of(files, range(20))] == [len(record) for record in records]
+        files.close()
+    assert num_refused > 60
+
+
+def test_where_files_cannot_be_mapped_there_is_no_map(
+    tmp_path: Path, write_records: WriteRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = "group_size:1,uncompressed"
+    path = write_records(tmp_path / "a", [b"abc"] * 10, options)
+    index = file_index(path, 10)
+    assert index is not None
+    monkeypatch.setattr(address_range, "_LIBC", None)  # as on systems other than Linux
+    assert open_mapped([FileRange(index, 0, 10)]) is None
+    grouped = write_records(tmp_path / "b", [b"abc"] * 10, "group_size:4,uncompressed")
+    assert file_index(grouped, 10) is None

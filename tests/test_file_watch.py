@@ -1,0 +1,96 @@
+"""Files that are changed, replaced or removed while they are mapped."""
+
+import os
+import random
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+
+from arsrc._host.file_index import file_index
+from arsrc._host.mapped import MappedFiles, open_mapped
+from arsrc._host.places import FileRange
+from arsrc.errors import ArsrcReadError
+
+WriteRecords = Callable[..., str]
+
+
+def some_records(seed: Any, lengths: Sequence[int]) -> list[bytes]:
+    draw = random.Random(repr(seed))
+    return [draw.randbytes(length) for length in lengths]
+
+
+def opened(*paths: str, **options: Any) -> MappedFiles:
+    indices = [file_index(path, ArrayRecordReader(path).num_records()) for path in paths]
+    files = open_mapped([FileRange(i, 0, i.num_records) for i in indices if i is not None], **options)
+    assert files is not None
+    assert None not in indices
+    return files
+
+
+def records_of(files: MappedFiles, record_ids: Any = None) -> list[bytes]:
+    batch = files.read(np.arange(files.num_records) if record_ids is None else record_ids)
+    return [batch[row] for row in range(len(batch))]
+
+
+def change(path: str, how: str) -> None:
+    """Do to a file what must not be done to it while it is mapped."""
+    size = os.path.getsize(path)
+    if how in ("emptied", "cut", "longer"):
+        os.truncate(path, {"emptied": 0, "cut": size - 65_536, "longer": size + 65_536}[how])
+    else:
+        with open(path, "r+b") as file:
+            file.seek(1_000)
+            file.write(b"other")
+    os.utime(path, ns=(0, 12_345))
+
+
+@pytest.mark.parametrize("how", ["emptied", "cut", "longer", "written to"])
+@pytest.mark.parametrize("num_files", [1, 3])
+def test_a_file_changed_in_place_is_an_error_that_names_it(
+    tmp_path: Path, write_records: WriteRecords, how: str, num_files: int
+) -> None:
+    records = some_records(0, [784] * 500)
+    paths = [write_records(tmp_path / f"{i}", records, "group_size:1,uncompressed") for i in range(num_files)]
+    files = opened(*paths)
+    record_ids = np.arange(500) + 500 * (num_files - 1)
+    assert records_of(files, record_ids) == records
+    change(paths[-1], how)
+    for _ in range(2):
+        # With many files each is looked at only every few microseconds.
+        threading.Event().wait(0.01)
+        for call in (files.check, lambda: files.read(record_ids)):
+            with pytest.raises(ArsrcReadError, match=r"^\[arsrc\] read: a file was changed .*" + paths[-1]):
+                call()
+    if num_files > 1:
+        assert records_of(files, np.arange(500)) == records
+
+
+def test_a_file_that_was_removed_or_replaced_is_still_read_as_it_was(
+    tmp_path: Path, write_records: WriteRecords
+) -> None:
+    records = some_records(0, [784] * 500)
+    path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
+    files = opened(path)
+    os.replace(write_records(tmp_path / "b", [b"other"], "group_size:1,uncompressed"), path)
+    assert records_of(files) == records
+    os.remove(path)
+    assert records_of(files) == records
+    files.check()
+
+
+def test_a_file_that_changed_between_indexing_and_mapping_is_an_error(
+    tmp_path: Path, write_records: WriteRecords
+) -> None:
+    path = write_records(tmp_path / "a", [b"x"] * 100, "group_size:1,uncompressed")
+    index = file_index(path, 100)
+    assert index is not None
+    change(path, "written to")
+    with pytest.raises(ArsrcReadError, match="a file was changed"):
+        open_mapped([FileRange(index, 0, 100)])
+    os.remove(path)
+    assert open_mapped([FileRange(index, 0, 100)]) is None

@@ -1,0 +1,724 @@
+"""The contract for JAX transformations, one by one."""
+
+import contextlib
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import PartitionSpec
+
+import arsrc
+from arsrc import ArrayRecordSourceConfig, ReadOptions
+from arsrc.codecs import Struct
+
+NUM_RECORDS = 23
+CODEC = Struct({"x": "int32", "y": ("float32", 3)})
+X = np.arange(NUM_RECORDS, dtype=np.int32)
+Y = np.arange(NUM_RECORDS * 3, dtype=np.float32).reshape(NUM_RECORDS, 3)
+
+MakeConfig = Callable[..., ArrayRecordSourceConfig]
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory: pytest.TempPathFactory) -> MakeConfig:
+    path = tmp_path_factory.mktemp("data") / "a.array_record"
+    arsrc.write_array_record(path, {"x": X, "y": Y}, codec=CODEC)
+
+    def make(**fields: Any) -> ArrayRecordSourceConfig:
+        return ArrayRecordSourceConfig(**({"paths": path, "batch_size": 4, "codec": CODEC} | fields))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def config(make_config: MakeConfig) -> ArrayRecordSourceConfig:
+    # Without read-ahead, the host does exactly what programs ask for, and counts say what they asked for.
+    # Without a shuffle, programs are small and compile fast: most transformations do not care.
+    return make_config(read=ReadOptions(read_ahead_bytes=0))
+
+
+@pytest.fixture(scope="module")
+def shuffled(make_config: MakeConfig) -> ArrayRecordSourceConfig:
+    return make_config(shuffle_records=True, read=ReadOptions(read_ahead_bytes=0))
+
+
+@pytest.fixture(scope="module")
+def state(config: ArrayRecordSourceConfig) -> arsrc.SourceState:
+    return arsrc.state_at(config, 3)
+
+
+@pytest.fixture(scope="module")
+def ensemble(config: ArrayRecordSourceConfig) -> arsrc.SourceState:
+    """Three states with keys of their own, at places of their own."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    return jax.vmap(lambda key, step: arsrc.state_at(config, step, key))(keys, jnp.array([0, 4, 9]))
+
+
+def member(states: arsrc.SourceState, *index: int) -> arsrc.SourceState:
+    return jax.tree.map(lambda leaf: leaf[index], states)
+
+
+def stacked(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def check_equal(found: Any, expected: Any):
+    """Equal structure, dtypes, shapes and bits."""
+
+    def plain(leaf: Any) -> np.ndarray:
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        np.testing.assert_array_equal(plain(one), plain(other))
+
+
+def expected_batches(
+    config: ArrayRecordSourceConfig, state: arsrc.SourceState, num_batches: int
+) -> tuple[arsrc.SourceState, list[arsrc.Batch]]:
+    """The slow, obvious way: ids from the state, rows from NumPy."""
+    batches = []
+    for _ in range(num_batches):
+        ids = np.asarray(arsrc.record_ids(config, state))
+        rows = jax.tree.map(jnp.asarray, {"x": X[ids], "y": Y[ids]})
+        batches.append(arsrc.Batch(data=rows, mask=jnp.ones(len(ids), bool), record_ids=jnp.asarray(ids)))
+        state = arsrc.advance(config, state)
+    return state, batches
+
+
+@contextlib.contextmanager
+def reads(config: ArrayRecordSourceConfig, num_batches: int) -> Iterator[None]:
+    """Check how many batches the body makes the host serve."""
+    before = arsrc.io_metrics(config)["batches_served"]
+    yield
+    jax.effects_barrier()
+    assert arsrc.io_metrics(config)["batches_served"] - before == num_batches
+
+
+def count_callbacks(function: Callable[..., Any], *args: Any) -> int:
+    """How often a callback stands in the compiled program."""
+    text = jax.jit(function).lower(*args).compile().as_text()
+    return len(re.findall(r"custom-call\(.*python_cpu_callback", text))
+
+
+def loss(weight: Any, batch: arsrc.Batch) -> Any:
+    return (weight * batch.data["y"]).sum()
+
+
+def total_y(batch: arsrc.Batch) -> float:
+    return float(np.asarray(batch.data["y"]).sum())
+
+
+# jit and control flow.
+
+
+def test_a_batch_is_what_numpy_holds_at_its_record_ids(shuffled, state):
+    after, (batch,) = expected_batches(shuffled, state, 1)
+    check_equal(arsrc.next_batch(shuffled, state), (after, batch))
+
+
+def test_jit(shuffled, state):
+    with reads(shuffled, 2):
+        eager = arsrc.next_batch(shuffled, state)
+        compiled = jax.jit(functools.partial(arsrc.next_batch, shuffled))(state)
+        check_equal(compiled, eager)
+
+
+def test_jit_with_the_config_as_a_static_argument(config, state):
+    compiled = jax.jit(arsrc.next_batch, static_argnums=0)(config, state)
+    check_equal(compiled, arsrc.next_batch(config, state))
+
+
+def test_jit_with_a_donated_state(shuffled):
+    step = jax.jit(functools.partial(arsrc.next_batch, shuffled), donate_argnums=0)
+    expected, batches = expected_batches(shuffled, arsrc.init(shuffled), 4)
+    state = arsrc.init(shuffled)
+    for batch in batches:
+        state, found = step(state)
+        check_equal(found, batch)
+    check_equal(state, expected)
+
+
+def test_donating_a_state_leaves_the_next_one_whole(config):
+    first = arsrc.init(config)
+    second = arsrc.advance(config, first)
+    jax.jit(functools.partial(arsrc.next_batch, config), donate_argnums=0)(second)
+    check_equal(arsrc.next_batch(config, arsrc.init(config))[0], arsrc.state_at(config, 1))
+
+
+@pytest.mark.parametrize("batches_per_fetch", [1, 2])
+def test_scan(config, state, batches_per_fetch):
+    def body(carry: Any, batch: arsrc.Batch) -> tuple[Any, Any]:
+        return carry + batch.data["x"].sum(), batch
+
+    with reads(config, 5):
+        run = functools.partial(arsrc.scan_steps, config, body=body, num_steps=5)
+        after, total, found = jax.jit(lambda s: run(s, jnp.int32(0), batches_per_fetch=batches_per_fetch))(
+            state
+        )
+        after.index.block_until_ready()
+    expected, batches = expected_batches(config, state, 5)
+    check_equal(after, expected)
+    check_equal(found, stacked(batches))
+    assert int(total) == int(found.data["x"].sum())
+
+
+def test_fori_loop(config, state):
+    def body(_: Any, carry: Any) -> Any:
+        state, total = carry
+        state, batch = arsrc.next_batch(config, state)
+        return state, total + batch.data["y"].sum()
+
+    with reads(config, 4):
+        after, total = jax.jit(lambda s: jax.lax.fori_loop(0, 4, body, (s, jnp.float32(0))))(state)
+        total.block_until_ready()
+    expected, batches = expected_batches(config, state, 4)
+    check_equal(after, expected)
+    assert float(total) == sum(map(total_y, batches))
+
+
+def test_while_loop(config):
+    run_out = dataclasses.replace(config, num_epochs=2)
+
+    @jax.jit
+    def run(state: arsrc.SourceState) -> Any:
+        def body(carry: Any) -> Any:
+            state, num_rows = carry
+            state, batch = arsrc.next_batch(run_out, state)
+            return state, num_rows + batch.mask.sum(dtype=jnp.uint32)
+
+        return jax.lax.while_loop(
+            lambda carry: ~arsrc.is_exhausted(run_out, carry[0]), body, (state, jnp.uint32(0))
+        )
+
+    state, num_rows = run(arsrc.init(run_out))
+    assert int(num_rows) == 2 * 20
+    assert bool(arsrc.is_exhausted(run_out, state))
+
+
+@pytest.mark.parametrize("fetch", [True, False])
+def test_cond_reads_only_in_the_branch_that_is_taken(config, state, fetch):
+    @jax.jit
+    def step(fetch: Any, state: arsrc.SourceState) -> Any:
+        def skip(state: arsrc.SourceState) -> Any:
+            return arsrc.advance(config, state), jnp.zeros((4, 3))
+
+        def read(state: arsrc.SourceState) -> Any:
+            state, batch = arsrc.next_batch(config, state)
+            return state, batch.data["y"]
+
+        return jax.lax.cond(fetch, read, skip, state)
+
+    expected, (batch,) = expected_batches(config, state, 1)
+    with reads(config, int(fetch)):
+        after, rows = step(fetch, state)
+        rows.block_until_ready()
+    check_equal(after, expected)
+    check_equal(rows, batch.data["y"] if fetch else jnp.zeros((4, 3)))
+
+
+def test_switch_between_sources(config, make_config):
+    other = make_config(seed=7, shuffle_records=True)
+
+    @jax.jit
+    def step(which: Any, state: arsrc.SourceState) -> arsrc.Batch:
+        return jax.lax.switch(which, [functools.partial(arsrc.peek, c) for c in (config, other)], state)
+
+    for which, source in enumerate((config, other)):
+        state = arsrc.init(source)
+        check_equal(step(which, state), arsrc.peek(source, state))
+
+
+def test_a_state_computed_inside_jit_need_never_leave_it(config):
+    @jax.jit
+    def run(key: Any, step: Any) -> arsrc.Batch:
+        return arsrc.peek(config, arsrc.advance(config, arsrc.init(config, key), step))
+
+    key = jax.random.key(9)
+    check_equal(run(key, 5), arsrc.peek(config, arsrc.state_at(config, 5, key)))
+
+
+# Derivatives.
+
+
+def test_grad_of_a_loss_that_fetches_inside(config, state):
+    _, (batch,) = expected_batches(config, state, 1)
+    with reads(config, 1):
+        gradient = jax.grad(lambda weight: loss(weight, arsrc.peek(config, state)))(2.0)
+    assert float(gradient) == total_y(batch)
+
+
+def test_value_and_grad_with_the_state_as_auxiliary_value(config, state):
+    def objective(weight: Any, state: arsrc.SourceState) -> Any:
+        state, batch = arsrc.next_batch(config, state)
+        return loss(weight, batch), (state, batch)
+
+    (value, aux), gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))(2.0, state)
+    after, (batch,) = expected_batches(config, state, 1)
+    check_equal(aux, (after, batch))
+    assert float(value) == 2 * total_y(batch)
+    assert float(gradient) == total_y(batch)
+
+
+def test_grad_through_a_scan_that_fetches(config, state):
+    def objective(weight: Any) -> Any:
+        run = arsrc.scan_steps(config, state, jnp.float32(0), lambda a, b: (a + loss(weight, b), None), 3)
+        return run[1]
+
+    _, batches = expected_batches(config, state, 3)
+    with reads(config, 3):
+        gradient = jax.jit(jax.grad(objective))(2.0)
+        gradient.block_until_ready()
+    assert float(gradient) == sum(map(total_y, batches))
+
+
+def test_jvp_and_hessian_of_a_loss_that_fetches_inside(config, state):
+    _, (batch,) = expected_batches(config, state, 1)
+    value, tangent = jax.jvp(lambda w: loss(w, arsrc.peek(config, state)), (2.0,), (1.0,))
+    assert (float(value), float(tangent)) == (2 * total_y(batch), total_y(batch))
+    assert float(jax.hessian(lambda w: loss(w * w, arsrc.peek(config, state)))(2.0)) == 2 * total_y(batch)
+
+
+# vmap.
+
+
+def expected_of_members(config: ArrayRecordSourceConfig, states: arsrc.SourceState, *shape: int) -> Any:
+    each = [arsrc.next_batch(config, member(states, *index)) for index in np.ndindex(shape)]
+    return jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), stacked(each))
+
+
+def test_vmap_over_states(shuffled, ensemble):
+    with reads(shuffled, 3):
+        found = jax.vmap(functools.partial(arsrc.next_batch, shuffled))(ensemble)
+        found[1].mask.block_until_ready()
+    check_equal(found, expected_of_members(shuffled, ensemble, 3))
+
+
+def test_vmap_of_jit_and_jit_of_vmap(config, ensemble):
+    step = functools.partial(arsrc.next_batch, config)
+    expected = expected_of_members(config, ensemble, 3)
+    check_equal(jax.vmap(jax.jit(step))(ensemble), expected)
+    check_equal(jax.jit(jax.vmap(step))(ensemble), expected)
+
+
+def test_vmap_makes_one_callback_for_the_whole_ensemble_and_no_loop(config, ensemble):
+    step = jax.vmap(functools.partial(arsrc.next_batch, config))
+    assert count_callbacks(step, ensemble) == 1
+    assert " while(" not in jax.jit(step).lower(ensemble).compile().as_text()
+
+
+def test_nested_vmap(config, ensemble):
+    grid = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), ensemble)
+    step = functools.partial(arsrc.next_batch, config)
+    check_equal(jax.vmap(jax.vmap(step))(grid), expected_of_members(config, grid, 2, 3))
+    assert count_callbacks(jax.vmap(jax.vmap(step)), grid) == 1
+
+
+def test_vmap_of_scan_equals_a_scan_for_each_member(config, ensemble):
+    def run(state: arsrc.SourceState) -> Any:
+        return arsrc.scan_steps(config, state, jnp.int32(0), lambda a, b: (a + b.data["x"].sum(), b), 3)
+
+    with reads(config, 9):
+        found = jax.vmap(run)(ensemble)
+        found[1].block_until_ready()
+    check_equal(found, stacked([run(member(ensemble, i)) for i in range(3)]))
+
+
+def test_scan_of_vmap_equals_vmap_of_scan(config, ensemble):
+    step = jax.vmap(functools.partial(arsrc.next_batch, config))
+    after, batches = jax.lax.scan(lambda states, _: step(states), ensemble, length=2)
+    first, one = step(ensemble)
+    second, two = step(first)
+    check_equal((after, batches), (second, stacked([one, two])))
+
+
+def test_vmap_over_a_part_of_the_state(config, state):
+    epochs = jnp.arange(3, dtype=jnp.uint32)
+    found = jax.vmap(lambda epoch: arsrc.peek(config, dataclasses.replace(state, epoch=epoch)))(epochs)
+    each = [arsrc.peek(config, dataclasses.replace(state, epoch=epoch)) for epoch in epochs]
+    check_equal(found, stacked(each))
+
+
+def test_vmap_over_parameters_alone_reads_once(config, state):
+    _, (batch,) = expected_batches(config, state, 1)
+    with reads(config, 1):
+        found = jax.vmap(lambda weight: loss(weight, arsrc.peek(config, state)))(jnp.arange(3.0))
+        found.block_until_ready()
+    assert found.tolist() == [0, total_y(batch), 2 * total_y(batch)]
+
+
+def test_vmap_of_grad_over_states_and_parameters(config, ensemble):
+    gradient = jax.grad(lambda weight, state: loss(weight, arsrc.peek(config, state)))
+    found = jax.vmap(gradient)(jnp.ones(3), ensemble)
+    assert found.tolist() == [total_y(arsrc.peek(config, member(ensemble, i))) for i in range(3)]
+
+
+def test_vmap_of_batch_at_and_take(config, state):
+    starts = jnp.array([0, 7, 22])
+    found = jax.vmap(lambda start: arsrc.batch_at(config, state, start, 3))(starts)
+    check_equal(found, stacked([arsrc.batch_at(config, state, start, 3) for start in starts.tolist()]))
+    ids = jnp.array([[0, 22], [5, 5], [2**32 - 1, 1]], jnp.uint32)
+    check_equal(
+        jax.vmap(functools.partial(arsrc.take, config))(ids), stacked([arsrc.take(config, i) for i in ids])
+    )
+
+
+def test_vmap_of_next_batches(config, ensemble):
+    step = functools.partial(arsrc.next_batches, config, num_batches=2)
+    check_equal(jax.vmap(step)(ensemble), stacked([step(member(ensemble, i)) for i in range(3)]))
+
+
+def test_vmap_of_the_arithmetic_of_states(config, ensemble):
+    record = jnp.array([0, 7, 22])
+    functions = [
+        functools.partial(arsrc.advance, config),
+        functools.partial(arsrc.step_of, config),
+        functools.partial(arsrc.is_exhausted, config),
+        functools.partial(arsrc.record_ids, config),
+        functools.partial(arsrc.batch_mask, config),
+        functools.partial(arsrc.record_keys, config),
+        lambda state: arsrc.locate(config, state, record),
+    ]
+    for function in functions:
+        check_equal(jax.vmap(function)(ensemble), stacked([function(member(ensemble, i)) for i in range(3)]))
+
+
+def test_a_fetch_in_a_branch_or_loop_that_vmap_would_run_for_some_members_only_is_refused_by_jax(
+    config, ensemble
+):
+    def sometimes(flag: Any, state: arsrc.SourceState) -> Any:
+        return jax.lax.cond(
+            flag, lambda s: arsrc.peek(config, s).data["y"], lambda s: jnp.zeros((4, 3)), state
+        )
+
+    with pytest.raises(NotImplementedError, match="not supported in vmap-of-cond"):
+        jax.vmap(sometimes)(jnp.array([True, False, True]), ensemble)
+
+
+# What does not work today, and fails clearly.
+
+
+def test_a_fetch_inside_checkpoint_is_refused_by_jax_and_works_outside(config, state):
+    with pytest.raises(NotImplementedError, match="Effects not supported"):
+        jax.grad(jax.checkpoint(lambda weight: loss(weight, arsrc.peek(config, state))))(2.0)
+    outside = jax.grad(lambda weight: jax.checkpoint(loss)(weight, arsrc.peek(config, state)))(2.0)
+    _, (batch,) = expected_batches(config, state, 1)
+    assert float(outside) == total_y(batch)
+
+
+def test_export_of_a_program_that_fetches_is_refused_by_jax(config, state):
+    with pytest.raises(NotImplementedError, match="callback"):
+        export.export(jax.jit(lambda state: arsrc.peek(config, state).data))(state)
+
+
+def test_export_of_the_arithmetic_of_states_works(config, state):
+    def ids(index: Any, epoch: Any, words: Any) -> Any:
+        key = jax.random.wrap_key_data(words)
+        return arsrc.record_ids(config, arsrc.SourceState(index=index, epoch=epoch, key=key))
+
+    args = (state.index, state.epoch, jax.random.key_data(state.key))
+    exported = export.export(jax.jit(ids))(*args)
+    check_equal(exported.call(*args), arsrc.record_ids(config, state))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda config, state: next(arsrc.iterate(config, state)),
+        arsrc.to_state_dict,
+        arsrc.operation_stats,
+    ],
+    ids=["iterate", "to_state_dict", "operation_stats"],
+)
+def test_what_runs_on_the_host_says_so_under_jit(config, state, function):
+    with pytest.raises(arsrc.ArsrcTypeError, match=r"^\[arsrc\] \w+: runs on the host, not inside a JAX"):
+        jax.jit(functools.partial(function, config))(state)
+
+
+# Devices.
+
+
+def test_shard_map_over_a_mesh_of_one_device(config, state):
+    mesh = jax.make_mesh((1,), ("data",))
+    step = functools.partial(arsrc.next_batch, config, axis_name="data")
+    specs = (PartitionSpec(), PartitionSpec("data"))
+    sharded = jax.shard_map(step, mesh=mesh, in_specs=PartitionSpec(), out_specs=specs, check_vma=False)
+    expected = arsrc.next_batch(config, state)
+    check_equal(jax.jit(sharded)(state), expected)
+    check_equal(sharded(state), expected)
+
+
+def test_scan_inside_shard_map(config, state):
+    mesh = jax.make_mesh((1,), ("data",))
+    step = functools.partial(arsrc.next_batch, axis_name="data")
+
+    def run(state: arsrc.SourceState) -> Any:
+        state, _, batches = arsrc.scan_steps(config, state, (), lambda _, b: ((), b), 3, next_batch=step)
+        return state, batches
+
+    specs = (PartitionSpec(), PartitionSpec(None, "data"))
+    sharded = jax.shard_map(run, mesh=mesh, in_specs=PartitionSpec(), out_specs=specs, check_vma=False)
+    after, batches = expected_batches(config, state, 3)
+    check_equal(jax.jit(sharded)(state), (after, stacked(batches)))
+
+
+# Types, promotion and debugging switches.
+
+
+@contextlib.contextmanager
+def setting(name: str, value: Any) -> Iterator[None]:
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+def test_these_tests_run_with_strict_promotion_and_64_bit_types_off():
+    assert jax.config.jax_numpy_dtype_promotion == "strict"
+    assert jax.config.jax_numpy_rank_promotion == "raise"
+    assert not jax.config.jax_enable_x64
+
+
+def test_64_bit_types_change_no_result(config, shuffled):
+    def everything() -> Any:
+        state = arsrc.state_at(shuffled, 7)
+        return [
+            arsrc.next_batch(shuffled, state),
+            next(arsrc.iterate(shuffled, state)),
+            arsrc.record_keys(shuffled, state),
+            arsrc.locate(shuffled, state, 3),
+            arsrc.step_of(config, state),
+            jax.jit(functools.partial(arsrc.next_batches, config, num_batches=2))(state),
+            arsrc.batch_at(config, state, -3, 5),
+            jax.jit(lambda start: arsrc.batch_at(config, state, start, 5))(-3),
+            arsrc.take(config, [22, 0]),
+        ]
+
+    off = everything()
+    with setting("jax_enable_x64", True):
+        on = everything()
+    check_equal(on, off)
+
+
+WIDE = Struct({"i": "int64", "u": "uint64", "f": "float64", "b": "bool"})
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> ArrayRecordSourceConfig:
+    """Records 0 to 3 fit 32 bits, record 4 does not fit int32, record 5 does not fit uint32."""
+    path = tmp_path_factory.mktemp("wide") / "a.array_record"
+    values = {
+        "i": np.array([0, -1, -(2**31), 2**31 - 1, 2**31, 0]),
+        "u": np.array([0, 1, 2, 2**32 - 1, 0, 2**32], np.uint64),
+        "f": np.linspace(0, 1, 6),
+        "b": np.arange(6) % 2 == 0,
+    }
+    arsrc.write_array_record(path, values, codec=WIDE)
+    return ArrayRecordSourceConfig(path, 4, WIDE, num_epochs=1, remainder="pad")
+
+
+def test_wide_fields_arrive_with_32_bits_where_64_bit_types_are_off(wide):
+    dtypes = {"i": np.int32, "u": np.uint32, "f": np.float32, "b": np.bool_}
+    assert {name: spec.dtype for name, spec in arsrc.element_spec(wide).items()} == dtypes
+    for batch in (arsrc.take(wide, range(4)), next(arsrc.iterate(wide))[1]):
+        assert {name: leaf.dtype for name, leaf in batch.data.items()} == dtypes
+        assert batch.data["i"].tolist() == [0, -1, -(2**31), 2**31 - 1]
+        assert batch.data["u"].tolist() == [0, 1, 2, 2**32 - 1]
+        np.testing.assert_array_equal(batch.data["f"], np.linspace(0, 1, 6)[:4].astype(np.float32))
+
+
+def test_wide_fields_arrive_with_64_bits_where_they_are_on(wide):
+    with setting("jax_enable_x64", True):
+        dtypes = {"i": np.int64, "u": np.uint64, "f": np.float64, "b": np.bool_}
+        assert {name: spec.dtype for name, spec in arsrc.element_spec(wide).items()} == dtypes
+        batch = arsrc.take(wide, range(6))
+        assert batch.data["i"].tolist() == [0, -1, -(2**31), 2**31 - 1, 2**31, 0]
+        assert batch.data["u"].tolist() == [0, 1, 2, 2**32 - 1, 0, 2**32]
+        np.testing.assert_array_equal(batch.data["f"], np.linspace(0, 1, 6))
+
+
+@pytest.mark.parametrize(
+    ("record_id", "kinds"), [(4, "int64 values do not fit int32"), (5, "uint64 .* uint32")]
+)
+def test_values_that_do_not_fit_32_bits_are_an_error_and_no_other_number(wide, record_id, kinds):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=rf"\[arsrc\] decode: .*{kinds}"):
+        jax.block_until_ready(arsrc.take(wide, [0, record_id]))
+    assert arsrc.take(wide, [0]).data["i"].tolist() == [0]
+
+
+def test_values_that_do_not_fit_32_bits_are_a_typed_error_in_iterate(wide):
+    batches = arsrc.iterate(wide)
+    next(batches)
+    with pytest.raises(arsrc.ArsrcValueError, match="int64 values do not fit int32"):
+        next(batches)
+
+
+def test_disable_jit(make_config):
+    config = make_config()
+    state = arsrc.state_at(config, 2)
+    expected = arsrc.next_batch(config, state), arsrc.take(config, [3])
+    with jax.disable_jit():
+        found = arsrc.next_batch(config, state), arsrc.take(config, [3])
+    check_equal(found, expected)
+
+
+def test_debug_nans(config, state):
+    expected = arsrc.next_batch(config, state)
+    with jax.debug_nans(True):
+        check_equal(arsrc.next_batch(config, state), expected)
+        check_equal(jax.jit(functools.partial(arsrc.next_batch, config))(state), expected)
+
+
+def test_checking_of_tracer_leaks(config, state):
+    with jax.checking_leaks():
+        check_equal(
+            jax.jit(functools.partial(arsrc.next_batch, config))(state), arsrc.next_batch(config, state)
+        )
+
+
+def test_eval_shape_gives_the_specs_and_reads_nothing(config, state):
+    before = arsrc.io_metrics(config)
+    _, batch = jax.eval_shape(functools.partial(arsrc.next_batch, config), state)
+    assert batch == arsrc.batch_spec(config)
+    assert arsrc.io_metrics(config)["records_read"] == before["records_read"]
+
+
+# Size and cost.
+
+
+@pytest.mark.parametrize(("impl", "num_bytes"), [("threefry2x32", 16), ("rbg", 24), ("unsafe_rbg", 24)])
+def test_a_state_takes_at_most_32_bytes(config, impl, num_bytes):
+    state = arsrc.init(config, jax.random.key(0, impl=impl))
+    arrays = [state.index, state.epoch, jax.random.key_data(state.key)]
+    assert len(jax.tree.leaves(state)) == 3
+    assert sum(array.nbytes for array in arrays) == num_bytes
+
+
+def num_operations(function: Callable[..., Any], *args: Any) -> dict[str, int]:
+    """How often each operation stands in the compiled program, inside fusions and calls too."""
+    text = jax.jit(function).lower(*args).compile().as_text()
+    counts: dict[str, int] = {}
+    for name in re.findall(r" = [^=]*? ([a-z][a-z-]*)\(", text):
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def test_unused_parts_of_a_batch_cost_nothing_under_jit(shuffled, state):
+    data = num_operations(lambda state: arsrc.peek(shuffled, state).data, state)
+    whole = num_operations(lambda state: arsrc.peek(shuffled, state), state)
+    assert data["custom-call"] == whole["custom-call"] == 1
+    rounds = {"xor", "multiply", "shift-right-logical"}
+    assert rounds & set(whole), "the permutation of the record ids has other operations"
+    assert not rounds & set(data)
+    assert " while" not in data
+    assert sum(data.values()) < 25 < sum(whole.values())
+
+
+def test_the_mask_alone_needs_no_permutation(shuffled, state):
+    mask = num_operations(functools.partial(arsrc.batch_mask, shuffled), state)
+    assert not {"xor", "multiply", "shift-right-logical", "custom-call"} & set(mask)
+
+
+def test_arithmetic_of_states_has_no_callback(config, state):
+    for function in (arsrc.advance, arsrc.step_of, arsrc.is_exhausted, arsrc.record_ids, arsrc.record_keys):
+        assert count_callbacks(functools.partial(function, config), state) == 0
+    assert count_callbacks(functools.partial(arsrc.init, config), jax.random.key(0)) == 0
+
+
+def test_a_program_has_one_callback_for_each_fetch(config, state):
+    assert count_callbacks(functools.partial(arsrc.next_batch, config), state) == 1
+    assert count_callbacks(functools.partial(arsrc.next_batches, config, num_batches=5), state) == 1
+
+    def run(state: arsrc.SourceState) -> Any:
+        return arsrc.scan_epoch(config, state, jnp.int32(0), lambda a, b: (a + b.data["x"].sum(), None))
+
+    assert count_callbacks(run, state) == 1
+
+
+def test_a_fetch_whose_data_nobody_uses_still_happens(config, state):
+    with reads(config, 1):
+        jax.jit(lambda state: arsrc.next_batch(config, state)[0])(state).index.block_until_ready()
+
+
+# Traces.
+
+
+def test_equal_configs_are_traced_once(make_config):
+    @functools.partial(jax.jit, static_argnums=0)
+    @chex.assert_max_traces(n=1)
+    def step(config: ArrayRecordSourceConfig, state: arsrc.SourceState) -> Any:
+        return arsrc.next_batch(config, state)
+
+    chex.clear_trace_counter()
+    for _ in range(3):
+        config = make_config(shuffle_records=True, name="traced once")
+        state = arsrc.init(config)
+        for _ in range(3):
+            state, _ = step(config, state)
+
+
+def test_eager_calls_with_equal_configs_compile_nothing_new(make_config, caplog):
+    def run() -> None:
+        config = make_config(shuffle_records=True, name="compiled once")
+        state = arsrc.state_at(config, 2)
+        for _ in range(2):
+            state, batch = arsrc.next_batch(config, state)
+        arsrc.batch_at(config, state, 3, 2)
+        arsrc.take(config, np.array([1, 2], np.uint32))
+        arsrc.record_keys(config, state)
+        jax.block_until_ready((state, batch))
+
+    run()
+    with jax.log_compiles():
+        run()
+        assert not [record for record in caplog.records if "ompiling" in record.getMessage()]
+        jax.jit(lambda x: x + 1.5)(1.0)
+        assert [record for record in caplog.records if "ompiling" in record.getMessage()], "no log to look at"
+
+
+def test_equal_configs_make_equal_programs(make_config):
+    programs = set()
+    for _ in range(2):
+        config = make_config(shuffle_records=True, name="equal programs")
+        program = jax.make_jaxpr(functools.partial(arsrc.next_batch, config))(arsrc.init(config))
+        programs.add(str(program))
+    assert len(programs) == 1
+
+
+def test_fetches_of_one_program_with_equal_configs_have_equal_callbacks(make_config, state):
+    def callback_params(config: ArrayRecordSourceConfig) -> list[Any]:
+        found = []
+
+        def visit(jaxpr: Any) -> None:
+            for equation in jaxpr.eqns:
+                if "callback" in equation.params:
+                    found.append(equation.params["callback"])
+                for inner in jax.tree.leaves(
+                    list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+                ):
+                    inner = getattr(inner, "jaxpr", inner)
+                    if hasattr(inner, "eqns"):
+                        visit(inner)
+
+        jax.clear_caches()
+        visit(jax.make_jaxpr(functools.partial(arsrc.next_batch, config))(state).jaxpr)
+        return found
+
+    one, other = (callback_params(make_config(name="equal callbacks")) for _ in range(2))
+    (different,) = callback_params(make_config(name="another"))
+    assert len(one) == len(other) == 1
+    assert one == other
+    assert hash(one[0]) == hash(other[0])
+    assert different != one[0]
