@@ -32,9 +32,7 @@ def settle(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Arra
     return _clamp(xp, plan, index, epoch)
 
 
-def advance(
-    xp: ModuleType, plan: Plan, index: Array, epoch: Array, steps: Array | int
-) -> tuple[Array, Array]:
+def advance(xp: ModuleType, plan: Plan, index: Array, epoch: Array, steps: Array | int) -> tuple[Array, Array]:
     """Return (index, epoch) after `steps` batches; an exhausted state stays.
 
     Args:
@@ -99,9 +97,7 @@ def step_of(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> Array:
     return _saturating_add(xp, batches, part)
 
 
-def mul_divmod(
-    xp: ModuleType, x: Array, factor: int, divisor: int, saturate: bool = True
-) -> tuple[Array, Array]:
+def mul_divmod(xp: ModuleType, x: Array, factor: int, divisor: int, saturate: bool = True) -> tuple[Array, Array]:
     """Return `divmod(x * factor, divisor)` for u32[...] `x` and static ints.
 
     The product has 64 bits and does not fit: double and add, dividing at each bit of `factor`. A quotient beyond

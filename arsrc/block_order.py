@@ -131,9 +131,7 @@ def _turn_back(xp: ModuleType, offset: Array, first: Array, size: np.uint32) -> 
     return xp.where(offset >= first, offset - first, offset + (size - first))
 
 
-def _in_window(
-    xp: ModuleType, permute: Any, blocks: Blocks, key_words: Array, epoch: Array, position: Array
-) -> Array:
+def _in_window(xp: ModuleType, permute: Any, blocks: Blocks, key_words: Array, epoch: Array, position: Array) -> Array:
     """Permute positions inside their windows, each window of each epoch in its own way."""
     size = blocks.window_size
     num_full, rest = divmod(blocks.num_records, size)

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from arsrc._host import registry
-from arsrc.order import PAD_ID
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
-from arsrc.order import ORDER_VERSION
+from arsrc.order import ORDER_VERSION, PAD_ID
 from arsrc.state import SourceState
 
 FORMAT_VERSION = 1
@@ -41,9 +40,7 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
     else:
         order = "as stored"
     host = registry.source(config)
-    return (
-        f"{host.plan.num_records} records, data {host.data_set.content_hash()}, order {ORDER_VERSION} {order}"
-    )
+    return f"{host.plan.num_records} records, data {host.data_set.content_hash()}, order {ORDER_VERSION} {order}"
 
 
 def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[str, Any]:
@@ -111,9 +108,7 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
 
 def _key(words: Any, impl: str) -> jax.Array:
     try:
-        key = jax.random.wrap_key_data(
-            jnp.asarray(np.array([operator.index(w) for w in words], np.uint32)), impl=impl
-        )
+        key = jax.random.wrap_key_data(jnp.asarray(np.array([operator.index(w) for w in words], np.uint32)), impl=impl)
         if key.shape != ():
             raise ValueError("is no single key")
         return key

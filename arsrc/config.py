@@ -1,4 +1,4 @@
-"""What is fixed about a source: `ArrayRecordSourceConfig` and `ReadOptions`, frozen, hashable, checked at construction."""
+"""What is fixed about a source: `ArrayRecordSourceConfig` and `ReadOptions`, checked at construction."""
 
 import dataclasses
 import operator
@@ -50,9 +50,7 @@ def _one_of(field: str, value: Any, allowed: Sequence[str]) -> None:
 def _ranges(exclude: Any) -> tuple[tuple[int, int], ...]:
     """Return record ids and ranges of them as sorted, disjoint ranges."""
     if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
-        raise ArsrcTypeError(
-            message("exclude", "must be record ids and ranges (start, stop)", exclude=exclude)
-        )
+        raise ArsrcTypeError(message("exclude", "must be record ids and ranges (start, stop)", exclude=exclude))
     ranges = []
     for entry in exclude:
         pair = tuple(entry) if isinstance(entry, Iterable) else (entry, _integer("exclude", entry, 0) + 1)
@@ -157,7 +155,7 @@ class ArrayRecordSourceConfig(HashOnce):
 
     paths: Any
     batch_size: int
-    codec: Codec = Bytes()  # noqa: RUF009  (frozen and hashable)
+    codec: Codec = Bytes()
     seed: int = 42
     num_epochs: int = -1
     shuffle_files: bool = False
@@ -257,14 +255,10 @@ class ArrayRecordSourceConfig(HashOnce):
             raise ArsrcTypeError(
                 message("batch_stats_fn", "must be callable or None", batch_stats_fn=self.batch_stats_fn)
             )
-        stats = self.precomputed_stats
-        if stats is not None and not (
-            isinstance(stats, Mapping) and all(isinstance(key, str) for key in stats)
-        ):
+        stats: Any = self.precomputed_stats
+        if stats is not None and not (isinstance(stats, Mapping) and all(isinstance(key, str) for key in stats)):
             raise ArsrcTypeError(
-                message(
-                    "precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats
-                )
+                message("precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats)
             )
 
 
@@ -273,6 +267,7 @@ class FrozenStats(Mapping[str, Any]):
 
     def __init__(self, stats: Mapping[str, Any]) -> None:
         self._stats = dict(stats)
+        self._treedef: Any
         leaves, self._treedef = jax.tree_util.tree_flatten(self._stats)
         arrays = [np.asarray(leaf) for leaf in leaves]
         self._content = tuple((str(a.dtype), a.shape, a.tobytes()) for a in arrays)
@@ -289,7 +284,7 @@ class FrozenStats(Mapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FrozenStats):
             return NotImplemented
-        return self._treedef == other._treedef and self._content == other._content
+        return bool(self._treedef == other._treedef) and self._content == other._content
 
     def __hash__(self) -> int:
         return hash((self._treedef, self._content))

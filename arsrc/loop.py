@@ -159,18 +159,16 @@ def _fetcher(
                     batches_per_fetch=batches_per_fetch,
                 )
             )
-        return lambda config, state, num_batches: next_batch(config, state)
+        return lambda config, state, _: next_batch(config, state)
     if mesh is not None:
         if axis_name is None or resident is not None:
-            raise ArsrcValueError(
-                message("scan_steps", "mesh goes with axis_name, and not with resident", given=given)
-            )
+            raise ArsrcValueError(message("scan_steps", "mesh goes with axis_name, and not with resident", given=given))
         return lambda config, state, num_batches: next_global_batch(
             config, state, mesh=mesh, axis_name=axis_name, num_batches=None if single else num_batches
         )
     options = {"axis_name": axis_name, "resident": resident}
     if single:
-        return lambda config, state, num_batches: source.next_batch(config, state, **options)
+        return lambda config, state, _: source.next_batch(config, state, **options)
     return functools.partial(source.next_batches, **options)
 
 
@@ -222,9 +220,7 @@ def _batches(
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
         loaded = host.get(request)
         ids = loaded.record_ids[0, 0]
-        leaves = [
-            source.narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)
-        ]
+        leaves = [source.narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
         index, epoch = place(tuple(np.array(loaded.after.states[0][:2], np.uint32)), beside)
         batch = place(batch, placement, rows.start, config.batch_size)

@@ -106,9 +106,7 @@ def position_of(xp: ModuleType, plan: Plan, key_words: Array, epoch: Array, reco
         keys = permutation.round_keys(xp, key_words, epoch, plan.num_records)
         return permutation.unpermute(xp, record_id, keys, plan.num_records)
     if plan.file_sizes:
-        return _each_epoch(
-            xp, plan, epoch, record_id, lambda e: _FileOrder(xp, plan, key_words, e).position_of
-        )
+        return _each_epoch(xp, plan, epoch, record_id, lambda e: _FileOrder(xp, plan, key_words, e).position_of)
     return record_id
 
 
@@ -153,6 +151,7 @@ def _each_epoch(
     order_of: Callable[[Array], Callable[[Array], Array]],
 ) -> Array:
     """Apply `order_of(e)` to the values of each epoch `e`: tables are built once per epoch, not per value."""
+    epochs: Any
     if xp is np:
         epochs = np.unique(epoch)
     elif plan.epochs_in_batch == 1:

@@ -147,9 +147,7 @@ def _lanes(n: int) -> Array:
     return mix(np.full_like(number, n), mix(number, np.zeros_like(number)))
 
 
-def _split(
-    xp: ModuleType, cell: Array, round_keys: Sequence[Array], n: int
-) -> tuple[Array, Array, tuple[int, ...]]:
+def _split(xp: ModuleType, cell: Array, round_keys: Sequence[Array], n: int) -> tuple[Array, Array, tuple[int, ...]]:
     """Give the row and the column of each cell, at least u32[1], and the shape that the result is to have."""
     cell = _u32(xp, cell)
     shape = np.broadcast_shapes(cell.shape, round_keys[0].shape)

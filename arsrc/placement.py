@@ -12,8 +12,7 @@ def rows_of_process(sharding: Any, batch_size: int) -> range:
     if not isinstance(sharding, Sharding):
         return range(batch_size)
     slices = [
-        index[0].indices(batch_size)
-        for index in sharding.addressable_devices_indices_map((batch_size,)).values()
+        _rows(index).indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()
     ]
     return range(min(start for start, _, _ in slices), max(stop for _, stop, _ in slices))
 
@@ -31,10 +30,10 @@ def place(leaves: Any, placement: Any, first_row: int = 0, num_rows: int | None 
         return jax.device_put(leaves, placement)
 
     def globally(leaf: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             if num_rows is None:
                 return leaf[index]
-            start, stop, _ = index[0].indices(num_rows)
+            start, stop, _ = _rows(index).indices(num_rows)
             return leaf[start - first_row : stop - first_row][(slice(None), *index[1:])]
 
         shape = leaf.shape if num_rows is None else (num_rows, *leaf.shape[1:])
@@ -46,3 +45,8 @@ def place(leaves: Any, placement: Any, first_row: int = 0, num_rows: int | None 
 def replicated(sharding: Any) -> Any:
     """Return the placement of scalars beside arrays that are placed with `sharding`."""
     return NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
+
+
+def _rows(index: Any) -> slice:
+    rows: slice = index[0]
+    return rows

@@ -74,9 +74,7 @@ def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
 
 
 def _check_fits(num_bytes: int, device: Any) -> None:
-    devices = (
-        [device] if isinstance(device, jax.Device) else list(getattr(device, "device_set", jax.devices()[:1]))
-    )
+    devices = [device] if isinstance(device, jax.Device) else list(getattr(device, "device_set", jax.devices()[:1]))
     free = min(_free_bytes(one) for one in devices)
     if num_bytes > free:
         raise ArsrcValueError(

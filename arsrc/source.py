@@ -99,9 +99,7 @@ def peek(config: ArrayRecordSourceConfig, state: SourceState) -> Batch:
     return _next(config, None, state, None, None)[1]
 
 
-def batch_at(
-    config: ArrayRecordSourceConfig, state: SourceState, start: int | Array, size: int | None = None
-) -> Batch:
+def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | Array, size: int | None = None) -> Batch:
     """Return `size` records from position `start` of the state's epoch, going on at its beginning after its end.
 
     Random access in the epoch's order; the state does not move.
@@ -189,13 +187,13 @@ def element_spec(config: ArrayRecordSourceConfig) -> Any:
 def batch_spec(config: ArrayRecordSourceConfig) -> Batch:
     """Return the `Batch` of `jax.ShapeDtypeStruct` that `next_batch` gives; host, or while tracing."""
     size = (config.batch_size,)
-    return Batch(
-        data=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(size + leaf.shape, leaf.dtype), element_spec(config)
-        ),
+    spec: Any = Batch  # of specs in place of arrays
+    batch: Batch = spec(
+        data=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(size + leaf.shape, leaf.dtype), element_spec(config)),
         mask=jax.ShapeDtypeStruct(size, np.dtype(bool)),
         record_ids=jax.ShapeDtypeStruct(size, np.dtype(np.uint32)),
     )
+    return batch
 
 
 def reset_cache(config: ArrayRecordSourceConfig) -> None:
@@ -302,9 +300,7 @@ def _rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | Array
 def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Batch:
     plan = schema.plan
     row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
-    position, _ = arithmetic.add_mod(
-        jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records)
-    )
+    position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records))
     ids = order.record_at(jnp, plan, jax.random.key_data(state.key), state.epoch, position)
     return _take(schema, order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
 
@@ -374,14 +370,10 @@ class _HostCall:
         ]
 
 
-def _call_host(
-    read: Callable[[np.ndarray], Leaves], schema: Schema, lead: tuple[int, ...], operand: Array
-) -> Any:
+def _call_host(read: Callable[[np.ndarray], Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:
     """Call `read(operand u32[1, n])` on the host; returns the element tree with leaves `[*lead, ...]`."""
     leaves, treedef = jax.tree.flatten(schema.codec.element_spec())
-    results = (
-        jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves
-    )
+    results = (jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
     return jax.tree.unflatten(treedef, _call_members(_HostCall(read, tuple(results)), operand))
 
 

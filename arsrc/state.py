@@ -99,7 +99,7 @@ def _order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array]
 def _typed_key(key: Any) -> Array:
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
-        return key  # type: ignore[no-any-return]
+        return key
     if dtype == np.uint32 and key.ndim == 1:
         return jax.random.wrap_key_data(key)
     raise ArsrcTypeError(

@@ -14,7 +14,6 @@ from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import whole_number
 from arsrc.codecs.encoding import encode_elements
 from arsrc.errors import (
-    ArsrcError,
     ArsrcFileNotFoundError,
     ArsrcTypeError,
     ArsrcValueError,
@@ -83,9 +82,7 @@ def write_array_record(
     if not isinstance(options, str):
         raise ArsrcTypeError(message("options", "must be a string", options=options))
     if isinstance(codec, type) or not isinstance(codec, Codec):
-        raise ArsrcTypeError(
-            message("codec", "is no codec", "Use an instance, such as Bytes().", codec=codec)
-        )
+        raise ArsrcTypeError(message("codec", "is no codec", "Use an instance, such as Bytes().", codec=codec))
     stream = encode_elements(elements, codec)
     if stream.num_records is not None:
         _check_count(stream.num_records, num_shards)
@@ -134,9 +131,7 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
 def _check_stale(folder: str, stem: str, names: set[str]) -> None:
     """Refuse to leave shards of another number behind, which a glob would read as well."""
     pattern = re.compile(re.escape(stem) + r"-\d{5}-of-\d{5}" + re.escape(SUFFIX))
-    stale = sorted(
-        name for name in os.listdir(folder or ".") if pattern.fullmatch(name) and name not in names
-    )
+    stale = sorted(name for name in os.listdir(folder or ".") if pattern.fullmatch(name) and name not in names)
     if stale:
         what = f"{len(stale)} shards of another number have the same name"
         raise ArsrcValueError(message("num_shards", what, "Delete them first.", first=stale[0]))
@@ -238,9 +233,7 @@ class _Shard:
 
     def _failure(self, reason: object) -> ArsrcWriteError:
         fix = "Check free space and permissions."
-        return ArsrcWriteError(
-            message("write_array_record", f"writing failed ({reason})", fix, path=self._target)
-        )
+        return ArsrcWriteError(message("write_array_record", f"writing failed ({reason})", fix, path=self._target))
 
 
 def _sync(path: str) -> None:

@@ -43,9 +43,7 @@ class Batches:
                 ids[at] = order.record_at(np, self._plan, key_words[member], epoch[at], position[at])
             ids, valid = order.served(np, self._plan, ids, valid)
             if self._windows is not None:
-                each = [
-                    self._by_window(key_words[m], position[:, m], epoch[:, m], valid[:, m]) for m in members
-                ]
+                each = [self._by_window(key_words[m], position[:, m], epoch[:, m], valid[:, m]) for m in members]
                 leaves = [np.stack(leaf, axis=1) for leaf in zip(*each, strict=True)]
             elif len(members) > 1:
                 leaves = self._elements.read_once(ids)
@@ -81,9 +79,7 @@ class Batches:
         """Return `(position, epoch, valid)`, [num_requests, num_states, num_batches, num_rows]; epoch may have 1."""
         first = requests[0]
         steps = np.arange(first.num_batches, dtype=np.uint32)
-        index, epoch = arithmetic.advance(
-            np, self._plan, *_states(requests), steps
-        )  # u32[requests, states, batches]
+        index, epoch = arithmetic.advance(np, self._plan, *_states(requests), steps)  # u32[requests, states, batches]
         position, epoch, valid = arithmetic.rows(np, self._plan, index, epoch)
         rows = slice(first.first_row, first.first_row + first.num_rows)
         return position[..., rows], epoch if epoch.shape[-1] == 1 else epoch[..., rows], valid[..., rows]

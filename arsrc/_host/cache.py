@@ -130,9 +130,7 @@ def open_cache(
     os.makedirs(folder, exist_ok=True)
     free = shutil.disk_usage(folder).free + _bytes_in(folder)
     if num_bytes > free:
-        raise ArsrcValueError(
-            message("cacheable", f"{sizes}, {free} are free in cache_dir", cache_dir=cache_dir)
-        )
+        raise ArsrcValueError(message("cacheable", f"{sizes}, {free} are free in cache_dir", cache_dir=cache_dir))
     with open(os.path.join(folder, "elements.json"), "w") as file:
         file.write(what)
     return ElementCache(num_records, shapes, folder)
@@ -149,17 +147,13 @@ def describe(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(describe, value))})"
     if code := getattr(value, "__code__", None):
-        digest = hashlib.sha256(
-            code.co_code + repr([c for c in code.co_consts if not hasattr(c, "co_code")]).encode()
-        )
+        digest = hashlib.sha256(code.co_code + repr([c for c in code.co_consts if not hasattr(c, "co_code")]).encode())
         return f"{value.__module__}.{value.__qualname__}:{digest.hexdigest()[:16]}"
     return repr(value)
 
 
 def _memmap(array: NDArray[Any]) -> Any:
-    while isinstance(array.base, np.ndarray) and not (
-        isinstance(array, np.memmap) and array.dtype == np.uint8
-    ):
+    while isinstance(array.base, np.ndarray) and not (isinstance(array, np.memmap) and array.dtype == np.uint8):
         array = array.base
     return array
 

@@ -121,9 +121,7 @@ class DataSet:
                 records = self._pool.read(path, positions[part].tolist(), self._num_bytes[path])
             except ArsrcReadError as error:
                 ids = ", ".join(str(record_id) for record_id in record_ids[part[:4]])
-                raise ArsrcReadError(
-                    f"{error} (record ids {ids}{', ...' if len(part) > 4 else ''})"
-                ) from error
+                raise ArsrcReadError(f"{error} (record ids {ids}{', ...' if len(part) > 4 else ''})") from error
             yield from zip(part.tolist(), records, strict=True)
 
     def content_hash(self) -> str:

@@ -11,10 +11,10 @@ from arsrc._host.dataset import DataSet
 from arsrc._host.metrics import Metrics
 from arsrc._host.progress import track
 from arsrc._host.requests import Leaves
-from arsrc.order import PAD_ID
 from arsrc.codecs.base import Codec
 from arsrc.codecs.check import check_batch, leaf_shapes
 from arsrc.errors import ArsrcIndexError, ArsrcValueError, RecordError, message
+from arsrc.order import PAD_ID
 
 _SPAN_ROWS = 4096
 _SPAN_BYTES = 32 * 2**20

@@ -39,9 +39,7 @@ def normalize(paths: Any) -> tuple[str, ...]:
             message("paths", "must be a path, a glob, a file instruction or a sequence of these", paths=paths)
         )
     if not paths:
-        raise ArsrcValueError(
-            message("paths", "is empty", "Name at least one ArrayRecord file.", paths=paths)
-        )
+        raise ArsrcValueError(message("paths", "is empty", "Name at least one ArrayRecord file.", paths=paths))
     return tuple(_as_text(path) for path in paths)
 
 
@@ -66,9 +64,7 @@ def _instruction_text(instruction: Any) -> str:
     stop = skip + take if take >= 0 else int(instruction.examples_in_shard)
     if skip < 0 or stop < skip:
         raise ArsrcValueError(
-            message(
-                "paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take
-            )
+            message("paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take)
         )
     return f"{os.fspath(instruction.filename)}[{skip}:{stop}]"
 
@@ -81,9 +77,7 @@ def parse(text: str) -> FileSlice:
     start = int(match["start"] or 0)
     stop = int(match["stop"]) if match["stop"] else None
     if stop is not None and stop < start:
-        raise ArsrcValueError(
-            message("paths", "a slice ends before it starts", "Write file[start:stop].", path=text)
-        )
+        raise ArsrcValueError(message("paths", "a slice ends before it starts", "Write file[start:stop].", path=text))
     return FileSlice(match["path"], start, stop)
 
 
@@ -99,9 +93,7 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
     missing: list[str] = []
     for text in paths:
         piece = parse(text)
-        matches = (
-            [piece.path] if os.path.exists(piece.path) else sorted(glob.glob(piece.path, recursive=True))
-        )
+        matches = [piece.path] if os.path.exists(piece.path) else sorted(glob.glob(piece.path, recursive=True))
         if not matches:
             missing.append(text)
         found.extend(dataclasses.replace(piece, path=match) for match in matches)
@@ -117,9 +109,7 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
     for piece in found:
         if os.path.isdir(piece.path):
             pattern = os.path.join(piece.path, "*.array_record")
-            raise ArsrcValueError(
-                message("paths", "is a folder", f"Name its files: {pattern!r}.", path=piece.path)
-            )
+            raise ArsrcValueError(message("paths", "is a folder", f"Name its files: {pattern!r}.", path=piece.path))
     return found
 
 

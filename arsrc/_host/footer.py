@@ -162,9 +162,7 @@ def _parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, int]:
     return Chunks(to_logical(offsets), sizes, counts), consumed
 
 
-def decode_varints(
-    data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def decode_varints(data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the varints whose first and last bytes stand at `begins` and `ends` of `data`."""
     lengths = ends - begins
     shortest, longest = int(lengths.min()), int(lengths.max())

@@ -97,9 +97,7 @@ class ReadAhead:
         if own is not None:
             return self._load_now(request, own)
         assert flight is not None
-        self._metrics.add(
-            batches_ready=request.num_batches * len(request.states) if flight.future.done() else 0
-        )
+        self._metrics.add(batches_ready=request.num_batches * len(request.states) if flight.future.done() else 0)
         try:
             with self._metrics.timed("seconds_waited"):
                 return flight.result(request)
@@ -160,9 +158,7 @@ class ReadAhead:
         most = min(self._max_bytes // max(num_bytes, 1), _MAX_STREAMS * _CHUNK_ROWS)
         chunk = max(1, min(_CHUNK_ROWS // max(rows, 1), _CHUNK_BYTES // max(num_bytes, 1), most // 2))
         stream.window = min(max(1, 2 * stream.window), _CHUNKS_AHEAD * chunk, most)
-        while (
-            not stream.ended and len(stream.ahead) + max(1, min(chunk, stream.window // 2)) <= stream.window
-        ):
+        while not stream.ended and len(stream.ahead) + max(1, min(chunk, stream.window // 2)) <= stream.window:
             size = min(chunk, stream.window - len(stream.ahead))
             while self._bytes + size * num_bytes > self._max_bytes and self._streams:
                 self._abandon()

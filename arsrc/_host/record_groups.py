@@ -73,9 +73,7 @@ def index_groups(area: AddressRange, chunks: Chunks, end: int) -> Groups:
     return Groups(group_size, begins, None if (ends == begins[1:]).all() else ends, within)
 
 
-def _read_heads(
-    area: AddressRange, chunks: Chunks
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _read_heads(area: AddressRange, chunks: Chunks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return (bytes in front of the sizes, bytes of chunk data, bytes of sizes), each i64[num_chunks]."""
     num_chunks = len(chunks.begins)
     data = gather_equal(area.data, chunks.begins, _HEAD_BYTES, None)

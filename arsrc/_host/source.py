@@ -144,9 +144,7 @@ def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> order.Plan:
         exclude=config.exclude,
     )
     if sum(min(stop, num_records) - min(start, num_records) for start, stop in config.exclude) == num_records:
-        raise ArsrcValueError(
-            message("exclude", f"excludes all {num_records} records", exclude=config.exclude)
-        )
+        raise ArsrcValueError(message("exclude", f"excludes all {num_records} records", exclude=config.exclude))
     if plan.steps_per_epoch == 0:
         raise ArsrcValueError(
             message(

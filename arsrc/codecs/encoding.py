@@ -61,9 +61,7 @@ def encode_elements(elements: Any, codec: Codec) -> RecordStream:
         fix = "Pass an iterable of elements, or a PyTree of arrays with a leading axis."
         kind = type(elements).__name__
         raise ArsrcTypeError(message("elements", "is no batch and no iterable", fix, elements=kind)) from None
-    return RecordStream(
-        _encode_stream(iterator, codec), len(elements) if hasattr(elements, "__len__") else None
-    )
+    return RecordStream(_encode_stream(iterator, codec), len(elements) if hasattr(elements, "__len__") else None)
 
 
 def _batch_leaves(batch: PyTree) -> tuple[list[NDArray[Any]], Any, int]:
@@ -83,9 +81,7 @@ def _batch_leaves(batch: PyTree) -> tuple[list[NDArray[Any]], Any, int]:
     return arrays, treedef, len(arrays[0])
 
 
-def _encode_batch(
-    leaves: list[NDArray[Any]], treedef: Any, num_records: int, codec: Codec
-) -> Iterator[bytes]:
+def _encode_batch(leaves: list[NDArray[Any]], treedef: Any, num_records: int, codec: Codec) -> Iterator[bytes]:
     row_bytes = sum(leaf.nbytes for leaf in leaves) // max(1, num_records)
     step = max(1, PIECE_BYTES // max(1, row_bytes))
     for start in range(0, num_records, step):
@@ -117,9 +113,7 @@ def _encode_stream(elements: Iterable[Any], codec: Codec) -> Iterator[bytes]:
     yield from _encode_stack(pending, treedef, start, codec)
 
 
-def _check_alike(
-    number: int, first: list[NDArray[Any]], treedef: Any, leaves: list[NDArray[Any]], found: Any
-) -> None:
+def _check_alike(number: int, first: list[NDArray[Any]], treedef: Any, leaves: list[NDArray[Any]], found: Any) -> None:
     """Check that an element of a stream has the first one's structure, shapes and dtypes."""
     where = f"elements, element {number}"
     fix = "Every element of a stream is like the first; write records of different lengths as bytes."
@@ -134,9 +128,7 @@ def _check_alike(
             raise ArsrcValueError(message(where, what, f"{sides}\n{fix}"))
 
 
-def _encode_stack(
-    pending: list[list[NDArray[Any]]], treedef: Any, start: int, codec: Codec
-) -> Iterator[bytes]:
+def _encode_stack(pending: list[list[NDArray[Any]]], treedef: Any, start: int, codec: Codec) -> Iterator[bytes]:
     if pending:
         piece = [np.stack(column) for column in zip(*pending, strict=True)]
         yield from _encode_piece(piece, treedef, start, codec, len(pending))

@@ -109,9 +109,7 @@ class Map:
         length = len(arrays[0]) if arrays and arrays[0].ndim else 0
         elements = jax.tree_util.tree_unflatten(structure, arrays)
         leaves = check_batch(elements, self.spec, length, "Map.encode")
-        return RecordBatch.from_records(
-            [self._record(row, [leaf[row] for leaf in leaves]) for row in range(length)]
-        )
+        return RecordBatch.from_records([self._record(row, [leaf[row] for leaf in leaves]) for row in range(length)])
 
     def _element(self, row: int, record: bytes) -> list[NDArray[Any]]:
         """Return the leaves that `fn` gives for one record, checked against the spec."""
