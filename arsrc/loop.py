@@ -193,8 +193,8 @@ def iterate(
             leaves.
 
     Raises:
-        ArsrcError: As for `init`, at once; and what went wrong with a record, with its type, at its batch.
-            Iterate again from the last state to go on.
+        ArsrcError: As for `init`, and where `batch_size` does not divide among the devices, at once; and what
+            went wrong with a record, with its type, at its batch. Iterate again from the last state to go on.
     """
     start = source_state.init(config) if state is None else state
     if isinstance(start.index, jax.core.Tracer):
@@ -203,22 +203,24 @@ def iterate(
         )
     if device is not None and sharding is not None:
         raise ArsrcValueError(message("iterate", "takes a device or a sharding, not both", device=device))
-    registry.source(config)
-    return _batches(config, start, device if sharding is None else sharding)
+    placement = device if sharding is None else sharding
+    rows = rows_of_process(placement, config.batch_size)
+    return _batches(config, start, placement, rows)
 
 
 def _batches(
-    config: ArrayRecordSourceConfig, start: SourceState, placement: Any
+    config: ArrayRecordSourceConfig, start: SourceState, placement: Any, rows: range
 ) -> Iterator[tuple[SourceState, Batch]]:
     host = registry.source(config)
+    schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(source.element_spec(config))]
     treedef = jax.tree.structure(host.elements.spec)
-    rows, beside = rows_of_process(placement, config.batch_size), replicated(placement)
+    beside = replicated(placement)
     key_words = np.asarray(jax.random.key_data(start.key))
     key = jax.random.wrap_key_data(place(key_words, beside), impl=jax.random.key_impl(start.key))
 
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
-        loaded = host.get(request)
+        loaded = source.source_of(schema).get(request)
         ids = loaded.record_ids[0, 0]
         leaves = [source.narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
@@ -232,7 +234,7 @@ def _batches(
     while item is not None or not host.batches.is_exhausted(request):
         after, result = item or fetch(request)
         item = None
-        if host.is_ready(after):  # else it would mean waiting for files before this batch is used
+        if source.source_of(schema).is_ready(after):  # else it would mean waiting for files before this batch is used
             try:
                 item = fetch(after)
             except Exception:  # it belongs to the next step, which fetches again and raises it

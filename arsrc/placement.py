@@ -6,11 +6,25 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
+from arsrc.errors import ArsrcValueError, message
+
 
 def rows_of_process(sharding: Any, batch_size: int) -> range:
     """Return the rows of a batch that this process holds under `sharding`, and any between them."""
     if not isinstance(sharding, Sharding):
         return range(batch_size)
+    try:
+        sharding.shard_shape((batch_size,))
+    except ValueError as error:
+        raise ArsrcValueError(
+            message(
+                "iterate",
+                "the batch does not divide among the devices",
+                "Choose another batch_size.",
+                batch_size=batch_size,
+                sharding=sharding,
+            )
+        ) from error
     slices = [
         _rows(index).indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()
     ]

@@ -49,7 +49,7 @@ def gather(plan: Plan, table: Table, record_ids: Array, mask: Array) -> Any:
 
     def rows(leaf: Array) -> Array:
         found = leaf.at[bounded].get(mode="promise_in_bounds")
-        if plan.remainder == "drop" and plan.num_epochs < 0:
+        if plan.remainder == "drop" and plan.num_epochs < 0 and not plan.exclude:
             return found  # every row holds a record
         return jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - 1)), found, jnp.zeros((), leaf.dtype))
 

@@ -235,7 +235,7 @@ def _next(
 
 def _refuse_several_hosts(value: Any) -> None:
     """Refuse a plain callback where it would run on one host of several: all but eager calls on local arrays."""
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes:
         return
     if not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True):
         return
@@ -269,7 +269,7 @@ def _next_batches(
     else:
         where = jnp.stack([jnp.asarray(rows[0], jnp.uint32), state.index, state.epoch])
         words = jnp.concatenate([where, jax.random.key_data(state.key)])
-        data = _call_host(_ReadBatches(schema, steps, rows[1]), schema, (steps, rows[1]), words)
+        data = _call_host(_ReadBatches(schema, steps, rows[1], _num_askers(axis_name)), schema, (steps, rows[1]), words)
     batch = Batch(data=data, mask=mask, record_ids=record_ids)
 
     index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
@@ -294,6 +294,14 @@ def _rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | Array
         )
     num_rows = plan.batch_size // num_shards
     return jax.lax.axis_index(axis_name).astype(jnp.uint32) * np.uint32(num_rows), num_rows
+
+
+def _num_askers(axis_name: AxisName | None) -> int:
+    """Return how many devices of this process ask for the same rows: those along the other axes of the mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    divided = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
+    others = math.prod(mesh.shape[name] for name in mesh.manual_axes if name not in divided)
+    return min(others, jax.local_device_count())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -332,12 +340,19 @@ class _ReadBatches:
     schema: Schema
     num_batches: int
     num_rows: int
+    num_askers: int
 
     def __call__(self, words: np.ndarray) -> Leaves:
         """Read for `words` u32[num_members, 3 + num_key_words]: first row, index, epoch, key of each member."""
         first_row, states = words[0, 0], words[:, 1:]
-        request = Request(tuple(map(tuple, states.tolist())), self.num_batches, int(first_row), self.num_rows)
-        return _source_of(self.schema).get(request).leaves
+        request = Request(
+            states=tuple(map(tuple, states.tolist())),
+            num_batches=self.num_batches,
+            first_row=int(first_row),
+            num_rows=self.num_rows,
+            num_askers=self.num_askers,
+        )
+        return source_of(self.schema).get(request).leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,7 +363,7 @@ class _ReadRecords:
 
     def __call__(self, record_ids: np.ndarray) -> Leaves:
         """Read `record_ids` u32[num_members, num_records]."""
-        elements = _source_of(self.schema).elements
+        elements = source_of(self.schema).elements
         return elements.read(record_ids) if len(record_ids) == 1 else elements.read_once(record_ids)
 
 
@@ -415,14 +430,14 @@ def narrowed(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return leaf.astype(dtype)
 
 
-def _source_of(schema: Schema) -> HostSource:
-    """Return the open source of a compiled program, checking that its data is what the program was traced for."""
+def source_of(schema: Schema) -> HostSource:
+    """Return the open source of a running program or loop, checking that its data is still what it was."""
     source = registry.source(schema.config)
     if source.schema is not schema and source.schema != schema:
         raise ArsrcReadError(
             message(
                 "next_batch",
-                "the files changed after the program was compiled",
+                "the files changed after the program was compiled or the loop begun",
                 "Restore them, or trace the program again (jax.clear_caches()):"
                 + sides(then=_text(schema), now=_text(source.schema)),
             )

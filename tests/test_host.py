@@ -276,17 +276,20 @@ def test_read_ahead_starts_anew_where_the_state_jumps(make_config):
         assert arsrc.io_metrics(config)["batches_ready"] - before["batches_ready"] >= 4
 
 
-def test_streams_that_take_turns_are_all_read_ahead_and_each_batch_is_read_once(make_config):
-    ahead = 20
-    config = make_config(shuffle_records=True, read=ReadOptions(read_ahead_bytes=ahead * BATCH_BYTES))
-    states = [arsrc.state_at(config, step) for step in (0, 10_000)]
-    num_rounds = 15
-    for _ in range(num_rounds):
+@pytest.mark.parametrize("ahead", [10_000, 20], ids=["room for both", "room for one"])
+def test_streams_that_take_turns_are_both_read_ahead_and_each_batch_is_read_once(make_config, ahead):
+    read = ReadOptions(read_ahead_bytes=ahead * BATCH_BYTES)
+    config = make_config(shuffle_records=True, num_epochs=1, read=read)
+    states = [arsrc.init(config, jax.random.key(seed)) for seed in (1, 2)]
+    num_steps = arsrc.steps_per_epoch(config)
+    for step in range(num_steps):
         states = [check_batch(config, state) for state in states]
-        metrics = settled(config)
-    assert metrics["batches_served"] == 2 * num_rounds
-    assert metrics["batches_ready"] >= 2 * num_rounds - 6
-    assert metrics["records_read"] <= (2 * num_rounds + ahead) * BATCH_SIZE
+        if step % 8 == 0:
+            settled(config)
+    metrics = settled(config)
+    assert metrics["batches_served"] == 2 * num_steps
+    assert metrics["batches_ready"] >= num_steps
+    assert metrics["records_read"] == 2 * NUM_RECORDS
 
 
 def test_more_streams_than_can_be_kept_are_still_served_correctly(make_config):
@@ -340,11 +343,10 @@ def slowly(record: bytes) -> Any:
     return np.frombuffer(record, np.uint8)
 
 
-def test_equal_requests_of_several_threads_are_read_once(make_config):
-    config = make_config(
-        paths=make_config().paths[0][:-1] + "0[0:5]", codec=Map(slowly, ("uint8", RECORD_BYTES))
-    )
-    config = dataclasses.replace(config, num_epochs=1)
+@pytest.mark.parametrize("num_epochs", [2, 1], ids=["with a batch behind", "the last batch"])
+def test_equal_requests_of_several_threads_are_read_once(make_config, num_epochs):
+    config = make_config(paths=make_config().paths[0][:-1] + "0[0:5]", codec=Map(slowly, ("uint8", RECORD_BYTES)))
+    config = dataclasses.replace(config, num_epochs=num_epochs)
     state = arsrc.init(config)
     step = jax.jit(functools.partial(arsrc.next_batch, config)).lower(state).compile()
 
@@ -355,14 +357,12 @@ def test_equal_requests_of_several_threads_are_read_once(make_config):
     in_threads(6, work)
     metrics = settled(config)
     assert metrics["batches_served"] == 6
-    assert metrics["records_read"] == 5
+    assert metrics["records_read"] == 5 * num_epochs
     arsrc.close(config)
 
 
 def test_threads_with_streams_of_their_own_get_their_own_batches(make_config):
-    config = make_config(
-        shuffle_records=True, read=ReadOptions(read_ahead_bytes=30 * BATCH_BYTES, num_threads=3)
-    )
+    config = make_config(shuffle_records=True, read=ReadOptions(read_ahead_bytes=30 * BATCH_BYTES, num_threads=3))
     arsrc.next_batch(config, arsrc.init(config))
 
     def work(number: int) -> None:
@@ -388,29 +388,27 @@ def with_bad_record(make_config: MakeConfig, tmp_path: Path, write_records: Any,
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_reaches_the_step_it_belongs_to_and_no_other(with_bad_record):
     state = arsrc.init(with_bad_record)
-    failed = []
+    failed, name = [], with_bad_record.name
     for step in range(60):
         try:
             state = jax.block_until_ready(check_batch(with_bad_record, state))
         except jax.errors.JaxRuntimeError as error:
-            assert f"[arsrc] decode ({with_bad_record.name}): record {BAD} (record {BAD} of " in str(error)
-            failed.append(step)
+            failed.append((step, f"[arsrc] decode ({name}): record {BAD} (record {BAD} of " in str(error)))
             state = arsrc.advance(with_bad_record, state)
         if step % 4 == 0:
             settled(with_bad_record)
-    assert failed == [9, 34, 59]
+    assert failed == [(9, True), (34, True), (59, True)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_iterate_serves_every_batch_before_the_bad_one_raises_there_and_goes_on_behind_it(with_bad_record):
-    state = arsrc.init(with_bad_record)
-    served = []
+    batches = arsrc.iterate(with_bad_record)
+    for start in range(0, 36, 4):
+        state, batch = next(batches)
+        assert batch.record_ids[0] == start
+        settled(with_bad_record)
     with pytest.raises(arsrc.ArsrcValueError, match=f"record {BAD} "):
-        for state, batch in arsrc.iterate(with_bad_record, state):
-            served.append(batch.record_ids[0].item())
-            settled(with_bad_record)
-    assert served == list(range(0, 36, 4))
-    assert int(state.index) == 36
+        next(batches)
     behind = arsrc.iterate(with_bad_record, arsrc.advance(with_bad_record, state))
     assert next(behind)[1].record_ids.tolist() == [40, 41, 42, 43]
 
@@ -441,7 +439,7 @@ def test_a_cache_filled_by_several_threads_holds_what_the_files_hold(make_config
 
 
 def test_the_second_epoch_of_a_cached_source_reads_no_file(make_config):
-    config = make_config(cacheable=True, shuffle_records=True, batch_size=60)
+    config = make_config(cacheable=True, shuffle_records=True, batch_size=60, read=ReadOptions(read_ahead_bytes=0))
     for _ in itertools.islice(arsrc.iterate(config), 12):
         pass
     assert settled(config)["records_read"] == NUM_RECORDS
@@ -468,9 +466,7 @@ def test_reset_cache_makes_records_be_read_again_also_while_others_read(make_con
 
 def test_a_cache_that_does_not_fit_is_refused_at_init_with_both_sizes(make_config):
     config = make_config(cacheable=True, read=ReadOptions(cache_bytes=NUM_RECORDS * RECORD_BYTES - 1))
-    with pytest.raises(
-        arsrc.ArsrcValueError, match=r"^\[arsrc\] cacheable: .*12000 bytes.*got cache_bytes=11999"
-    ):
+    with pytest.raises(arsrc.ArsrcValueError, match=r"^\[arsrc\] cacheable: .*12000 bytes.*got cache_bytes=11999"):
         arsrc.init(config)
     fits = dataclasses.replace(config, read=ReadOptions(cache_bytes=NUM_RECORDS * RECORD_BYTES))
     arsrc.init(fits)
@@ -499,9 +495,7 @@ def test_caches_in_files_of_other_data_and_other_codecs_do_not_mix(make_config, 
     arsrc.close(config)
     ragged = dataclasses.replace(config, codec=Ragged(max_length=RECORD_BYTES))
     longer = dataclasses.replace(config, codec=Ragged(max_length=RECORD_BYTES + 1))
-    other = dataclasses.replace(
-        config, paths=[str(folder / "mapped" / str(i)) for i in reversed(range(NUM_FILES))]
-    )
+    other = dataclasses.replace(config, paths=[str(folder / "mapped" / str(i)) for i in reversed(range(NUM_FILES))])
     for changed in (ragged, longer, other):
         arsrc.init(changed)
         assert arsrc.io_metrics(changed)["cache_hits"] == 0
@@ -548,11 +542,10 @@ def test_closing_while_others_read_gives_right_records_or_a_clear_error(make_con
         while number and not done.is_set():
             ids = rng.integers(0, NUM_RECORDS, 20)
             try:
-                rows = read_ids(config, ids)
+                np.testing.assert_array_equal(read_ids(config, ids), DATA[ids])
             except arsrc.ArsrcReadError as error:
-                assert "closed" in str(error)
-            else:
-                np.testing.assert_array_equal(rows, DATA[ids])
+                if "closed" not in str(error):
+                    raise
         if not number:
             for _ in range(15):
                 time.sleep(0.01)
@@ -607,9 +600,14 @@ for path in sys.argv[1:]:
     expected = registry.source(config).elements.read(ids)[0]
     child = os.fork()
     if child == 0:
-        found = registry.source(config).elements.read(ids)[0]
-        arsrc.close(config)
-        os._exit(0 if np.array_equal(found, expected) else 3)
+        try:
+            found = registry.source(config).elements.read(ids)[0]
+            arsrc.close(config)
+            os._exit(0 if np.array_equal(found, expected) else 3)
+        except arsrc.ArsrcReadError as error:  # array_record's own reader does not survive every fork
+            os._exit(0 if "fork" in str(error) and "/mapped/" not in path else 4)
+        except BaseException:
+            os._exit(5)
     deadline = time.monotonic() + 60
     while (status := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -626,7 +624,7 @@ print("done")
 
 
 @pytest.mark.processes
-def test_a_forked_child_reads_what_its_parent_reads(folder):
+def test_a_forked_child_reads_what_its_parent_reads_or_says_that_it_cannot(folder):
     assert "done" in run_python(FORK, *(f"{folder}/{kind}/*" for kind in KINDS))
 
 
@@ -661,7 +659,8 @@ state = arsrc.init(config)
 
 def run(num_steps):
     body = lambda total, batch: (total + batch.data.sum(dtype=jnp.uint32), None)
-    return jax.jit(lambda s: arsrc.scan_steps(config, s, jnp.uint32(0), body, num_steps)[:2]).lower(state).compile()
+    scan = lambda state: arsrc.scan_steps(config, state, jnp.uint32(0), body, num_steps)[:2]
+    return jax.jit(scan).lower(state).compile()
 """
 
 EXITS = {
@@ -698,23 +697,24 @@ except jax.errors.JaxRuntimeError as error:
 def save():
     saved = json.dumps(arsrc.to_state_dict(config, state))
     fresh = arsrc.ArrayRecordSourceConfig(sys.argv[1], 7)
-    print(saved, arsrc.next_batch(fresh, arsrc.init(fresh))[1].mask.sum(), next(arsrc.iterate(fresh))[1].mask.sum())
+    batches = arsrc.next_batch(fresh, arsrc.init(fresh))[1], next(arsrc.iterate(fresh))[1]
+    print(saved, *(batch.mask.sum() for batch in batches))
 """,
 }
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("what", EXITS)
-@pytest.mark.parametrize("kind", ["mapped", "compressed"])
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [(what, "mapped") for what in EXITS]
+    + [(what, "compressed") for what in EXITS if "scan under way" in what or "hook" in what],
+)
 def test_nothing_hangs_or_fails_when_the_interpreter_exits(folder, what, kind):
-    if kind == "compressed" and "scan" not in what and "hook" not in what:
-        pytest.skip("the reader makes no difference here")
-    script = BEFORE_EXIT + EXITS[what]
-    printed = run_python(script, f"{folder}/{kind}/*", timeout=90)
+    printed = run_python(BEFORE_EXIT + EXITS[what], f"{folder}/{kind}/*", timeout=90)
     if "hook" in what:
         assert printed.rstrip().endswith("7 7")
     if "thread" in what:
-        assert printed.strip() == str(3000 * 5 // NUM_RECORDS)
+        assert printed.strip() == str(3000 * BATCH_SIZE // NUM_RECORDS)
     if "failed" in what:
         assert printed.strip() == "caught"
 
@@ -755,9 +755,7 @@ def test_metrics_given_out_do_not_change_later(make_config):
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_mixture_of_reads_gives_the_same_as_without_read_ahead_and_cache(make_config, kind):
     plain = make_config(kind, shuffle_records=True, read=ReadOptions(read_ahead_bytes=0, checksum="always"))
-    quick = make_config(
-        kind, shuffle_records=True, cacheable=True, read=ReadOptions(read_ahead_bytes=8 * BATCH_BYTES)
-    )
+    quick = make_config(kind, shuffle_records=True, cacheable=True, read=ReadOptions(read_ahead_bytes=8 * BATCH_BYTES))
     rng = random.Random(0)
     states = [arsrc.state_at(plain, rng.randrange(1000)) for _ in range(3)]
     for _ in range(40):

@@ -1,7 +1,7 @@
 """The laws of the source, over random data sets, configs and states.
 
 The oracle is `listing`: it says in plain Python which record of which epoch stands in which row of which
-batch. The laws are tested with it on the arithmetic and on `iterate`, which compile nothing, over random configs;
+batch. With it the laws are tested on the arithmetic and on `iterate`, which compile nothing, over random configs,
 and on the compiled forms over the few configs of `COMPILED`.
 """
 
@@ -161,18 +161,14 @@ def content(file: int) -> np.ndarray:
 def files(tmp_path_factory: pytest.TempPathFactory, write_records: Any) -> list[str]:
     folder: Path = tmp_path_factory.mktemp("laws")
     paths = [folder / f"{file}.array_record" for file in range(len(FILE_SIZES))]
-    return [
-        write_records(path, list(map(bytes, content(file))), OPTIONS[file]) for file, path in enumerate(paths)
-    ]
+    return [write_records(path, list(map(bytes, content(file))), OPTIONS[file]) for file, path in enumerate(paths)]
 
 
 Piece = tuple[int, int, int]  # file, start, stop
 
 
 def config_of(files: list[str], pieces: Sequence[Piece], **fields: Any) -> arsrc.ArrayRecordSourceConfig:
-    return arsrc.ArrayRecordSourceConfig(
-        [f"{files[f]}[{start}:{stop}]" for f, start, stop in pieces], **fields
-    )
+    return arsrc.ArrayRecordSourceConfig([f"{files[f]}[{start}:{stop}]" for f, start, stop in pieces], **fields)
 
 
 def records_of(pieces: Sequence[Piece]) -> np.ndarray:
@@ -223,9 +219,7 @@ def fields(draw: st.DrawFn, num_records: int) -> dict[str, Any]:
         "seed": draw(st.integers(0, 2**32 - 1)),
         "read": draw(READS),
         "cacheable": draw(st.booleans()),
-        "exclude": draw(st.just(()) | st.lists(st.integers(0, num_records - 2), max_size=4))
-        if num_records > 1
-        else (),
+        "exclude": draw(st.just(()) | st.lists(st.integers(0, num_records - 2), max_size=4)) if num_records > 1 else (),
         **draw(st.sampled_from(SHUFFLES)),
     }
 
@@ -375,8 +369,7 @@ def test_the_rows_of_all_shards_in_order_are_the_global_batch(files: list[str], 
     for turn in range(2):  # the second time from where the first ended
         rows = size // num_shards
         shards = [
-            host.get(dataclasses.replace(whole, first_row=shard * rows, num_rows=rows))
-            for shard in range(num_shards)
+            host.get(dataclasses.replace(whole, first_row=shard * rows, num_rows=rows)) for shard in range(num_shards)
         ]
         loaded = host.get(whole)
         assert turn or loaded.record_ids[0].tolist() == expected
@@ -518,9 +511,7 @@ def test_next_batches_is_next_batch_again_and_again(files: list[str], name: str,
 def test_scan_is_loop_is_iterate(files: list[str], name: str) -> None:
     case = compiled_case(files, name, 1)
     num_steps = 8
-    state, _, scanned = arsrc.scan_steps(
-        case.config, case.state, None, lambda carry, batch: (carry, batch), num_steps
-    )
+    state, _, scanned = arsrc.scan_steps(case.config, case.state, None, lambda carry, batch: (carry, batch), num_steps)
     one, looped = case.state, []
     for _ in range(num_steps):
         one, batch = arsrc.next_batch(case.config, one)

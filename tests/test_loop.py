@@ -49,9 +49,7 @@ START = (jnp.uint32(0), jnp.uint32(0))
 # Scans.
 
 
-@pytest.mark.parametrize(
-    ("num_steps", "batches_per_fetch"), [(6, 1), (6, 2), (7, 3), (2, 3), (19, 4), (1, 1)]
-)
+@pytest.mark.parametrize(("num_steps", "batches_per_fetch"), [(6, 1), (6, 2), (7, 3), (2, 3), (19, 4), (1, 1)])
 def test_scan_steps_gives_the_batches_of_iterate_in_order(
     config: arsrc.ArrayRecordSourceConfig, num_steps: int, batches_per_fetch: int
 ) -> None:
@@ -75,9 +73,7 @@ def test_no_steps_change_nothing_and_put_out_nothing(
     config: arsrc.ArrayRecordSourceConfig, batches_per_fetch: int
 ) -> None:
     start = arsrc.state_at(config, 2)
-    state, carry, outputs = arsrc.scan_steps(
-        config, start, START, collect, 0, batches_per_fetch=batches_per_fetch
-    )
+    state, carry, outputs = arsrc.scan_steps(config, start, START, collect, 0, batches_per_fetch=batches_per_fetch)
     assert (int(state.index), int(state.epoch)) == (int(start.index), int(start.epoch))
     assert [int(x) for x in carry] == [0, 0]
     assert outputs["ids"].shape == (0, 4)
@@ -264,9 +260,7 @@ def bad_path(tmp_path_factory: pytest.TempPathFactory, write_records: WriteRecor
 
 
 @any_read
-def test_a_bad_record_is_an_error_at_its_batch_and_the_rest_can_be_had(
-    bad_path: str, read: arsrc.ReadOptions
-) -> None:
+def test_a_bad_record_is_an_error_at_its_batch_and_the_rest_can_be_had(bad_path: str, read: arsrc.ReadOptions) -> None:
     config = arsrc.ArrayRecordSourceConfig(bad_path, 3, num_epochs=1, remainder="pad", read=read)
     for _ in range(2):
         served, error = serve(config)
@@ -292,9 +286,7 @@ def test_a_bad_record_fails_next_batch_at_its_step_and_the_rest_can_be_had(
     state = arsrc.init(config)
     for step in range(7):
         if step == 3:
-            with pytest.raises(
-                jax.errors.JaxRuntimeError, match=r"\[arsrc\] decode: record 11 \(record 11 of "
-            ):
+            with pytest.raises(jax.errors.JaxRuntimeError, match=r"\[arsrc\] decode: record 11 \(record 11 of "):
                 jax.block_until_ready(arsrc.next_batch(config, state))
             state = arsrc.advance(config, state)
             continue
@@ -318,9 +310,7 @@ class _Trouble:
 
 
 @any_read
-def test_a_stream_goes_on_from_its_last_state_when_trouble_has_passed(
-    path: str, read: arsrc.ReadOptions
-) -> None:
+def test_a_stream_goes_on_from_its_last_state_when_trouble_has_passed(path: str, read: arsrc.ReadOptions) -> None:
     trouble = _Trouble()
     config = arsrc.ArrayRecordSourceConfig(path, 2, Map(trouble, ("uint8", 1)), num_epochs=1, read=read)
     trouble.is_failing = True
@@ -342,8 +332,7 @@ def test_a_lost_file_is_an_error_that_names_it_and_the_stream_goes_on_when_it_is
 ) -> None:
     records = [bytes([i]) * 2000 for i in range(60)]
     paths = [
-        write_records(tmp_path / f"{f}.array_record", records[20 * f : 20 * f + 20], "group_size:1")
-        for f in range(3)
+        write_records(tmp_path / f"{f}.array_record", records[20 * f : 20 * f + 20], "group_size:1") for f in range(3)
     ]
     config = arsrc.ArrayRecordSourceConfig(
         paths, 5, Ragged(max_length=2000), num_epochs=1,

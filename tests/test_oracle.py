@@ -81,9 +81,7 @@ ALL_OPTIONS = [f"group_size:{size},{compression}" for compression in COMPRESSION
 
 @pytest.mark.parametrize("checksum", CHECKSUMS)
 @pytest.mark.parametrize("options", ALL_OPTIONS)
-def test_records_are_those_that_array_record_reads(
-    ragged_files: dict[str, str], options: str, checksum: str
-) -> None:
+def test_records_are_those_that_array_record_reads(ragged_files: dict[str, str], options: str, checksum: str) -> None:
     path = ragged_files[options]
     expected = stored(path)
     assert len(expected) == NUM_RECORDS
@@ -94,9 +92,7 @@ def test_records_are_those_that_array_record_reads(
 
 @pytest.mark.parametrize("checksum", CHECKSUMS)
 @pytest.mark.parametrize("shuffle", ["shuffle_files", "shuffle_records"])
-def test_several_files_of_any_kind_are_one_sequence(
-    ragged_files: dict[str, str], shuffle: str, checksum: str
-) -> None:
+def test_several_files_of_any_kind_are_one_sequence(ragged_files: dict[str, str], shuffle: str, checksum: str) -> None:
     paths = list(ragged_files.values())
     expected = [record for path in paths for record in stored(path)]
     read = arsrc.ReadOptions(checksum=checksum, max_open_files=3)
@@ -127,19 +123,13 @@ slices = st.lists(
 
 
 @given(parts=slices, checksum=st.sampled_from(CHECKSUMS))
-@example(
-    parts=[(ALL_OPTIONS[0], 0, 0), (ALL_OPTIONS[0], 299, 300), (ALL_OPTIONS[0], 300, None)], checksum="auto"
-)
-@example(
-    parts=[(ALL_OPTIONS[2], 255, 257), (ALL_OPTIONS[2], 256, 256), (ALL_OPTIONS[5], 1, 8)], checksum="auto"
-)
+@example(parts=[(ALL_OPTIONS[0], 0, 0), (ALL_OPTIONS[0], 299, 300), (ALL_OPTIONS[0], 300, None)], checksum="auto")
+@example(parts=[(ALL_OPTIONS[2], 255, 257), (ALL_OPTIONS[2], 256, 256), (ALL_OPTIONS[5], 1, 8)], checksum="auto")
 def test_slices_are_python_slices_of_their_files(
     ragged_files: dict[str, str], parts: list[tuple[str, int | None, int | None]], checksum: str
 ) -> None:
     paths = [ragged_files[options] + slice_text(start, stop) for options, start, stop in parts]
-    expected = [
-        record for options, start, stop in parts for record in stored(ragged_files[options])[start:stop]
-    ]
+    expected = [record for options, start, stop in parts for record in stored(ragged_files[options])[start:stop]]
     if expected:
         check(paths, expected, read=arsrc.ReadOptions(checksum=checksum))
     else:
@@ -224,9 +214,7 @@ def test_records_larger_than_a_block_of_the_file_are_whole(
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("size", GROUP_SIZES)
-def test_bytes_are_the_records(
-    tmp_path: Path, write_records: WriteRecords, compression: str, size: int
-) -> None:
+def test_bytes_are_the_records(tmp_path: Path, write_records: WriteRecords, compression: str, size: int) -> None:
     random = np.random.default_rng(size)
     options = f"group_size:{size},{compression}"
     path = write_records(tmp_path / "x.array_record", [random.bytes(33) for _ in range(NUM_RECORDS)], options)

@@ -283,9 +283,7 @@ def test_jit_gives_the_bits_of_numpy(name: str, words: tuple[int, ...]) -> None:
         return ids, order.position_of(jnp, plan, words, epoch, jnp.asarray(position))
 
     for epoch in (0, 1, MAX):
-        for array, function in zip(
-            both(u32(words), u32(epoch)), (order.record_at, order.position_of), strict=True
-        ):
+        for array, function in zip(both(u32(words), u32(epoch)), (order.record_at, order.position_of), strict=True):
             expected = function(np, plan, u32(words), u32([epoch]), position)
             assert array.dtype == np.uint32
             assert np.array_equal(array, expected)

@@ -135,9 +135,7 @@ def test_batch_at_may_be_of_any_size(stored: arsrc.ArrayRecordSourceConfig, size
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "uint8", "uint32"])
-def test_batch_at_takes_a_traced_start_modulo_the_records(
-    stored: arsrc.ArrayRecordSourceConfig, dtype: str
-) -> None:
+def test_batch_at_takes_a_traced_start_modulo_the_records(stored: arsrc.ArrayRecordSourceConfig, dtype: str) -> None:
     state = arsrc.init(stored)
     at = jax.jit(lambda start: arsrc.batch_at(stored, state, start, 3).record_ids)
     limits = np.iinfo(dtype)
@@ -150,9 +148,7 @@ def test_batch_at_takes_a_traced_start_modulo_the_records(
 def test_batch_at_refuses_what_is_no_position(stored: arsrc.ArrayRecordSourceConfig) -> None:
     state = arsrc.init(stored)
     for start in (N, -N - 1, np.uint32(PAD_ID), 2**40):
-        with pytest.raises(
-            arsrc.ArsrcIndexError, match=rf"^\[arsrc\] batch_at: .*\[-23, 23\).*start={start}"
-        ):
+        with pytest.raises(arsrc.ArsrcIndexError, match=rf"^\[arsrc\] batch_at: .*\[-23, 23\).*start={start}"):
             arsrc.batch_at(stored, state, start)
     with pytest.raises(arsrc.ArsrcTypeError, match=r"^\[arsrc\] batch_at: .*float"):
         arsrc.batch_at(stored, state, 1.5)
@@ -167,9 +163,7 @@ def test_the_state_does_not_move_batch_at(config: arsrc.ArrayRecordSourceConfig)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4,), (2, 3), (1, 2, 2), (0,), (2, 0)])
-def test_take_gives_records_in_any_shape(
-    config: arsrc.ArrayRecordSourceConfig, shape: tuple[int, ...]
-) -> None:
+def test_take_gives_records_in_any_shape(config: arsrc.ArrayRecordSourceConfig, shape: tuple[int, ...]) -> None:
     ids = np.random.default_rng(0).integers(0, N, shape)
     batch = arsrc.take(config, ids)
     assert ids_of(batch) == ids.tolist()
@@ -206,9 +200,7 @@ def test_take_refuses_ids_that_are_not_there(config: arsrc.ArrayRecordSourceConf
 
 
 @pytest.mark.parametrize("bad", [N, 2**31 - 1, -1, -2])
-def test_take_fails_at_run_time_where_traced_ids_are_not_there(
-    config: arsrc.ArrayRecordSourceConfig, bad: int
-) -> None:
+def test_take_fails_at_run_time_where_traced_ids_are_not_there(config: arsrc.ArrayRecordSourceConfig, bad: int) -> None:
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"\[arsrc\] take: .*the data set has 23"):
         jax.block_until_ready(jax.jit(lambda i: arsrc.take(config, i))(jnp.array([0, bad], jnp.int32)))
 
@@ -295,13 +287,9 @@ def test_specs_are_what_arrives(config: arsrc.ArrayRecordSourceConfig) -> None:
         "real": ((), "float32"),
     }
     batch, expected = arsrc.peek(config, arsrc.init(config)), arsrc.batch_spec(config)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), expected
-    )
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), batch) == jax.tree.map(lambda x: (x.shape, x.dtype), expected)
     traced = jax.eval_shape(lambda: arsrc.peek(config, arsrc.init(config)))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), traced) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), expected
-    )
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), traced) == jax.tree.map(lambda x: (x.shape, x.dtype), expected)
 
 
 def test_64_bit_types_arrive_whole_where_they_are_on(path: str) -> None:

@@ -32,7 +32,7 @@ class Batches:
         self._plan, self._elements, self._windows, self._metrics = plan, elements, windows, metrics
 
     def load(self, requests: Sequence[Request]) -> list[Loaded]:
-        """Load requests that follow one another, together."""
+        """Load requests of one stream, which differ in their states' index and epoch alone, together."""
         with self._metrics.timed("seconds_read"), profile.annotate("arsrc: load batches"):
             position, epoch, valid = self._rows(requests)
             members = range(len(requests[0].states))
@@ -49,7 +49,7 @@ class Batches:
                 leaves = self._elements.read_once(ids)
             else:
                 leaves = self._elements.read(ids)
-        after = [*requests[1:], *self._later(requests[-1], [requests[-1].num_batches])]
+        after = self._after(requests)
         return [Loaded([leaf[row] for leaf in leaves], ids[row], after[row]) for row in range(len(requests))]
 
     def following(self, request: Request, count: int) -> list[Request]:
@@ -67,13 +67,14 @@ class Batches:
     def _later(self, request: Request, steps: Sequence[int]) -> list[Request]:
         """Return `request` as it is `steps` batches later."""
         index, epoch = arithmetic.advance(np, self._plan, *_states([request]), np.array(steps, np.uint32))
-        words = [state[2:] for state in request.states]
-        return [
-            dataclasses.replace(
-                request, states=tuple((i, e, *w) for i, e, w in zip(indices, epochs, words, strict=True))
-            )
-            for indices, epochs in zip(index[0].T.tolist(), epoch[0].T.tolist(), strict=True)
-        ]
+        states = zip(index[0].T.tolist(), epoch[0].T.tolist(), strict=True)
+        return [_with_states(request, *state) for state in states]
+
+    def _after(self, requests: Sequence[Request]) -> list[Request]:
+        """Return what follows each of some requests of one stream."""
+        index, epoch = arithmetic.advance(np, self._plan, *_states(requests), requests[0].num_batches)
+        states = zip(requests, index[..., 0].tolist(), epoch[..., 0].tolist(), strict=True)
+        return [_with_states(*state) for state in states]
 
     def _rows(self, requests: Sequence[Request]) -> tuple[Array, Array, Array]:
         """Return `(position, epoch, valid)`, [num_requests, num_states, num_batches, num_rows]; epoch may have 1."""
@@ -106,6 +107,12 @@ class Batches:
             for leaf, found in zip(leaves, whole, strict=True):
                 leaf[here] = found[row[here]]
         return leaves
+
+
+def _with_states(request: Request, index: Sequence[int], epoch: Sequence[int]) -> Request:
+    """Return `request` with its members standing elsewhere."""
+    members = zip(index, epoch, request.states, strict=True)
+    return dataclasses.replace(request, states=tuple((i, e, *state[2:]) for i, e, state in members))
 
 
 def _states(requests: Sequence[Request]) -> tuple[Array, Array]:

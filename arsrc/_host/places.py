@@ -1,8 +1,8 @@
 """Where the records of many files of one kind lie: three kinds of index, joined over the files of a range.
 
-Each class takes the slices of files (`FileRange`) and their `shifts`, the logical positions at which the
-files begin in the range. Its `locate(files, rows)` takes, for each record, the number of its file and its
-position in the slice, and gives logical positions in the range and lengths.
+Each class takes the slices of files (`FileRange`), their `shifts`, the logical positions at which the files
+begin in the range, and their `bases`, the ids of their first records. Its `locate(files, record_ids)` takes the
+number of the slice of each record, and its id, and gives logical positions in the range and lengths.
 """
 
 import dataclasses
@@ -45,27 +45,28 @@ class _Column:
 class UniformFiles:
     """Records of one length in each file: arithmetic."""
 
-    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int]) -> None:
+    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int], bases: Sequence[int]) -> None:
         places = [cast(Uniform, piece.index.places) for piece in ranges]
         self._length = _Column([place.length for place in places])
         self._span = _Column([place.span for place in places])
         self._group_size = _Column([place.group_size for place in places])
         self._single = all(place.group_size == 1 for place in places)
-        # With one record to a chunk, the beginning of the slice goes into the position of its first record.
-        skipped = [piece.start if self._single else 0 for piece in ranges]
+        skipped = _differences([piece.start for piece in ranges], bases)
+        self._skipped = _Column(skipped)
+        # With one record to a chunk, what `_skipped` adds goes into the position of the first.
         parts = zip(places, shifts, skipped, strict=True)
-        self._first = _Column([place.first + shift + place.span * skip for place, shift, skip in parts])
-        self._start = _Column([piece.start for piece in ranges])
+        firsts = [p.first + shift + (p.span * skip if self._single else 0) for p, shift, skip in parts]
+        self._first = _Column(firsts)
         last_records = [piece.index.num_records - 1 for piece in ranges]
         last_chunks = [last // place.group_size for last, place in zip(last_records, places, strict=True)]
         self._last_chunk = _Column(last_chunks)
         self._last_shift = _Column([place.last_shift for place in places])
 
-    def locate(self, files: Integers, rows: Integers) -> Located:
+    def locate(self, files: Integers, record_ids: Integers) -> Located:
         """Return starts and lengths."""
         if self._single:
-            return rows * self._span[files] + self._first[files], self._length[files]
-        rows, group_size = rows + self._start[files], self._group_size[files]
+            return record_ids * self._span[files] + self._first[files], self._length[files]
+        rows, group_size = record_ids + self._skipped[files], self._group_size[files]
         chunks, within = rows // group_size, rows % group_size
         starts: Integers = chunks * self._span[files]
         starts += within * self._length[files] + self._first[files]
@@ -76,14 +77,14 @@ class UniformFiles:
 class SpanFiles:
     """Records of any lengths, one to a chunk: a table of where chunks begin."""
 
-    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int]) -> None:
+    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int], bases: Sequence[int]) -> None:
         tables = [cast(Spans, p.index.places).begins[p.start : p.stop + 1] for p in ranges]
         self._begins = _join(tables, shifts)
-        self._bases = _Column(_bases(tables))
+        self._bases = _Column(_differences(_bases(tables), bases))
 
-    def locate(self, files: Integers, rows: Integers) -> Located:
+    def locate(self, files: Integers, record_ids: Integers) -> Located:
         """Return starts and lengths."""
-        at = rows + self._bases[files]
+        at = record_ids + self._bases[files]
         ends = self._begins[at + 1]
         lengths = values_of_spans(ends - self._begins[at])
         return ends - lengths, lengths
@@ -92,7 +93,7 @@ class SpanFiles:
 class GroupFiles:
     """Records of any lengths, several to a chunk or in padded chunks: tables of chunks and of records."""
 
-    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int]) -> None:
+    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int], bases: Sequence[int]) -> None:
         places = [cast(Groups, piece.index.places) for piece in ranges]
         sizes = [place.group_size for place in places]
         pairs = list(zip(ranges, sizes, strict=True))
@@ -110,11 +111,11 @@ class GroupFiles:
         self._chunk_bases = _Column(_bases(begins))
         self._row_bases = _Column(_bases(within))
         self._num_rows = _Column([len(table) for table in within])
-        self._skipped = _Column([piece.start % size for piece, size in pairs])
+        self._skipped = _Column(_differences([piece.start % size for piece, size in pairs], bases))
 
-    def locate(self, files: Integers, rows: Integers) -> Located:
+    def locate(self, files: Integers, record_ids: Integers) -> Located:
         """Return starts and lengths."""
-        rows = rows + self._skipped[files]  # counted from the first chunk that the slice touches
+        rows = record_ids + self._skipped[files]  # counted from the first chunk that the slice touches
         group_size = self._group_size[files]
         chunks, in_chunk = np.divmod(rows, group_size)
         at = chunks + self._chunk_bases[files]
@@ -131,6 +132,10 @@ class GroupFiles:
 def _bases(tables: Sequence[NDArray[np.generic]]) -> list[int]:
     """Return where each table begins when they are laid end to end."""
     return [0, *itertools.accumulate(len(table) for table in tables[:-1])]
+
+
+def _differences(values: Sequence[int], others: Sequence[int]) -> list[int]:
+    return [value - other for value, other in zip(values, others, strict=True)]
 
 
 def _join(tables: Sequence[Integers], shifts: Sequence[int]) -> Integers:

@@ -32,20 +32,28 @@ class Flight:
 
 
 @dataclasses.dataclass(eq=False)
+class Seat:
+    """A request's place in a flight, and how often it was asked for."""
+
+    flight: Flight
+    num_asked: int = 0
+
+
+@dataclasses.dataclass(eq=False)
 class Stream:
     """A run of requests that follow one another: a training loop, an evaluation loop.
 
     Attributes:
-        last: The last request that has a flight.
-        ahead: Requests that have a flight and were not asked for yet, in order.
-        served: The request asked for last; its flight stays for other devices that ask for the same rows.
+        last: The last request that was scheduled.
+        ahead: Requests that were scheduled and not asked for yet, in order.
+        behind: Requests that were asked for, and may be again by other devices.
         window: Requests to keep ahead; doubles with each request, so that a single read costs no more.
         ended: Whether nothing follows `last`.
     """
 
     last: Request
     ahead: collections.deque[Request]
-    served: Request | None = None
+    behind: collections.deque[Request] = dataclasses.field(default_factory=collections.deque)
     window: int = 0
     ended: bool = False
 
@@ -57,10 +65,10 @@ class ReadAhead:
     by whoever asks for it, so that an error reaches the step it belongs to.
 
     Args:
-        load: Loads consecutive requests at once and gives what each brings.
+        load: Loads requests of one stream at once and gives what each brings.
         following: The `n` requests after one; fewer at the end of the last epoch.
         element_bytes: Decoded bytes of one element.
-        max_bytes: Most decoded bytes ahead, over all streams.
+        max_bytes: Most decoded bytes kept, over all streams.
         num_threads: Threads that load.
         metrics: Where waiting is counted.
     """
@@ -77,7 +85,7 @@ class ReadAhead:
         self._load, self._following, self._element_bytes = load, following, element_bytes
         self._max_bytes, self._metrics = max_bytes, metrics
         self._lock = threading.Lock()
-        self._flights: dict[Request, Flight] = {}
+        self._seats: dict[Request, Seat] = {}
         self._streams: collections.OrderedDict[Request, Stream] = collections.OrderedDict()  # by next request
         self._bytes = 0
         self._threads = ThreadPoolExecutor(num_threads, "arsrc-read-ahead")
@@ -87,20 +95,25 @@ class ReadAhead:
         if self._max_bytes == 0:
             return self._load([request])[0]
         with self._lock:
-            flight = self._flights.get(request)
-            own = None if flight else self._board(request, _running(request))
+            seat = self._seats.get(request)
+            is_mine = seat is None
+            if seat is None:
+                seat = self._board(request, _running(request))
+            seat.num_asked += 1
             stream = self._streams.pop(request, None)
-            if stream is None and own:
+            if stream is None and is_mine:
                 stream = Stream(request, collections.deque([request]))
             if stream is not None:
                 self._move_on(stream)
-        if own is not None:
-            return self._load_now(request, own)
-        assert flight is not None
-        self._metrics.add(batches_ready=request.num_batches * len(request.states) if flight.future.done() else 0)
+            elif seat.num_asked == request.num_askers:
+                self._drop(request)
+        if is_mine:
+            return self._load_now(request, seat.flight)
+        ready = seat.flight.future.done()
+        self._metrics.add(batches_ready=request.num_batches * len(request.states) if ready else 0)
         try:
             with self._metrics.timed("seconds_waited"):
-                return flight.result(request)
+                return seat.flight.result(request)
         except Exception:  # the flight's error may be another request's: see for ourselves
             with self._lock:
                 self._drop(request)
@@ -109,13 +122,13 @@ class ReadAhead:
     def is_ready(self, request: Request) -> bool:
         """Whether `get(request)` would neither wait nor fail."""
         with self._lock:
-            flight = self._flights.get(request)
-        return flight is not None and flight.is_good()
+            seat = self._seats.get(request)
+        return seat is not None and seat.flight.is_good()
 
     def close(self) -> None:
         """Forget everything ahead and stop the threads."""
         with self._lock:
-            self._flights.clear()
+            self._seats.clear()
             self._streams.clear()
             self._bytes = 0
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -136,26 +149,35 @@ class ReadAhead:
     # The methods below run under the lock.
 
     def _move_on(self, stream: Stream) -> None:
-        """Take the next request of `stream` as asked for, and schedule more."""
-        if stream.served is not None:
-            self._drop(stream.served)
-        stream.served = stream.ahead.popleft()
+        """Take the next request of `stream` as asked for, let go of older ones, and schedule more."""
+        stream.behind.append(stream.ahead.popleft())
         self._schedule(stream)
+        if not stream.ahead and not stream.ended:
+            stream.ahead.extend(self._following(stream.last, 1))
+            stream.ended = not stream.ahead
+            stream.last = stream.ahead[0] if stream.ahead else stream.last
         if stream.ahead:
             self._streams[stream.ahead[0]] = stream
-        elif not stream.ended and (following := self._following(stream.served, 1)):
-            stream.ahead.extend(following)
-            stream.last = following[0]
-            self._streams[stream.last] = stream
-        else:
-            self._drop(stream.served)
+        self._let_go(stream)
         while len(self._streams) > _MAX_STREAMS:
             self._abandon()
+
+    def _let_go(self, stream: Stream) -> None:
+        """Drop what all devices have asked for; the request asked for last stays while others follow it."""
+        keep = 0 if stream.ended and not stream.ahead else 1
+        most_behind = self._max_bytes // 2
+        while len(stream.behind) > keep:
+            oldest = stream.behind[0]
+            seat = self._seats.get(oldest)
+            waiting = seat is not None and seat.num_asked < oldest.num_askers
+            if waiting and len(stream.behind) * self._num_bytes(oldest) <= most_behind:
+                return
+            self._drop(stream.behind.popleft())
 
     def _schedule(self, stream: Stream) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
         rows, num_bytes = stream.last.num_elements, self._num_bytes(stream.last)
-        most = min(self._max_bytes // max(num_bytes, 1), _MAX_STREAMS * _CHUNK_ROWS)
+        most = min(self._max_bytes // max(num_bytes, 1), _CHUNK_ROWS)
         chunk = max(1, min(_CHUNK_ROWS // max(rows, 1), _CHUNK_BYTES // max(num_bytes, 1), most // 2))
         stream.window = min(max(1, 2 * stream.window), _CHUNKS_AHEAD * chunk, most)
         while not stream.ended and len(stream.ahead) + max(1, min(chunk, stream.window // 2)) <= stream.window:
@@ -166,37 +188,42 @@ class ReadAhead:
                 return
             requests = self._following(stream.last, size)
             stream.ended = len(requests) < size
-            if not requests:
-                return
-            try:
-                flight = Flight(self._threads.submit(self._load, requests), requests)
-            except RuntimeError:  # the interpreter is exiting: no new threads
+            if not requests or not self._start(requests):
                 stream.ended = True
                 return
-            for request in requests:
-                self._board(request, flight)
             stream.ahead.extend(requests)
             stream.last = requests[-1]
+
+    def _start(self, requests: Sequence[Request]) -> bool:
+        """Start loading those of `requests` that are not under way; False where there are no more threads."""
+        missing = [request for request in requests if request not in self._seats]
+        try:
+            flight = Flight(self._threads.submit(self._load, missing), missing) if missing else None
+        except RuntimeError:  # the interpreter is exiting, or the source was closed
+            return False
+        for request in missing:
+            assert flight is not None
+            self._board(request, flight)
+        return True
 
     def _num_bytes(self, request: Request) -> int:
         return request.num_elements * self._element_bytes
 
-    def _board(self, request: Request, flight: Flight) -> Flight:
-        self._drop(request)
-        self._flights[request] = flight
+    def _board(self, request: Request, flight: Flight) -> Seat:
+        seat = self._seats[request] = Seat(flight)
         self._bytes += self._num_bytes(request)
-        return flight
+        return seat
 
     def _drop(self, request: Request) -> None:
-        if self._flights.pop(request, None) is not None:
+        if self._seats.pop(request, None) is not None:
             self._bytes -= self._num_bytes(request)
 
     def _abandon(self) -> None:
         """Forget the stream that was not asked for the longest time."""
         _, stream = self._streams.popitem(last=False)
-        for request in (stream.served, *stream.ahead):
-            if request is not None and (flight := self._flights.get(request)) is not None:
-                flight.future.cancel()
+        for request in (*stream.behind, *stream.ahead):
+            if (seat := self._seats.get(request)) is not None:
+                seat.flight.future.cancel()
                 self._drop(request)
 
 

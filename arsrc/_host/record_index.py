@@ -12,7 +12,8 @@ from arsrc._host.places import FileRange, GroupFiles, SpanFiles, UniformFiles
 from arsrc._host.record_groups import Groups
 
 _Joined: TypeAlias = UniformFiles | SpanFiles | GroupFiles
-_KINDS: tuple[tuple[type, Callable[[Sequence[FileRange], Sequence[int]], _Joined]], ...] = (
+_Join: TypeAlias = Callable[[Sequence[FileRange], Sequence[int], Sequence[int]], _Joined]
+_KINDS: tuple[tuple[type, _Join], ...] = (
     (Uniform, UniformFiles),
     (Spans, SpanFiles),
     (Groups, GroupFiles),
@@ -49,9 +50,9 @@ class RecordIndex:
         """
         sizes = np.array([piece.stop - piece.start for piece in ranges], np.int64)
         self._stops = np.cumsum(sizes)  # i64[num_files]
-        self._bases = self._stops - sizes
         self.num_records = int(sizes.sum())
-        shifts = [position // BLOCK_BYTES * STREAM_BYTES for position in positions]
+        shifts = np.array(positions, np.int64) // BLOCK_BYTES * STREAM_BYTES
+        bases = self._stops - sizes  # i64[num_files], the id of the first record of each
         self._kinds = np.zeros(len(ranges), np.int64)
         self._numbers = np.zeros(len(ranges), np.int64)  # number of each slice among those of its kind
         self._places: dict[int, _Joined] = {}
@@ -60,22 +61,22 @@ class RecordIndex:
             if files:
                 self._kinds[files] = kind
                 self._numbers[files] = np.arange(len(files))
-                self._places[kind] = join([ranges[f] for f in files], [shifts[f] for f in files])
+                few = [ranges[f] for f in files]
+                self._places[kind] = join(few, shifts[files].tolist(), bases[files].tolist())
 
     def locate(self, record_ids: NDArray[np.int64]) -> Located:
         """Return where records lie; the ids must be in `[0, num_records)`."""
         if len(self._stops) == 1:
-            files, rows = np.zeros(len(record_ids), np.int64), record_ids
+            files = np.zeros(len(record_ids), np.int64)
         else:
             files = np.searchsorted(self._stops, record_ids, side="right")
-            rows = record_ids - self._bases[files]
         if len(self._places) == 1:
             (places,) = self._places.values()
-            return Located(files, *places.locate(files, rows))
-        starts, lengths = np.empty_like(rows), np.empty_like(rows)
+            return Located(files, *places.locate(files, record_ids))
+        starts, lengths = np.empty_like(record_ids), np.empty_like(record_ids)
         kinds = self._kinds[files]
         for kind, places in self._places.items():
             at = np.flatnonzero(kinds == kind)
             if len(at):
-                starts[at], lengths[at] = places.locate(self._numbers[files[at]], rows[at])
+                starts[at], lengths[at] = places.locate(self._numbers[files[at]], record_ids[at])
         return Located(files, starts, lengths)

@@ -17,12 +17,14 @@ class Request:
         num_batches: Consecutive batches of each.
         first_row: First row wanted of each batch.
         num_rows: Rows wanted of each batch.
+        num_askers: How many devices will ask for the same.
     """
 
     states: tuple[tuple[int, ...], ...]
     num_batches: int
     first_row: int
     num_rows: int
+    num_askers: int = 1
 
     @property
     def num_elements(self) -> int:
