@@ -21,7 +21,7 @@ from arsrc._host import profile, registry
 from arsrc._host.requests import Request
 from arsrc._host.source import HostSource, Schema
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcReadError, ArsrcValueError, message, sides
+from arsrc.errors import ArsrcReadError, ArsrcTypeError, ArsrcValueError, message, sides
 from arsrc.order import PAD_ID, Plan
 from arsrc.resident import check_table, gather
 from arsrc.state import Array, Batch, SourceState, checked_ids, next_rows
@@ -228,6 +228,8 @@ def _next(
     axis_name: AxisName | None,
     resident: Any,
 ) -> tuple[SourceState, Batch]:
+    if not isinstance(state, SourceState):
+        raise ArsrcTypeError(message("next_batch", "takes the config, then a state", "Get one from init.", state=state))
     if axis_name is None and resident is None:
         _refuse_several_hosts(state.index)
     return _next_batches(_schema(config), num_batches, axis_name, state, resident)

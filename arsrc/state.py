@@ -100,16 +100,13 @@ def _typed_key(key: Any) -> Array:
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
         return key
-    if dtype == np.uint32 and key.ndim == 1:
-        return jax.random.wrap_key_data(key)
-    raise ArsrcTypeError(
-        message(
-            "init",
-            "key is no single PRNG key",
-            "Use jax.random.key(seed).",
-            key=jax.typeof(key) if dtype else key,
-        )
-    )
+    try:
+        if dtype == np.uint32 and key.ndim == 1:
+            return jax.random.wrap_key_data(key)
+    except TypeError:  # not as many words as a key has
+        pass
+    shown = f"{dtype}{list(key.shape)}" if dtype is not None else key
+    raise ArsrcTypeError(message("init", "key is no single PRNG key", "Use jax.random.key(seed).", key=shown))
 
 
 def requires_rng_streams(config: ArrayRecordSourceConfig) -> list[str] | None:
@@ -208,7 +205,8 @@ def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int |
 
 def checked_ids(where: str, name: str, value: Any, least: int, stop: int) -> Array:
     """Return `value` as u32[...]; what is not traced must be integers in `[least, stop)`, or padding ids."""
-    dtype = value.dtype if hasattr(value, "dtype") else np.result_type(value)
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    dtype = value.dtype
     if not np.issubdtype(dtype, np.integer):
         raise ArsrcTypeError(message(where, "must be integers", **{name: dtype}))
     if isinstance(value, jax.core.Tracer):

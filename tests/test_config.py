@@ -94,7 +94,7 @@ def test_precomputed_stats_of_no_entry_still_exclude_batch_stats_fn():
         ("seed", 2**32 - 1, 2**32 - 1),
         ("num_epochs", -1, -1),
         ("num_epochs", 1, 1),
-        ("num_epochs", 2**32 - 1, 2**32 - 1),
+        ("num_epochs", 2**32 - 2, 2**32 - 2),
         ("remainder", "drop", "drop"),
         ("remainder", "pad", "pad"),
         ("remainder", "wrap", "wrap"),
@@ -124,7 +124,7 @@ def test_a_field_takes_what_it_should(field: str, value: Any, kept: Any):
         ("seed", 2**32),
         ("num_epochs", 0),
         ("num_epochs", -2),
-        ("num_epochs", 2**32),
+        ("num_epochs", 2**32 - 1),
         ("shuffle_block_size", 0),
         ("shuffle_block_size", 2**31 + 1),
         ("shuffle_window_blocks", 0),
@@ -183,10 +183,45 @@ def test_a_stream_name_that_is_no_string_is_a_type_error():
         config_with(stochastic=True, stream_name=3)
 
 
+@pytest.mark.parametrize(
+    ("exclude", "kept"),
+    [
+        ((), ()),
+        ([3], ((3, 4),)),
+        ([(2, 5)], ((2, 5),)),
+        ([7, (2, 5), 4, (5, 6)], ((2, 6), (7, 8))),
+        (np.array([1, 9]), ((1, 2), (9, 10))),
+        (range(3), ((0, 3),)),
+        ([(4, 4)], ()),
+    ],
+)
+def test_excluded_records_are_kept_as_ranges_in_order(exclude: Any, kept: tuple[tuple[int, int], ...]):
+    config = config_with(exclude=exclude)
+    assert config.exclude == kept
+    assert dataclasses.replace(config, seed=1).exclude == kept
+
+
+@pytest.mark.parametrize(
+    ("exclude", "kind"),
+    [
+        (3, TypeError),
+        ("3", TypeError),
+        ([1.5], TypeError),
+        ([True], TypeError),
+        ([(1, 2, 3)], ValueError),
+        ([-1], ValueError),
+        ([(5, 3)], ValueError),
+        ([2**32], ValueError),
+    ],
+)
+def test_what_is_no_exclusion_is_refused(exclude: Any, kind: type[Exception]):
+    with pytest.raises(arsrc.ArsrcError, match=r"^\[arsrc\] exclude: .*got exclude=") as caught:
+        config_with(exclude=exclude)
+    assert isinstance(caught.value, kind)
+
+
 def test_blocks_without_shuffle_records_are_refused():
-    with pytest.raises(
-        arsrc.ArsrcValueError, match=r"^\[arsrc\] shuffle_block_size: .*got shuffle_block_size=4"
-    ):
+    with pytest.raises(arsrc.ArsrcValueError, match=r"^\[arsrc\] shuffle_block_size: .*got shuffle_block_size=4"):
         config_with(shuffle_block_size=4)
 
 
@@ -366,9 +401,7 @@ def test_a_double_star_finds_files_in_nested_folders_in_sorted_order(tmp_path: P
     assert arsrc.take(config, np.arange(4)).data[:, 0].tolist() == [2, 1, 0, 3]
 
 
-def test_a_name_with_glob_characters_means_the_file_of_that_name_if_there_is_one(
-    tmp_path: Path, write_records: Any
-):
+def test_a_name_with_glob_characters_means_the_file_of_that_name_if_there_is_one(tmp_path: Path, write_records: Any):
     odd = write_records(tmp_path / "a[1-2]*", [b"odd"])
     write_records(tmp_path / "a1", [b"one"])
     config = ArrayRecordSourceConfig(odd, 1)
@@ -434,6 +467,7 @@ CHANGES: list[dict[str, Any]] = [
     {"shuffle_records": True, "shuffle_block_size": 4},
     {"shuffle_window_blocks": 8},
     {"remainder": "wrap"},
+    {"exclude": [3]},
     {"stochastic": True, "stream_name": "data"},
     {"cacheable": True},
     {"precomputed_stats": {"mean": np.arange(3.0), "nested": {"count": 4, "none": None}}},

@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from arsrc._host.file_index import FileIndex, Spans, Uniform, file_index
 from arsrc._host.mapped import MappedFiles, open_mapped
 from arsrc._host.places import FileRange
 from arsrc._host.record_groups import Groups
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 
 WriteRecords = Callable[..., str]
 

@@ -103,9 +103,7 @@ def test_walking_from_header_to_header_finds_all_records_and_the_footer(
     assert layout.logical(footer) == behind_data
 
 
-@pytest.mark.parametrize(
-    "options", ["group_size:1,uncompressed", "group_size:7,zstd,pad_to_block_boundary:true"]
-)
+@pytest.mark.parametrize("options", ["group_size:1,uncompressed", "group_size:7,zstd,pad_to_block_boundary:true"])
 def test_block_headers_point_at_the_chunks_around_them(
     tmp_path: Path, write_records: WriteRecords, options: str
 ) -> None:
@@ -169,9 +167,7 @@ def test_another_payload_in_the_first_or_last_chunk_gives_another_sample(
         assert content_sample(other, 0) != content_sample(path, 0)
 
 
-@pytest.mark.parametrize(
-    "options", ["group_size:1,uncompressed", "group_size:4,uncompressed", "group_size:1,zstd"]
-)
+@pytest.mark.parametrize("options", ["group_size:1,uncompressed", "group_size:4,uncompressed", "group_size:1,zstd"])
 def test_another_payload_at_any_sampled_block_boundary_gives_another_sample(
     tmp_path: Path, write_records: WriteRecords, options: str
 ) -> None:
@@ -193,9 +189,7 @@ def test_another_payload_at_any_sampled_block_boundary_gives_another_sample(
     assert seen >= 8
 
 
-def test_more_samples_see_more_and_none_see_only_the_ends(
-    tmp_path: Path, write_records: WriteRecords
-) -> None:
+def test_more_samples_see_more_and_none_see_only_the_ends(tmp_path: Path, write_records: WriteRecords) -> None:
     records = [random.Random(row).randbytes(5_000) for row in range(120)]
     path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
     boundary = 4 * BLOCK_BYTES // (5_000 + 44)  # the record that this boundary cuts
@@ -250,9 +244,7 @@ def test_a_damaged_block_header_does_not_stop_the_sample(tmp_path: Path, write_r
     assert content_sample(path, 100) != sample
 
 
-def test_what_is_no_array_record_file_is_refused_with_its_name(
-    tmp_path: Path, write_records: WriteRecords
-) -> None:
+def test_what_is_no_array_record_file_is_refused_with_its_name(tmp_path: Path, write_records: WriteRecords) -> None:
     whole = Path(write_records(tmp_path / "whole", some_records(5))).read_bytes()
     cases = {
         "empty": b"",

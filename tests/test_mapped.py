@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from arsrc._host.file_index import file_index
 from arsrc._host.mapped import MappedFiles, open_mapped
 from arsrc._host.places import FileRange
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 
 WriteRecords = Callable[..., str]
 
@@ -114,6 +117,16 @@ def test_slices_of_the_same_and_of_other_files_are_one_sequence(
     assert records_of(files) == [r for file, start, stop in slices for r in content[file][start:stop]]
 
 
+def test_slices_may_differ_much_in_size(tmp_path: Path, write_records: WriteRecords) -> None:
+    expected: list[bytes] = []
+    paths = []
+    for shard, num_records in enumerate([1, 2_000, 1, 3, 500]):
+        records = some_records(shard, [8] * num_records)
+        paths.append(write_records(tmp_path / f"{shard}", records, "group_size:1,uncompressed"))
+        expected += records
+    assert records_of(opened(*paths)) == expected
+
+
 # What the caller gets.
 
 
@@ -173,9 +186,7 @@ def is_in_memory(path: str, position: int) -> bool:
             return False
 
 
-def test_advice_brings_in_the_records_and_not_what_lies_between(
-    tmp_path: Path, write_records: WriteRecords
-) -> None:
+def test_advice_brings_in_the_records_and_not_what_lies_between(tmp_path: Path, write_records: WriteRecords) -> None:
     path = write_records(tmp_path / "a", some_records(0, [200_000] * 50), "group_size:1,uncompressed")
     files = opened(path, random_access=True)
     with open(path, "rb") as file:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -558,9 +559,13 @@ def test_values_that_do_not_fit_32_bits_are_an_error_and_no_other_number(wide, r
     assert arsrc.take(wide, [0]).data["i"].tolist() == [0]
 
 
-def test_values_that_do_not_fit_32_bits_are_a_typed_error_in_iterate(wide):
-    batches = arsrc.iterate(wide)
-    next(batches)
+def test_values_that_do_not_fit_32_bits_are_a_typed_error_at_their_own_batch_of_iterate(wide):
+    batches = arsrc.iterate(dataclasses.replace(wide, batch_size=1))
+    served = []
+    for _ in range(4):
+        served.append(next(batches)[1].data["i"].item())
+        time.sleep(0.1)  # lets the batches behind be read ahead
+    assert served == [0, -1, -(2**31), 2**31 - 1]
     with pytest.raises(arsrc.ArsrcValueError, match="int64 values do not fit int32"):
         next(batches)
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from arsrc._host.file_index import FileIndex, FileStamp
 from arsrc.errors import ArsrcReadError, message
 
-# With this many seconds for each file that there is, looking takes less than a tenth of the time.
+# With this many seconds for each file that there is, looking takes less than a tenth of the time; in turn, of
+# ten thousand files each is looked at only four times a second.
 _SECONDS_PER_FILE = 25e-6
 
 

@@ -14,7 +14,7 @@ from arsrc._host.layout import BLOCK_BYTES, BLOCK_HEADER_BYTES, STREAM_BYTES, to
 # From here on the copy itself takes so long that a call for each piece no longer counts.
 LARGE_RECORD_BYTES = 16_384
 
-_SLAB_BYTES = 65_536  # copied twice, the first time into the cache
+_SLAB_BYTES = 1 << 18  # copied twice, the first time into the cache
 _GIL_ROWS = 512  # NumPy releases the GIL above 500 indices
 _GIL_SLAB_BYTES = 1 << 20
 _JOIN_BYTES = 1 << 18

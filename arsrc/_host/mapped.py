@@ -5,7 +5,8 @@
     batch = files.read(record_ids)
 
 What it gives is always a copy, so it outlives the map. What it cannot see is a payload that changed on the
-disk without a write to the file: that takes the chunks' hashes, which only array_record's reader computes.
+disk without a write to the file: that takes the chunks' hashes, which only array_record's reader computes. A
+disk that fails to read kills the process, as it does with any map.
 """
 
 import os
@@ -28,7 +29,7 @@ from arsrc.codecs.base import RecordBatch
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError, message
 
 _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
-_POOL_BYTES = 1 << 18  # below, the allocator gives out memory again by itself
+_POOL_BYTES = 1 << 16  # below, the allocator gives out memory again by itself
 
 
 def open_mapped(
@@ -40,7 +41,7 @@ def open_mapped(
         files: The slices, of one file or of many. Their indices are joined: let go of them afterwards.
         random_access: Whether records will be read in random order. The system then fetches single pages;
             otherwise it reads on, which is faster for records that stand side by side.
-        pool: Where batches of 256 KiB or more come from, unless `read` is given an output.
+        pool: Where batches of 64 KiB or more come from, unless `read` is given an output.
 
     Returns:
         None where there are no records, or files cannot be mapped, or not so many.

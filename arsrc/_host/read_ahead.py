@@ -13,6 +13,7 @@ _CHUNK_ROWS = 4096  # rows loaded together: permuting, reading and gathering man
 _CHUNK_BYTES = 16 * 2**20
 _CHUNKS_AHEAD = 4
 _MAX_STREAMS = 16
+_IDLE_ROUNDS = 4
 
 
 class Flight:
@@ -48,6 +49,7 @@ class Stream:
         ahead: Requests that were scheduled and not asked for yet, in order.
         behind: Requests that were asked for, and may be again by other devices.
         window: Requests to keep ahead; doubles with each request, so that a single read costs no more.
+        asked_at: Number of the call that asked for it last.
         ended: Whether nothing follows `last`.
     """
 
@@ -55,6 +57,7 @@ class Stream:
     ahead: collections.deque[Request]
     behind: collections.deque[Request] = dataclasses.field(default_factory=collections.deque)
     window: int = 0
+    asked_at: int = 0
     ended: bool = False
 
 
@@ -88,6 +91,7 @@ class ReadAhead:
         self._seats: dict[Request, Seat] = {}
         self._streams: collections.OrderedDict[Request, Stream] = collections.OrderedDict()  # by next request
         self._bytes = 0
+        self._num_calls = 0
         self._threads = ThreadPoolExecutor(num_threads, "arsrc-read-ahead")
 
     def get(self, request: Request) -> Loaded:
@@ -105,7 +109,7 @@ class ReadAhead:
                 stream = Stream(request, collections.deque([request]))
             if stream is not None:
                 self._move_on(stream)
-            elif seat.num_asked == request.num_askers:
+            elif seat.num_asked == request.num_askers > 1:
                 self._drop(request)
         if is_mine:
             return self._load_now(request, seat.flight)
@@ -150,23 +154,24 @@ class ReadAhead:
 
     def _move_on(self, stream: Stream) -> None:
         """Take the next request of `stream` as asked for, let go of older ones, and schedule more."""
-        stream.behind.append(stream.ahead.popleft())
+        self._num_calls += 1
+        stream.asked_at = self._num_calls
+        if stream.ahead:
+            stream.behind.append(stream.ahead.popleft())
         self._schedule(stream)
         if not stream.ahead and not stream.ended:
             stream.ahead.extend(self._following(stream.last, 1))
             stream.ended = not stream.ahead
             stream.last = stream.ahead[0] if stream.ahead else stream.last
-        if stream.ahead:
-            self._streams[stream.ahead[0]] = stream
         self._let_go(stream)
+        self._streams[stream.ahead[0] if stream.ahead else stream.behind[-1]] = stream
         while len(self._streams) > _MAX_STREAMS:
             self._abandon()
 
     def _let_go(self, stream: Stream) -> None:
-        """Drop what all devices have asked for; the request asked for last stays while others follow it."""
-        keep = 0 if stream.ended and not stream.ahead else 1
+        """Drop what all devices have asked for, but the last, which somebody else may ask for too."""
         most_behind = self._max_bytes // 2
-        while len(stream.behind) > keep:
+        while len(stream.behind) > 1:
             oldest = stream.behind[0]
             seat = self._seats.get(oldest)
             waiting = seat is not None and seat.num_asked < oldest.num_askers
@@ -182,10 +187,10 @@ class ReadAhead:
         stream.window = min(max(1, 2 * stream.window), _CHUNKS_AHEAD * chunk, most)
         while not stream.ended and len(stream.ahead) + max(1, min(chunk, stream.window // 2)) <= stream.window:
             size = min(chunk, stream.window - len(stream.ahead))
-            while self._bytes + size * num_bytes > self._max_bytes and self._streams:
+            while self._bytes + size * num_bytes > self._max_bytes:
+                if not self._has_idle_stream():
+                    return
                 self._abandon()
-            if self._bytes + size * num_bytes > self._max_bytes:
-                return
             requests = self._following(stream.last, size)
             stream.ended = len(requests) < size
             if not requests or not self._start(requests):
@@ -217,6 +222,11 @@ class ReadAhead:
     def _drop(self, request: Request) -> None:
         if self._seats.pop(request, None) is not None:
             self._bytes -= self._num_bytes(request)
+
+    def _has_idle_stream(self) -> bool:
+        """Whether some stream was left out for several rounds: streams that take turns do not rob each other."""
+        oldest = next(iter(self._streams.values()), None)
+        return oldest is not None and self._num_calls - oldest.asked_at > _IDLE_ROUNDS * len(self._streams)
 
     def _abandon(self) -> None:
         """Forget the stream that was not asked for the longest time."""

@@ -25,9 +25,12 @@ def open_reader(path: str) -> Any:
         size = os.stat(path).st_size
     except OSError as error:
         raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
-    reader = ArrayRecordReader(path, **_OPTIONS)
-    if reader.ok():
-        return reader
+    try:
+        reader = ArrayRecordReader(path, **_OPTIONS)
+        if reader.ok():
+            return reader
+    except (RuntimeError, ValueError, MemoryError):  # some damage makes the constructor fail by itself
+        pass
     try:
         os.close(os.open(path, os.O_RDONLY))
     except OSError as error:

@@ -12,6 +12,8 @@ from arsrc._host.places import FileRange, GroupFiles, SpanFiles, UniformFiles
 from arsrc._host.record_groups import Groups
 
 _Joined: TypeAlias = UniformFiles | SpanFiles | GroupFiles
+_BUCKETS_PER_SLICE = 16
+
 _Join: TypeAlias = Callable[[Sequence[FileRange], Sequence[int], Sequence[int]], _Joined]
 _KINDS: tuple[tuple[type, _Join], ...] = (
     (Uniform, UniformFiles),
@@ -51,6 +53,13 @@ class RecordIndex:
         sizes = np.array([piece.stop - piece.start for piece in ranges], np.int64)
         self._stops = np.cumsum(sizes)  # i64[num_files]
         self.num_records = int(sizes.sum())
+        # No bucket is larger than a slice, so that its records lie in the slice where it begins or in the next.
+        self._bucket_bits = int(sizes.min()).bit_length() - 1
+        num_buckets = (self.num_records >> self._bucket_bits) + 1
+        self._buckets: NDArray[np.int64] | None = None  # where slices differ much it would be large: search
+        if num_buckets <= _BUCKETS_PER_SLICE * len(sizes):
+            firsts = np.arange(num_buckets) << self._bucket_bits
+            self._buckets = np.searchsorted(self._stops, firsts, side="right")
         shifts = np.array(positions, np.int64) // BLOCK_BYTES * STREAM_BYTES
         bases = self._stops - sizes  # i64[num_files], the id of the first record of each
         self._kinds = np.zeros(len(ranges), np.int64)
@@ -64,12 +73,19 @@ class RecordIndex:
                 few = [ranges[f] for f in files]
                 self._places[kind] = join(few, shifts[files].tolist(), bases[files].tolist())
 
+    def _find(self, record_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of the slice of each record."""
+        if len(self._stops) == 1:
+            return np.zeros(len(record_ids), np.int64)
+        if self._buckets is None:
+            return np.searchsorted(self._stops, record_ids, side="right")
+        files: NDArray[np.int64] = self._buckets[record_ids >> self._bucket_bits]
+        files += record_ids >= self._stops[files]
+        return files
+
     def locate(self, record_ids: NDArray[np.int64]) -> Located:
         """Return where records lie; the ids must be in `[0, num_records)`."""
-        if len(self._stops) == 1:
-            files = np.zeros(len(record_ids), np.int64)
-        else:
-            files = np.searchsorted(self._stops, record_ids, side="right")
+        files = self._find(record_ids)
         if len(self._places) == 1:
             (places,) = self._places.values()
             return Located(files, *places.locate(files, record_ids))

@@ -1,0 +1,897 @@
+"""Every error: its form, its type, what it names, and that the source goes on working after it."""
+
+import ast
+import dataclasses
+import functools
+import os
+import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import arsrc
+from arsrc import ArrayRecordSourceConfig, ReadOptions
+from arsrc.codecs import Bytes, Map, Ragged, Struct
+from arsrc.errors import message
+
+PACKAGE = Path(arsrc.__file__).parent
+
+# [arsrc] <where>: <what is wrong>; got <name>=<value>. <What to do.>
+FORM = re.compile(
+    r"\[arsrc\] (?P<where>[\w.]+(?: [\w.'()-]+)*): "
+    r"(?P<what>[^\sA-Z](?:(?!; got ).)*?[^.\s])"
+    r"(?:; got (?P<got>\w+=.+?))?"
+    r"(?:\.|: (?=\n))(?P<fix>[ \n].*)?",
+    re.DOTALL,
+)
+
+NUM_RECORDS = 200
+RECORD_BYTES = 1000
+DATA = np.random.default_rng(0).integers(0, 256, (NUM_RECORDS, RECORD_BYTES), dtype=np.uint8)
+KINDS = {"mapped": "group_size:1,uncompressed", "compressed": "group_size:1", "grouped": "group_size:10,uncompressed"}
+NO_AHEAD = ReadOptions(read_ahead_bytes=0)
+
+
+def text_of(error: BaseException) -> str:
+    """The library's own text; JAX puts a traceback around what is raised inside a callback."""
+    match = re.search(r"\[arsrc\] .*", str(error), re.DOTALL)
+    assert match, f"no [arsrc] text in {error!r}"
+    return match[0].rstrip()
+
+
+def check_form(text: str) -> dict[str, str | None]:
+    match = FORM.fullmatch(text)
+    assert match, text
+    assert not any(line.startswith((".", ";")) for line in text.splitlines()), text
+    assert "got got=" not in text
+    assert ".." not in text.replace("...", ""), text
+    return match.groupdict()
+
+
+class World(NamedTuple):
+    """Files that are whole and files that are not."""
+
+    folder: Path
+    path: str
+
+    def config(self, **fields: Any) -> ArrayRecordSourceConfig:
+        return ArrayRecordSourceConfig(**({"paths": self.path, "batch_size": 4, "read": NO_AHEAD} | fields))
+
+    def state(self, **fields: Any) -> arsrc.SourceState:
+        return arsrc.init(self.config(**fields))
+
+
+def write_all(path: Path, write_records: Any, options: str, data: np.ndarray = DATA) -> str:
+    return write_records(path, [row.tobytes() for row in data], options)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, write_records: Any) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    path = write_all(folder / "whole", write_records, KINDS["mapped"])
+    whole = Path(path).read_bytes()
+    (folder / "empty").write_bytes(b"")
+    (folder / "text").write_text("record\n" * 100)
+    (folder / "truncated").write_bytes(whole[: len(whole) // 2 // 65536 * 65536])
+    (folder / "cut").write_bytes(whole[:-1])
+    write_records(folder / "none", [])
+    write_records(folder / "lengths", [b"abc", b"abc", b"abc", b"de", b"abc", b"abc"])
+    write_records(folder / "many", [b""] * 100_000, "group_size:100000")
+    return World(folder, path)
+
+
+# Functions at module level: equal in every process, and picklable.
+
+
+def fails(record: bytes) -> Any:
+    if record == b"de":
+        raise KeyError("no such label")
+    return np.uint8(record[0])
+
+
+def other_dtype(record: bytes) -> Any:
+    return np.float64(record[0])
+
+
+def jax_array(record: bytes) -> Any:
+    return jnp.zeros(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Huge:
+    """A codec whose elements have a terabyte each; it never decodes one."""
+
+    def resolve(self, first_record: bytes) -> "Huge":
+        return self
+
+    def element_spec(self) -> Any:
+        return jax.ShapeDtypeStruct((2**37,), np.float64)
+
+    def decode(self, records: Any) -> Any:
+        raise NotImplementedError
+
+    def encode(self, elements: Any) -> Any:
+        raise NotImplementedError
+
+
+class Instruction(NamedTuple):
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
+
+
+class Case(NamedTuple):
+    """What to do, the type that is raised, and what the text must hold."""
+
+    run: Callable[[World], Any]
+    kind: type[arsrc.ArsrcError]
+    where: str
+    holds: tuple[str, ...] = ()
+
+
+def case(kind: type[arsrc.ArsrcError], where: str, *holds: str) -> Callable[[Callable[[World], Any]], Case]:
+    return lambda run: Case(run, kind, where, holds)
+
+
+def construct(**fields: Any) -> Callable[[World], Any]:
+    return lambda world: world.config(**fields)
+
+
+def opened(paths: str, **fields: Any) -> Callable[[World], Any]:
+    return lambda world: world.state(paths=f"{world.folder}/{paths}", **fields)
+
+
+VALUE, TYPE, INDEX = arsrc.ArsrcValueError, arsrc.ArsrcTypeError, arsrc.ArsrcIndexError
+READ, MISSING = arsrc.ArsrcReadError, arsrc.ArsrcFileNotFoundError
+
+
+def saved(world: World, **changes: Any) -> Any:
+    config = world.config()
+    return arsrc.from_state_dict(config, arsrc.to_state_dict(config, arsrc.init(config)) | changes)
+
+
+def scan(world: World, num_steps: int, **options: Any) -> Any:
+    config = world.config()
+    return arsrc.scan_steps(config, arsrc.init(config), (), lambda c, b: ((), None), num_steps, **options)
+
+
+def mesh_of_one() -> Any:
+    return jax.make_mesh((1,), ("data",))
+
+
+def sharding_of_three(world: World) -> Any:
+    del world
+    mesh = mesh_of_one()
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+
+
+CASES = {
+    # construction of the config
+    "paths that are none": Case(construct(paths=3), TYPE, "paths", ("paths=3",)),
+    "no paths": Case(construct(paths=[]), VALUE, "paths", ("paths=[]", "Name at least one")),
+    "an entry that is no path": Case(construct(paths=["a", 3.5]), TYPE, "paths", ("path=3.5",)),
+    "an empty path": Case(construct(paths=["a", ""]), VALUE, "paths", ("path=''",)),
+    "an instruction that is no range": Case(
+        construct(paths=Instruction("a", 5, -1, 3)), VALUE, "paths", ("'a'", "skip=5", "take=-1")
+    ),
+    "a slice that ends before it starts": Case(construct(paths="a[5:3]"), VALUE, "paths", ("path='a[5:3]'",)),
+    "missing local files": Case(
+        construct(paths=["gone-1", "gone-2*"], local_files_only=True),
+        MISSING,
+        "paths",
+        ("2 of 2", "'gone-1'", "'gone-2*'"),
+    ),
+    "a batch size of zero": Case(construct(batch_size=0), VALUE, "batch_size", ("batch_size=0", "[1, ")),
+    "a batch size that is no integer": Case(construct(batch_size=2.5), TYPE, "batch_size", ("batch_size=2.5",)),
+    "a seed that is too large": Case(construct(seed=2**32), VALUE, "seed", ("seed=4294967296",)),
+    "no epochs": Case(construct(num_epochs=0), VALUE, "num_epochs", ("num_epochs=0", "Use -1")),
+    "a flag that is none": Case(construct(cacheable=1), TYPE, "cacheable", ("cacheable=1",)),
+    "an unknown remainder": Case(construct(remainder="keep"), VALUE, "remainder", ("'keep'", "'wrap'")),
+    "blocks without a shuffle": Case(
+        construct(shuffle_block_size=2), VALUE, "shuffle_block_size", ("shuffle_block_size=2",)
+    ),
+    "a window that is too large": Case(
+        construct(shuffle_records=True, shuffle_block_size=2**20, shuffle_window_blocks=2**20),
+        VALUE,
+        "shuffle_window_blocks",
+        ("1048576",),
+    ),
+    "an exclusion that is none": Case(construct(exclude=3), TYPE, "exclude", ("exclude=3",)),
+    "an excluded range that is none": Case(construct(exclude=[(1, 2, 3)]), VALUE, "exclude", ("(1, 2, 3)",)),
+    "an excluded id below zero": Case(construct(exclude=[-1]), VALUE, "exclude", ("exclude=-1",)),
+    "no stream name": Case(construct(stochastic=True), VALUE, "stream_name", ("stream_name=",)),
+    "a stream name too many": Case(construct(stream_name="d"), VALUE, "stream_name", ("stream_name='d'",)),
+    "a stream name that is none": Case(
+        construct(stochastic=True, stream_name=3), TYPE, "stream_name", ("stream_name=3",)
+    ),
+    "statistics twice": Case(
+        construct(batch_stats_fn=len, precomputed_stats={}), VALUE, "batch_stats_fn", ("precomputed_stats",)
+    ),
+    "a statistics function that is none": Case(
+        construct(batch_stats_fn=3), TYPE, "batch_stats_fn", ("batch_stats_fn=3",)
+    ),
+    "statistics that are no mapping": Case(
+        construct(precomputed_stats=3), TYPE, "precomputed_stats", ("precomputed_stats=3",)
+    ),
+    "a name that is none": Case(construct(name=3), TYPE, "name", ("name=3",)),
+    "read options that are none": Case(construct(read=3), TYPE, "read", ("read=3",)),
+    "a codec that is none": Case(construct(codec=Bytes), TYPE, "codec", ("Bytes()",)),
+    "a codec that cannot be hashed": Case(
+        construct(codec=type("Odd", (Bytes,), {"__hash__": None})()), TYPE, "config", ("frozen dataclasses",)
+    ),
+    "a read option that is too small": Case(
+        lambda world: ReadOptions(num_threads=0), VALUE, "ReadOptions.num_threads", ("num_threads=0",)
+    ),
+    "a read option that is no integer": Case(
+        lambda world: ReadOptions(cache_bytes=1.5), TYPE, "ReadOptions.cache_bytes", ("cache_bytes=1.5",)
+    ),
+    "a cache folder that is none": Case(
+        lambda world: ReadOptions(cache_dir=3), TYPE, "ReadOptions.cache_dir", ("cache_dir=3",)
+    ),
+    "an unknown checksum": Case(
+        lambda world: ReadOptions(checksum="crc"), VALUE, "ReadOptions.checksum", ("'crc'", "'always'")
+    ),
+    # opening
+    "a missing file": Case(opened("gone"), MISSING, "paths", ("1 of 1", "/gone'")),
+    "a pattern without a file": Case(opened("gone-*"), MISSING, "paths", ("/gone-*'",)),
+    "an empty file": Case(opened("empty"), READ, "open", ("/empty'", "num_bytes=0")),
+    "a text file": Case(opened("text"), READ, "open", ("/text'", "num_bytes=700", "no complete ArrayRecord file")),
+    "a truncated file": Case(opened("truncated"), READ, "open", ("/truncated'", "no complete ArrayRecord file")),
+    "a file without its last byte": Case(opened("cut"), READ, "open", ("/cut'", "no complete ArrayRecord file")),
+    "a folder": Case(opened(""), VALUE, "paths", ("is a folder", "*.array_record")),
+    "an empty data set": Case(opened("none"), VALUE, "paths", ("no records", "num_records=0", "num_files=1")),
+    "an empty slice": Case(opened("whole[7:7]"), VALUE, "paths", ("no records",)),
+    "too many records": Case(
+        lambda world: world.state(paths=[f"{world.folder}/many"] * 42_950),
+        VALUE,
+        "paths",
+        ("2**32 - 1", "num_records=4295000000", "num_files=42950"),
+    ),
+    "a slice beyond the end": Case(
+        opened("whole[0:1000000000]"), VALUE, "paths", ("200 records", "/whole[0:1000000000]'")
+    ),
+    "a slice that begins beyond the end": Case(
+        opened("whole[1000000000:]"), VALUE, "paths", ("200 records", "/whole[1000000000:]'")
+    ),
+    "fewer records than a batch": Case(
+        opened("whole", batch_size=201), VALUE, "batch_size", ("200 records", "batch_size=201", '"pad"')
+    ),
+    "every record excluded": Case(opened("whole", exclude=[(0, 200)]), VALUE, "exclude", ("200 records",)),
+    "a first record that does not fit": Case(
+        opened("whole", codec=Bytes(7), name="train"),
+        VALUE,
+        "decode (train)",
+        ("record 0 (record 0 of ", "/whole'", "1000 bytes", "not 7"),
+    ),
+    "a function that gives another dtype": Case(
+        opened("whole", codec=Map(other_dtype, "uint8")), VALUE, "decode", ("record 0", "uint8[]", "float64[]")
+    ),
+    "a function that gives JAX arrays": Case(
+        opened("whole", codec=Map(jax_array, ("float32", 3))), VALUE, "decode", ("record 0", "NumPy arrays")
+    ),
+    "a cache that does not fit into memory": Case(
+        opened("whole", cacheable=True, read=ReadOptions(cache_bytes=10)),
+        VALUE,
+        "cacheable",
+        ("200000 bytes", "cache_bytes=10"),
+    ),
+    "a cache that does not fit on the disk": Case(
+        lambda world: world.state(
+            cacheable=True, codec=Huge(), read=ReadOptions(cache_bytes=0, cache_dir=f"{world.folder}/cache")
+        ),
+        VALUE,
+        "cacheable",
+        ("are free in cache_dir", "/cache'"),
+    ),
+    # states
+    "init with what is no key": Case(lambda world: arsrc.init(world.config(), 3), TYPE, "init", ("key=3",)),
+    "init with several keys": Case(
+        lambda world: arsrc.init(world.config(), jax.random.split(jax.random.key(0), 3)), TYPE, "init", ("key<fry>[3]",)
+    ),
+    "init with words of another number": Case(
+        lambda world: arsrc.init(world.config(), jnp.zeros(3, jnp.uint32)), TYPE, "init", ("uint32[3]",)
+    ),
+    "init with floats": Case(lambda world: arsrc.init(world.config(), jnp.zeros(2)), TYPE, "init", ("float32[2]",)),
+    "init of a stochastic source without a key": Case(
+        opened("whole", stochastic=True, stream_name="data"), VALUE, "init", ("stream_name='data'",)
+    ),
+    "init with a missing stream": Case(
+        lambda world: arsrc.init(world.config(stochastic=True, stream_name="data"), {"params": jax.random.key(0)}),
+        VALUE,
+        "ensure_rng_streams",
+        ("'data'", "names=['params']"),
+    ),
+    "advance by a negative number": Case(
+        lambda world: arsrc.advance(world.config(), world.state(), -1), VALUE, "advance", ("steps=-1",)
+    ),
+    "advance by a float": Case(
+        lambda world: arsrc.advance(world.config(), world.state(), 1.5), TYPE, "advance", ("steps=", "float")
+    ),
+    "state_at beyond u32": Case(
+        lambda world: arsrc.state_at(world.config(), 2**32), VALUE, "state_at", ("step=4294967296",)
+    ),
+    "locate beyond the data": Case(
+        lambda world: arsrc.locate(world.config(), world.state(), [0, 200]),
+        INDEX,
+        "locate",
+        ("[0, 200)", "record_id=200"),
+    ),
+    # reading
+    "no batches": Case(
+        lambda world: arsrc.next_batches(world.config(), world.state(), 0), VALUE, "next_batches", ("num_batches=0",)
+    ),
+    "batch_at beyond the end": Case(
+        lambda world: arsrc.batch_at(world.config(), world.state(), 200), INDEX, "batch_at", ("start=200", "200)")
+    ),
+    "batch_at before the beginning": Case(
+        lambda world: arsrc.batch_at(world.config(), world.state(), -201), INDEX, "batch_at", ("start=-201",)
+    ),
+    "batch_at at a float": Case(
+        lambda world: arsrc.batch_at(world.config(), world.state(), 1.0), TYPE, "batch_at", ("start=", "float")
+    ),
+    "batch_at of no records": Case(
+        lambda world: arsrc.batch_at(world.config(), world.state(), 0, 0), VALUE, "batch_at", ("size=0",)
+    ),
+    "take beyond the data": Case(
+        lambda world: arsrc.take(world.config(), [3, 200]), INDEX, "take", ("[0, 200)", "record_ids=200")
+    ),
+    "take of a negative id": Case(lambda world: arsrc.take(world.config(), [-1]), INDEX, "take", ("record_ids=-1",)),
+    "take of floats": Case(lambda world: arsrc.take(world.config(), [0.5]), TYPE, "take", ("record_ids=", "float")),
+    # loops
+    "a negative number of steps": Case(lambda world: scan(world, -1), VALUE, "scan_steps", ("num_steps=-1",)),
+    "no batches in a fetch": Case(
+        lambda world: scan(world, 1, batches_per_fetch=0), VALUE, "scan_steps", ("batches_per_fetch=0",)
+    ),
+    "a next_batch of ones own and several batches in a fetch": Case(
+        lambda world: scan(world, 2, batches_per_fetch=2, next_batch=arsrc.next_batch),
+        VALUE,
+        "scan_steps",
+        ("batches_per_fetch=2",),
+    ),
+    "a mesh without an axis": Case(
+        lambda world: scan(world, 1, mesh=mesh_of_one()), VALUE, "scan_steps", ("axis_name",)
+    ),
+    "iterate with a device and a sharding": Case(
+        lambda world: arsrc.iterate(world.config(), device=jax.devices()[0], sharding=sharding_of_three(world)),
+        VALUE,
+        "iterate",
+        ("device=",),
+    ),
+    "iterate under jit": Case(
+        lambda world: jax.jit(lambda state: next(arsrc.iterate(world.config(), state)))(world.state()),
+        TYPE,
+        "iterate",
+        ("scan_epoch",),
+    ),
+    # resident tables
+    "a table of another data set": Case(
+        lambda world: arsrc.next_batch(world.config(), world.state(), resident=jnp.zeros((3, 1000), jnp.uint8)),
+        VALUE,
+        "next_batch",
+        ("uint8[200, 1000]", "uint8[3, 1000]"),
+    ),
+    "a table that does not fit into memory": Case(
+        lambda world: arsrc.load_resident(world.config(codec=Huge())),
+        VALUE,
+        "load_resident",
+        (f"{200 * 2**40} bytes", "free"),
+    ),
+    # checkpoints
+    "a state dict that is none": Case(
+        lambda world: arsrc.from_state_dict(world.config(), 3), TYPE, "from_state_dict", ("=3",)
+    ),
+    "a state dict with missing entries": Case(
+        lambda world: arsrc.from_state_dict(world.config(), {"index": 0}), VALUE, "from_state_dict", ("'epoch'",)
+    ),
+    "a state dict of another version": Case(
+        lambda world: saved(world, version=9), VALUE, "from_state_dict", ("version=9",)
+    ),
+    "a state dict of other data": Case(
+        lambda world: saved(world, fingerprint="3 records, other data"),
+        VALUE,
+        "from_state_dict",
+        ("3 records, other data", "200 records, "),
+    ),
+    "a state dict with a damaged index": Case(
+        lambda world: saved(world, index=-3), VALUE, "from_state_dict", ("index=-3",)
+    ),
+    "a state dict with a damaged key": Case(
+        lambda world: saved(world, key_words=[1]), VALUE, "from_state_dict", ("key_words=[1]",)
+    ),
+    "to_state_dict under jit": Case(
+        lambda world: jax.jit(lambda state: arsrc.to_state_dict(world.config(), state))(world.state()),
+        TYPE,
+        "to_state_dict",
+        ("runs on the host",),
+    ),
+    "operation_stats under jit": Case(
+        lambda world: jax.jit(lambda state: arsrc.operation_stats(world.config(), state))(world.state()),
+        TYPE,
+        "operation_stats",
+        ("runs on the host",),
+    ),
+}
+
+# Messages that no call here brings about, and why.
+NOT_PROVOKED = {
+    "in a program of several processes, JAX would make one host read for all": "needs several processes",
+    "the batch does not divide among": "needs several devices",
+    "array_record gave too few records": "a guard: no damage is known that leads there",
+    "cannot look at a mapped file": "needs a file system that fails",
+    "the output is smaller than the records": "a guard between the parts of the host side",
+    "a record id lies outside": "a guard: ids are checked before",
+    "cannot read a file": "needs a file system that fails",
+}
+
+
+@pytest.fixture(scope="module")
+def raised(world: World) -> dict[str, BaseException]:
+    """What each case raises."""
+    found: dict[str, BaseException] = {}
+    for name, case in CASES.items():
+        try:
+            case.run(world)
+        except Exception as error:
+            found[name] = error
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_error_has_its_type_its_form_and_names_what_is_wrong(raised, name):
+    case = CASES[name]
+    assert name in raised, "nothing was raised"
+    error = raised[name]
+    assert type(error) is case.kind, "".join(traceback.format_exception(error))
+    text = str(error)
+    assert text.startswith("[arsrc] "), text
+    assert check_form(text)["where"] == case.where, text
+    for part in case.holds:
+        assert part in text, text
+
+
+@pytest.mark.parametrize(
+    ("kind", "built_in"),
+    [(VALUE, ValueError), (TYPE, TypeError), (INDEX, IndexError), (READ, OSError), (MISSING, FileNotFoundError)],
+)
+def test_errors_are_caught_by_their_built_in_kinds_and_by_the_base_class(raised, kind, built_in):
+    errors = [error for error in raised.values() if type(error) is kind]
+    assert errors
+    for error in errors:
+        assert isinstance(error, built_in)
+        assert isinstance(error, arsrc.ArsrcError)
+
+
+def test_errors_of_files_do_not_show_an_errno_in_front_of_their_text(raised):
+    for error in raised.values():
+        if isinstance(error, OSError):
+            assert str(error).startswith("[arsrc] ")
+
+
+# The texts in the source, each of them.
+
+
+def message_calls() -> list[tuple[str, ast.Call]]:
+    return [
+        (f"{file.relative_to(PACKAGE).as_posix()}:{node.lineno}", node)
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "message"
+    ]
+
+
+def shown(node: ast.expr | None) -> str | None:
+    """The text of a literal, with `{}` for what is filled in; None where it is not a literal."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(shown(part) if isinstance(part, ast.Constant) else "{}" for part in node.values)  # type: ignore[misc]
+    return None
+
+
+@pytest.mark.parametrize(("place", "call"), message_calls(), ids=[place for place, _ in message_calls()])
+def test_a_text_in_the_source_fits_the_form(place, call):
+    where, what, *fix = [*call.args, None]
+    assert where is not None
+    assert what is not None, "a message needs to say where and what"
+    if text := shown(what):
+        assert not text.endswith((".", "\n", " ")), "the full stop is added"
+        assert not text[0].isupper() or text.split()[0].endswith(("s.encode", "Codec")), text
+        assert ";" not in text
+    if text := shown(fix[0]):
+        assert text[0].isupper() or text.startswith("{}\n"), "what to do is a sentence"
+        assert text.rstrip().endswith((".", ":")) or text.endswith("{}"), text
+
+
+def test_every_text_in_the_source_is_provoked_here_or_stands_on_the_list_of_those_that_are_not(raised):
+    texts = [str(error) for error in raised.values()]
+    provoked_below = (
+        "array_record cannot read a file",
+        "a file changed while open",
+        "the files changed after the program was compiled",
+        "no such record",
+        "values do not fit",
+        "row {}",
+        "cannot open a file",
+        "the files were closed",
+    )
+    left = []
+    for place, call in message_calls():
+        if place.startswith(("codecs/", "writing.py")):
+            continue  # tested beside the codecs and the writer
+        what = shown(call.args[1])
+        if what is None or what.startswith(provoked_below) or any(t in what for t in (*NOT_PROVOKED, *provoked_below)):
+            continue
+        pattern = re.compile(".*".join(map(re.escape, what.split("{}"))), re.DOTALL)
+        if not any(pattern.search(text) for text in texts):
+            left.append(f"{place}: {what}")
+    assert not left, "\n".join(left)
+
+
+def test_the_form_itself_can_fail():
+    for text in (
+        "[arsrc] where what",
+        "where: what.",
+        "[arsrc] where: What.",
+        "[arsrc] where: what; got 3.",
+        "[arsrc] where: what",
+        "[arsrc] where: what..",
+    ):
+        match = FORM.fullmatch(text)
+        assert match is None or ".." in text, text
+
+
+def test_message_builds_the_form():
+    assert message("here", "is wrong") == "[arsrc] here: is wrong."
+    assert message("here", "is wrong", "Do it.") == "[arsrc] here: is wrong. Do it."
+    assert message("here", "is wrong", "Do it.", a=1, b="x") == "[arsrc] here: is wrong; got a=1, b='x'. Do it."
+
+
+def test_record_error_says_row_reason_and_fix():
+    error = arsrc.RecordError(3, "is short", "Write it anew.")
+    assert str(error) == "[arsrc] decode: row 3: is short. Write it anew."
+    assert (error.row, error.what, error.fix) == (3, "is short", "Write it anew.")
+
+
+# Errors inside callbacks.
+
+
+FETCHES: dict[str, Callable[[ArrayRecordSourceConfig, arsrc.SourceState], Any]] = {
+    "eagerly": arsrc.next_batch,
+    "under jit": lambda config, state: jax.jit(functools.partial(arsrc.next_batch, config))(state),
+    "in a scan": lambda config, state: arsrc.scan_steps(config, state, (), lambda c, b: (c, b.mask), 2),
+    "in several batches": lambda config, state: arsrc.next_batches(config, state, 2),
+    "under vmap": lambda config, state: jax.vmap(functools.partial(arsrc.next_batch, config))(
+        jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+    ),
+    "in grad": lambda config, state: jax.grad(
+        lambda w: w * arsrc.peek(config, state).mask.sum(dtype=jnp.float32) + arsrc.peek(config, state).data[0]
+    )(1.0),
+    "in peek": arsrc.peek,
+    "in batch_at": lambda config, state: arsrc.batch_at(config, state, 0, 4),
+    "in take": lambda config, state: arsrc.take(config, [0, 1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("how", [how for how in FETCHES if how != "in grad"])
+def test_an_error_inside_a_callback_arrives_with_its_whole_text(world, how):
+    path = f"{world.folder}/lengths"
+    config = world.config(paths=path, batch_size=2, codec=Map(fails, "uint8"), name="labels", num_epochs=1)
+    state = arsrc.state_at(config, 0 if how in ("in batch_at", "in take") else 1)
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jax.block_until_ready(FETCHES[how](config, state))
+    text = text_of(caught.value)
+    assert check_form(text)["where"] == "decode (labels)"
+    assert f"record 3 (record 3 of {path!r}): fails raised KeyError: 'no such label'" in text
+    arsrc.close(config)
+
+
+def test_iterate_raises_the_typed_error_with_its_cause(world):
+    config = world.config(paths=f"{world.folder}/lengths", batch_size=2, codec=Map(fails, "uint8"))
+    batches = arsrc.iterate(config)
+    next(batches)
+    with pytest.raises(arsrc.ArsrcValueError, match="record 3 ") as caught:
+        next(batches)
+    assert isinstance(caught.value.__cause__, arsrc.RecordError)
+    assert isinstance(caught.value.__cause__.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("codec", "reason"),
+    [
+        (Bytes(), "the record has 2 bytes, not 3"),
+        (Struct({"x": ("uint8", 3)}), "the record has 2 bytes, not 3"),
+        (Ragged("int8", max_length=2), "the record has 3 items, max_length is 2"),
+        (Map(fails, "uint8"), "fails raised KeyError"),
+    ],
+    ids=["Bytes", "Struct", "Ragged", "Map"],
+)
+def test_a_record_that_does_not_fit_is_named_by_file_position_and_id(world, codec, reason):
+    path = f"{world.folder}/lengths"
+    config = world.config(paths=[f"{path}[3:4]", f"{path}[0:3]", f"{path}[3:6]"], batch_size=1, codec=codec)
+    if isinstance(codec, Ragged):
+        wanted = (1, 0)
+    else:
+        config = dataclasses.replace(config, paths=config.paths[1:])
+        wanted = (3, 3)
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jax.block_until_ready(arsrc.take(config, [wanted[0]]))
+    text = text_of(caught.value)
+    check_form(text)
+    assert f"record {wanted[0]} (record {wanted[1]} of {path!r}): {reason}" in text
+
+
+def test_a_traced_id_out_of_range_is_an_error_of_the_callback(world):
+    config = world.config()
+    for wrong in (200, 2**32 - 2):
+        with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+            jax.block_until_ready(jax.jit(functools.partial(arsrc.take, config))(np.uint32([0, wrong])))
+        text = text_of(caught.value)
+        assert check_form(text)["got"] == f"record_id={wrong}"
+        assert "the data set has 200" in text
+
+
+# After an error.
+
+
+def check_works(config: ArrayRecordSourceConfig, state: arsrc.SourceState, data: np.ndarray = DATA):
+    """The source serves the right batch, eagerly, compiled and iterated."""
+    for _, batch in (
+        arsrc.next_batch(config, state),
+        jax.jit(functools.partial(arsrc.next_batch, config))(state),
+        next(arsrc.iterate(config, state)),
+    ):
+        np.testing.assert_array_equal(np.asarray(batch.data), data[np.asarray(batch.record_ids)])
+
+
+def words_of(state: arsrc.SourceState) -> tuple[int, int, list[int]]:
+    return int(state.index), int(state.epoch), jax.random.key_data(state.key).tolist()
+
+
+def check_fails(config: ArrayRecordSourceConfig, state: arsrc.SourceState) -> str:
+    """Fetching and iterating fail alike, and the state stays; returns the text."""
+    before = words_of(state)
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jax.block_until_ready(arsrc.next_batch(config, state))
+    with pytest.raises(arsrc.ArsrcError) as typed:
+        next(arsrc.iterate(config, state))
+    assert words_of(state) == before
+    text = text_of(caught.value)
+    check_form(text)
+    check_form(str(typed.value))
+    return text
+
+
+@pytest.mark.parametrize("name", ["gone", "empty", "text", "truncated"])
+def test_after_a_failed_opening_the_source_opens_once_the_file_is_whole(world, tmp_path, name):
+    path = tmp_path / "a"
+    if name != "gone":
+        path.write_bytes((world.folder / name).read_bytes())
+    config = world.config(paths=str(path))
+    for _ in range(2):
+        with pytest.raises(arsrc.ArsrcError, match=re.escape(str(path))):
+            arsrc.init(config)
+        with pytest.raises(arsrc.ArsrcError):
+            arsrc.num_records(config)
+    path.unlink(missing_ok=True)
+    path.write_bytes(Path(world.path).read_bytes())
+    check_works(config, arsrc.init(config))
+    arsrc.close(config)
+
+
+@pytest.fixture
+def config_of(tmp_path: Path, write_records: Any) -> Callable[..., ArrayRecordSourceConfig]:
+    def make(kind: str, **fields: Any) -> ArrayRecordSourceConfig:
+        path = write_all(tmp_path / "a", write_records, KINDS[kind])
+        return ArrayRecordSourceConfig(**({"paths": path, "batch_size": 4, "read": NO_AHEAD} | fields))
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ahead", [0, 2**28])
+def test_a_file_that_is_truncated_after_opening(config_of, kind, ahead):
+    config = config_of(kind, read=ReadOptions(read_ahead_bytes=ahead))
+    path = Path(config.paths[0])
+    whole = path.read_bytes()
+    state = arsrc.init(config)
+    check_works(config, state)
+    with path.open("r+b") as file:
+        file.truncate(65536)
+    last = arsrc.state_at(config, 5049)  # far from what may have been read ahead
+    text = check_fails(config, last)
+    assert repr(str(path)) in text
+    assert "65536" in text
+    assert str(len(whole)) in text
+    if kind == "compressed":
+        assert "positions='196, 197, 198, 199'" in text
+        assert "record ids 196, 197, 198, 199" in text
+    path.unlink()
+    path.write_bytes(whole)
+    arsrc.close(config)
+    check_works(config, last)
+    arsrc.close(config)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_removed_after_opening_is_read_to_the_end(config_of, kind):
+    config = config_of(kind)
+    check_works(config, arsrc.init(config))
+    os.unlink(config.paths[0])
+    check_works(config, arsrc.state_at(config, 49))
+    arsrc.close(config)
+    with pytest.raises(arsrc.ArsrcFileNotFoundError, match=re.escape(config.paths[0])):
+        arsrc.next_batch(config, arsrc.state_at(config, 49))
+
+
+def test_a_removed_file_that_was_let_go_of_is_an_error_that_names_it(tmp_path, write_records):
+    paths = [write_all(tmp_path / name, write_records, "group_size:1", DATA[i::2]) for i, name in enumerate("ab")]
+    config = ArrayRecordSourceConfig(paths, 4, read=ReadOptions(read_ahead_bytes=0, max_open_files=1))
+    state = arsrc.state_at(config, 30)
+    check_works(config, state, np.concatenate([DATA[0::2], DATA[1::2]]))
+    whole = Path(paths[0]).read_bytes()
+    os.unlink(paths[0])
+    text = check_fails(config, arsrc.init(config))
+    assert repr(paths[0]) in text
+    assert "cannot open a file (No such file or directory)" in text
+    assert "record ids 0, 1, 2, 3" in text
+    Path(paths[0]).write_bytes(whole)
+    check_works(config, arsrc.init(config), np.concatenate([DATA[0::2], DATA[1::2]]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_replaced_by_renaming_is_read_as_it_was_until_it_is_closed(config_of, write_records, kind):
+    config = config_of(kind)
+    path = config.paths[0]
+    state = arsrc.state_at(config, 20)
+    check_works(config, state)
+    write_all(Path(path + ".new"), write_records, KINDS[kind], DATA[::-1])
+    os.replace(path + ".new", path)
+    check_works(config, arsrc.advance(config, state))
+    arsrc.close(config)
+    check_works(config, state, DATA[::-1])
+    arsrc.close(config)
+
+
+def test_a_mapped_file_that_is_written_over_is_an_error_and_no_other_data(config_of):
+    config = config_of("mapped")
+    path = Path(config.paths[0])
+    state = arsrc.state_at(config, 20)
+    check_works(config, state)
+    content = bytearray(path.read_bytes())
+    content[100_000] ^= 1
+    with path.open("r+b") as file:
+        file.write(content)
+    assert repr(str(path)) in check_fails(config, state)
+
+
+# Damage inside a file.
+
+
+def flipped(path: Path, position: int) -> bytes:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_that_are_corrupt_in_the_middle_of_a_record_are_found_where_hashes_are_checked(config_of, kind):
+    config = config_of(kind, read=ReadOptions(read_ahead_bytes=0, checksum="always"))
+    path = Path(config.paths[0])
+    at = path.read_bytes().find(DATA[100, 300:340].tobytes())
+    assert at > 0, "random bytes are stored as they are"
+    path.write_bytes(flipped(path, at))
+    state = arsrc.init(config)
+    failed = []
+    for step in range(50):
+        try:
+            after, batch = jax.block_until_ready(arsrc.next_batch(config, state))
+        except jax.errors.JaxRuntimeError as error:
+            failed.append((step, text_of(error)))
+            after = arsrc.advance(config, state)
+        else:
+            np.testing.assert_array_equal(np.asarray(batch.data), DATA[np.asarray(batch.record_ids)])
+        state = after
+    # One batch, or the batches of the chunk of ten records that holds record 100.
+    assert [step for step, _ in failed] == ([25, 26, 27] if kind == "grouped" else [25])
+    for step, text in failed:
+        check_form(text)
+        assert repr(str(path)) in text
+        assert f"positions='{4 * step}, " in text
+        assert f"record ids {4 * step}, " in text
+    check_works(config, arsrc.state_at(config, 40))
+    arsrc.close(config)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_byte_anywhere_but_in_a_record_gives_right_records_or_a_clear_error(config_of, tmp_path, kind):
+    whole = Path(config_of(kind).paths[0])
+    content = whole.read_bytes()
+    places = np.arange(len(content))
+    places = places[places % 65536 >= 24]  # without block headers, records lie in one piece
+    stream = np.frombuffer(content, np.uint8)[places].tobytes()
+    inside = np.zeros(len(content), bool)
+    for row in DATA:
+        at = stream.find(row.tobytes())
+        inside[places[at : at + RECORD_BYTES]] |= at >= 0
+    rng = np.random.default_rng(0)
+    headers = [block + i for block in range(0, len(content), 65536) for i in range(64) if not inside[block + i]]
+    others = rng.permutation(np.flatnonzero(~inside & (np.frombuffer(content, np.uint8) > 0)))[:60].tolist()
+    num_errors = 0
+    for number, position in enumerate(headers[::5] + others):
+        path = tmp_path / f"flip-{number}"
+        path.write_bytes(flipped(whole, position))
+        config = ArrayRecordSourceConfig(str(path), 40, num_epochs=1, read=NO_AHEAD)
+        try:
+            found = np.concatenate([np.asarray(batch.data) for _, batch in arsrc.iterate(config)])
+        except arsrc.ArsrcError as error:
+            text = str(error)
+            num_errors += 1
+            check_form(text)
+            found = DATA if repr(str(path)) in text else text
+        np.testing.assert_array_equal(found, DATA, err_msg=f"byte {position}")
+        arsrc.close(config)
+        path.unlink()
+    assert num_errors > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_any_other_length_is_refused(config_of, tmp_path, kind):
+    whole = Path(config_of(kind).paths[0]).read_bytes()
+    lengths = [1, 63, 64, 100, 65535, 65536, 131072, len(whole) - 65536, len(whole) - 1]
+    contents = [whole[:length] for length in lengths if length < len(whole)]
+    contents += [whole + b"x", whole + bytes(65536), whole[65536:], whole[65536:] + bytes(65536)]
+    for number, content in enumerate(contents):
+        path = tmp_path / f"length-{number}"
+        path.write_bytes(content)
+        with pytest.raises(arsrc.ArsrcReadError, match=re.escape(repr(str(path)))) as caught:
+            arsrc.init(ArrayRecordSourceConfig(str(path), 4))
+        check_form(str(caught.value))
+
+
+# Files that changed behind a compiled program.
+
+
+@pytest.mark.parametrize(
+    ("data", "then", "now"),
+    [(DATA[:120], "200", "120"), (DATA[:, :500], "1000", "500")],
+    ids=["fewer records", "shorter records"],
+)
+def test_a_program_compiled_for_other_data_says_so_and_fresh_calls_go_on(config_of, write_records, data, then, now):
+    config = config_of("mapped")
+    step = jax.jit(functools.partial(arsrc.next_batch, config))
+    state = arsrc.init(config)
+    step(state)
+    arsrc.close(config)
+    write_all(Path(config.paths[0]), write_records, KINDS["mapped"], data)
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jax.block_until_ready(step(state))
+    text = text_of(caught.value)
+    check_form(text)
+    assert "the files changed after the program was compiled" in text
+    assert then in text
+    assert now in text
+    assert arsrc.num_records(config) == len(data)
+    _, batch = arsrc.next_batch(config, state)
+    np.testing.assert_array_equal(np.asarray(batch.data), data[:4])
+    check_works(config, arsrc.init(config), data)
+    arsrc.close(config)
+    write_all(Path(config.paths[0]), write_records, KINDS["mapped"])
+    np.testing.assert_array_equal(np.asarray(step(state)[1].data), DATA[:4])
+    arsrc.close(config)
+
+
+def test_a_config_that_is_closed_and_whose_files_did_not_change_needs_no_new_program(config_of):
+    config = config_of("mapped")
+    step = jax.jit(functools.partial(arsrc.next_batch, config))
+    state = arsrc.init(config)
+    first = step(state)[1].data
+    arsrc.close(config)
+    np.testing.assert_array_equal(step(state)[1].data, first)
+    arsrc.close(config)
