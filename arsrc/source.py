@@ -391,7 +391,29 @@ def _call_host(read: Callable[[np.ndarray], Leaves], schema: Schema, lead: tuple
     """Call `read(operand u32[1, n])` on the host; returns the element tree with leaves `[*lead, ...]`."""
     leaves, treedef = jax.tree.flatten(schema.codec.element_spec())
     results = (jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
-    return jax.tree.unflatten(treedef, _call_members(_HostCall(read, tuple(results)), operand))
+    values = _call_members(_HostCall(read, tuple(results)), operand)
+    return jax.tree.unflatten(treedef, [_varying_with(value, operand) for value in values])
+
+
+def _varying_with(value: Array, operand: Array) -> Array:
+    """Tell `shard_map` that a callback's result differs wherever its operand does.
+
+    JAX takes it for replicated, and would leave out the sum over devices of its gradients.
+    """
+    axes = tuple(_varying_axes(operand) - _varying_axes(value))
+    if not axes:
+        return value
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(value, axes, to="varying")
+    mark: Callable[..., Array] = getattr(jax.lax, "pvary")  # noqa: B009  (JAX before 0.8)
+    return mark(value, axes)
+
+
+def _varying_axes(value: Array) -> frozenset[str]:
+    """Return the mesh axes along which JAX knows a value to differ between devices; none without `check_vma`."""
+    aval: Any = jax.typeof(value)
+    axes: frozenset[str] = aval.manual_axis_type.varying if hasattr(aval, "manual_axis_type") else aval.vma
+    return axes
 
 
 def _call_members(call: _HostCall, operand: Array) -> list[Array]:
