@@ -616,7 +616,7 @@ def served_by_hand(orders: list[list[int]], remainder: str, state: arsrc.SourceS
 def orders(path: str) -> list[list[int]]:
     """The first epochs, one batch each."""
     config = Config(path, N, CODEC, shuffle_records=True)
-    return stream(config, 30).record_ids.tolist()
+    return stream(config, 50).record_ids.tolist()
 
 
 NUM_DEVICES = st.sampled_from([1, 2, 3, 4, 8])

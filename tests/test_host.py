@@ -621,6 +621,41 @@ for path in sys.argv[1:]:
 print("done")
 """
 
+FORK_WHILE_OPENING = """
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+import numpy as np, arsrc
+from arsrc._host import registry
+from arsrc.codecs import Map
+
+def slow(record):
+    is_opening.set()
+    time.sleep(1)
+    return np.uint8(record[0])
+
+is_opening = threading.Event()
+config = arsrc.ArrayRecordSourceConfig(sys.argv[1], 5)
+ids = np.arange(0, 300, 7, dtype=np.uint32)
+expected = registry.source(config).elements.read(ids)[0]
+opening = arsrc.ArrayRecordSourceConfig(sys.argv[1], 5, codec=Map(slow, "uint8"))
+threading.Thread(target=arsrc.num_records, args=(opening,)).start()
+is_opening.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)  # ends a child that waits for what a thread of its parent was about to do
+    for batch_size in (5, 6):
+        config = arsrc.ArrayRecordSourceConfig(sys.argv[1], batch_size)
+        if not np.array_equal(registry.source(config).elements.read(ids)[0], expected):
+            os._exit(3)
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.processes
+def test_a_child_forked_while_its_parent_opens_a_source_opens_its_own(folder):
+    run_python(FORK_WHILE_OPENING, f"{folder}/mapped/*")
+
 
 @pytest.mark.processes
 def test_a_forked_child_reads_what_its_parent_reads_or_says_that_it_cannot(folder):
