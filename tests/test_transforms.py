@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -164,9 +167,7 @@ def test_scan(config, state, batches_per_fetch):
 
     with reads(config, 5):
         run = functools.partial(arsrc.scan_steps, config, body=body, num_steps=5)
-        after, total, found = jax.jit(lambda s: run(s, jnp.int32(0), batches_per_fetch=batches_per_fetch))(
-            state
-        )
+        after, total, found = jax.jit(lambda s: run(s, jnp.int32(0), batches_per_fetch=batches_per_fetch))(state)
         after.index.block_until_ready()
     expected, batches = expected_batches(config, state, 5)
     check_equal(after, expected)
@@ -198,9 +199,7 @@ def test_while_loop(config):
             state, batch = arsrc.next_batch(run_out, state)
             return state, num_rows + batch.mask.sum(dtype=jnp.uint32)
 
-        return jax.lax.while_loop(
-            lambda carry: ~arsrc.is_exhausted(run_out, carry[0]), body, (state, jnp.uint32(0))
-        )
+        return jax.lax.while_loop(lambda carry: ~arsrc.is_exhausted(run_out, carry[0]), body, (state, jnp.uint32(0)))
 
     state, num_rows = run(arsrc.init(run_out))
     assert int(num_rows) == 2 * 20
@@ -369,9 +368,7 @@ def test_vmap_of_batch_at_and_take(config, state):
     found = jax.vmap(lambda start: arsrc.batch_at(config, state, start, 3))(starts)
     check_equal(found, stacked([arsrc.batch_at(config, state, start, 3) for start in starts.tolist()]))
     ids = jnp.array([[0, 22], [5, 5], [2**32 - 1, 1]], jnp.uint32)
-    check_equal(
-        jax.vmap(functools.partial(arsrc.take, config))(ids), stacked([arsrc.take(config, i) for i in ids])
-    )
+    check_equal(jax.vmap(functools.partial(arsrc.take, config))(ids), stacked([arsrc.take(config, i) for i in ids]))
 
 
 def test_vmap_of_next_batches(config, ensemble):
@@ -394,13 +391,9 @@ def test_vmap_of_the_arithmetic_of_states(config, ensemble):
         check_equal(jax.vmap(function)(ensemble), stacked([function(member(ensemble, i)) for i in range(3)]))
 
 
-def test_a_fetch_in_a_branch_or_loop_that_vmap_would_run_for_some_members_only_is_refused_by_jax(
-    config, ensemble
-):
+def test_a_fetch_in_a_branch_or_loop_that_vmap_would_run_for_some_members_only_is_refused_by_jax(config, ensemble):
     def sometimes(flag: Any, state: arsrc.SourceState) -> Any:
-        return jax.lax.cond(
-            flag, lambda s: arsrc.peek(config, s).data["y"], lambda s: jnp.zeros((4, 3)), state
-        )
+        return jax.lax.cond(flag, lambda s: arsrc.peek(config, s).data["y"], lambda s: jnp.zeros((4, 3)), state)
 
     with pytest.raises(NotImplementedError, match="not supported in vmap-of-cond"):
         jax.vmap(sometimes)(jnp.array([True, False, True]), ensemble)
@@ -430,6 +423,50 @@ def test_export_of_the_arithmetic_of_states_works(config, state):
     args = (state.index, state.epoch, jax.random.key_data(state.key))
     exported = export.export(jax.jit(ids))(*args)
     check_equal(exported.call(*args), arsrc.record_ids(config, state))
+
+
+CACHED_PROGRAMS = """
+import os, sys
+import jax, jax.numpy as jnp
+import arsrc
+
+jax.config.update("jax_compilation_cache_dir", sys.argv[2])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+config = arsrc.ArrayRecordSourceConfig(sys.argv[1], 4)
+state = arsrc.init(config)
+
+def num_cached(name):
+    return sum(entry.startswith(f"jit_{name}-") and entry.endswith("-cache") for entry in os.listdir(sys.argv[2]))
+
+def fetch(state):
+    return arsrc.next_batch(config, state)[1].data.sum()
+
+def train(batch):
+    return batch.data.sum()
+
+jax.jit(fetch)(state).block_until_ready()
+for _, batch in arsrc.iterate(config, state):
+    jax.jit(train)(batch).block_until_ready()
+    break
+print(num_cached("fetch"), num_cached("train"))
+"""
+
+
+@pytest.mark.processes
+def test_the_persistent_compilation_cache_leaves_out_programs_that_fetch_and_takes_steps_fed_by_iterate(
+    config, tmp_path
+):
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", CACHED_PROGRAMS, config.paths[0], str(tmp_path)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -550,9 +587,7 @@ def test_wide_fields_arrive_with_64_bits_where_they_are_on(wide):
         np.testing.assert_array_equal(batch.data["f"], np.linspace(0, 1, 6))
 
 
-@pytest.mark.parametrize(
-    ("record_id", "kinds"), [(4, "int64 values do not fit int32"), (5, "uint64 .* uint32")]
-)
+@pytest.mark.parametrize(("record_id", "kinds"), [(4, "int64 values do not fit int32"), (5, "uint64 .* uint32")])
 def test_values_that_do_not_fit_32_bits_are_an_error_and_no_other_number(wide, record_id, kinds):
     with pytest.raises(jax.errors.JaxRuntimeError, match=rf"\[arsrc\] decode: .*{kinds}"):
         jax.block_until_ready(arsrc.take(wide, [0, record_id]))
@@ -588,9 +623,7 @@ def test_debug_nans(config, state):
 
 def test_checking_of_tracer_leaks(config, state):
     with jax.checking_leaks():
-        check_equal(
-            jax.jit(functools.partial(arsrc.next_batch, config))(state), arsrc.next_batch(config, state)
-        )
+        check_equal(jax.jit(functools.partial(arsrc.next_batch, config))(state), arsrc.next_batch(config, state))
 
 
 def test_eval_shape_gives_the_specs_and_reads_nothing(config, state):

@@ -74,8 +74,8 @@ class ElementCache:
     def _mark(self, ids: NDArray[np.int64]) -> None:
         # After the rows: two threads may fill a row, with the same bytes, but none may see it half filled.
         with self._lock:
+            self._num_missing -= len(np.unique(ids[~self._filled[ids]]))
             self._filled[ids] = True
-            self._num_missing = len(self._filled) - int(self._filled.sum())
             full = self._num_missing == 0
         if full:
             self.close()

@@ -16,6 +16,7 @@ from arsrc._host.elements import Elements, located
 from arsrc._host.metrics import Metrics
 from arsrc._host.read_ahead import ReadAhead
 from arsrc._host.requests import Leaves, Loaded, Request
+from arsrc._host.threads import is_forked
 from arsrc._host.windows import Windows
 from arsrc.block_order import Blocks
 from arsrc.codecs.base import Codec
@@ -68,7 +69,7 @@ class HostSource:
             self.batches.load,
             self.batches.following,
             self.elements.num_bytes,
-            config.read.read_ahead_bytes,
+            0 if is_forked() else config.read.read_ahead_bytes,
             config.read.num_threads,
             self.metrics,
         )

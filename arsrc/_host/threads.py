@@ -1,16 +1,23 @@
-"""Doing one thing to many files at once."""
+"""Doing one thing to many files at once, where threads can be used."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 _MAX_THREADS = 16
+_PROCESS = os.getpid()
+
+
+def is_forked() -> bool:
+    """Whether this process is a fork of the one that imported arsrc: array_record's readers crash on its threads."""
+    return os.getpid() != _PROCESS
 
 
 def map_paths(function: Callable[[str], T], paths: Sequence[str]) -> dict[str, T]:
     """Return `{path: function(path)}`, computed on threads."""
-    if len(paths) > 1:
+    if len(paths) > 1 and not is_forked():
         try:
             with ThreadPoolExecutor(min(_MAX_THREADS, len(paths)), "arsrc-files") as threads:
                 return dict(zip(paths, threads.map(function, paths), strict=True))
