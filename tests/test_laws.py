@@ -112,7 +112,7 @@ def test_the_rows_of_all_batches_are_those_of_the_listing(case: tuple[Plan, int,
         epochs = np.broadcast_to(epochs, position.shape)
         found = zip(epochs[0].tolist(), position[0].tolist(), valid[0].tolist(), strict=True)
         assert [(e, p) if v else None for e, p, v in found] == rows
-    if plan.num_epochs >= 0:
+    if len(expected) < 40:  # the source is exhausted
         end = states_from(plan, index, epoch, len(expected) + 3)[len(expected) :]
         assert end == [(0, plan.num_epochs)] * 3
         assert not arithmetic.rows(np, plan, u32(0), u32(plan.num_epochs))[2].any()

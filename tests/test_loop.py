@@ -159,6 +159,16 @@ def test_iterate_ends_after_the_last_epoch(config: arsrc.ArrayRecordSourceConfig
             next(iterator)
 
 
+def test_iterate_ends_even_where_batches_past_the_end_were_asked_for(path: str) -> None:
+    config = arsrc.ArrayRecordSourceConfig(path, 4, num_epochs=2)
+    end = arsrc.state_at(config, 10)
+    for _ in range(2):
+        assert not arsrc.next_batch(config, end)[1].mask.any()
+        assert len(list(itertools.islice(arsrc.iterate(config), 50))) == 10
+        assert list(itertools.islice(arsrc.iterate(config, end), 50)) == []
+    arsrc.close(config)
+
+
 def test_iterate_starts_at_any_state(config: arsrc.ArrayRecordSourceConfig) -> None:
     served = list(arsrc.iterate(config))
     for step, (state, _) in enumerate(served, start=1):

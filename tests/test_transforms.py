@@ -391,22 +391,33 @@ def test_vmap_of_the_arithmetic_of_states(config, ensemble):
         check_equal(jax.vmap(function)(ensemble), stacked([function(member(ensemble, i)) for i in range(3)]))
 
 
-def test_a_fetch_in_a_branch_or_loop_that_vmap_would_run_for_some_members_only_is_refused_by_jax(config, ensemble):
+def test_a_fetch_in_a_branch_that_vmap_would_run_for_some_members_only_is_refused_by_jax_or_right(config, ensemble):
+    flags = [True, False, True]
+
     def sometimes(flag: Any, state: arsrc.SourceState) -> Any:
         return jax.lax.cond(flag, lambda s: arsrc.peek(config, s).data["y"], lambda s: jnp.zeros((4, 3)), state)
 
-    with pytest.raises(NotImplementedError, match="not supported in vmap-of-cond"):
-        jax.vmap(sometimes)(jnp.array([True, False, True]), ensemble)
+    try:
+        found = jax.vmap(sometimes)(jnp.array(flags), ensemble)
+    except NotImplementedError as error:
+        refused = "not supported in vmap-of-cond" in str(error)
+        assert refused, error  # noqa: PT017  (what JAX before 0.8 does instead is tested below)
+    else:
+        check_equal(found, stacked([sometimes(flag, member(ensemble, i)) for i, flag in enumerate(flags)]))
 
 
 # What does not work today, and fails clearly.
 
 
-def test_a_fetch_inside_checkpoint_is_refused_by_jax_and_works_outside(config, state):
-    with pytest.raises(NotImplementedError, match="Effects not supported"):
-        jax.grad(jax.checkpoint(lambda weight: loss(weight, arsrc.peek(config, state))))(2.0)
-    outside = jax.grad(lambda weight: jax.checkpoint(loss)(weight, arsrc.peek(config, state)))(2.0)
+def test_a_fetch_inside_checkpoint_is_refused_by_jax_or_right_and_works_outside(config, state):
     _, (batch,) = expected_batches(config, state, 1)
+    inside = jax.grad(jax.checkpoint(lambda weight: loss(weight, arsrc.peek(config, state))))
+    try:
+        assert float(inside(2.0)) == total_y(batch)
+    except NotImplementedError as error:
+        refused = "Effects not supported" in str(error)
+        assert refused, error  # noqa: PT017  (JAX before 0.8 does not see the effect)
+    outside = jax.grad(lambda weight: jax.checkpoint(loss)(weight, arsrc.peek(config, state)))(2.0)
     assert float(outside) == total_y(batch)
 
 
@@ -436,37 +447,34 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 config = arsrc.ArrayRecordSourceConfig(sys.argv[1], 4)
 state = arsrc.init(config)
 
-def num_cached(name):
-    return sum(entry.startswith(f"jit_{name}-") and entry.endswith("-cache") for entry in os.listdir(sys.argv[2]))
-
 def fetch(state):
-    return arsrc.next_batch(config, state)[1].data.sum()
+    return arsrc.next_batch(config, state)[1].data.sum(dtype=jnp.uint32)
 
 def train(batch):
-    return batch.data.sum()
+    return batch.data.sum(dtype=jnp.uint32)
 
-jax.jit(fetch)(state).block_until_ready()
-for _, batch in arsrc.iterate(config, state):
-    jax.jit(train)(batch).block_until_ready()
-    break
-print(num_cached("fetch"), num_cached("train"))
+_, batch = next(arsrc.iterate(config, state))
+names = os.listdir(sys.argv[2])
+print(jax.jit(fetch)(state), jax.jit(train)(batch), any(name.startswith("jit_train-") for name in names))
 """
 
 
 @pytest.mark.processes
-def test_the_persistent_compilation_cache_leaves_out_programs_that_fetch_and_takes_steps_fed_by_iterate(
-    config, tmp_path
-):
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", CACHED_PROGRAMS, config.paths[0], str(tmp_path)],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["0", "1"]
+def test_the_persistent_compilation_cache_mixes_up_no_data_and_holds_steps_fed_by_iterate(tmp_path, write_records):
+    printed = []
+    for value in (1, 2):
+        path = write_records(tmp_path / f"{value}.array_record", [bytes([value] * 3)] * 8)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", CACHED_PROGRAMS, path, str(tmp_path)],
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout.split())
+    assert printed == [["12", "12", "False"], ["24", "24", "True"]]
 
 
 @pytest.mark.parametrize(
@@ -683,11 +691,6 @@ def test_a_program_has_one_callback_for_each_fetch(config, state):
         return arsrc.scan_epoch(config, state, jnp.int32(0), lambda a, b: (a + b.data["x"].sum(), None))
 
     assert count_callbacks(run, state) == 1
-
-
-def test_a_fetch_whose_data_nobody_uses_still_happens(config, state):
-    with reads(config, 1):
-        jax.jit(lambda state: arsrc.next_batch(config, state)[0])(state).index.block_until_ready()
 
 
 # Traces.

@@ -1,6 +1,5 @@
 """Requests to batches: the order of an epoch, computed on the host from the device's definition."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,7 +111,7 @@ class Batches:
 def _with_states(request: Request, index: Sequence[int], epoch: Sequence[int]) -> Request:
     """Return `request` with its members standing elsewhere."""
     members = zip(index, epoch, request.states, strict=True)
-    return dataclasses.replace(request, states=tuple((i, e, *state[2:]) for i, e, state in members))
+    return request._replace(states=tuple((i, e, *state[2:]) for i, e, state in members))
 
 
 def _states(requests: Sequence[Request]) -> tuple[Array, Array]:

@@ -113,8 +113,8 @@ class ReadAhead:
                 self._drop(request)
         if is_mine:
             return self._load_now(request, seat.flight)
-        ready = seat.flight.future.done()
-        self._metrics.add(batches_ready=request.num_batches * len(request.states) if ready else 0)
+        if seat.flight.future.done():
+            self._metrics.add(batches_ready=request.num_batches * len(request.states))
         try:
             with self._metrics.timed("seconds_waited"):
                 return seat.flight.result(request)

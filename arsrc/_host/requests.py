@@ -1,6 +1,7 @@
 """What the device asks the host for, and what it gets."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,9 +9,8 @@ from numpy.typing import NDArray
 Leaves = list[NDArray[np.generic]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """Some rows of the batches from one state on, or from several (an ensemble).
+class Request(NamedTuple):
+    """Some rows of the batches from one state on, or from several (an ensemble); a tuple, to be a quick key.
 
     Attributes:
         states: `(index, epoch, *key_words)` of each member.
