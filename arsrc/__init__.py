@@ -11,6 +11,7 @@ A map of the package, in the order in which data flows:
     block_order.py  a random order with locality
     order.py        (key, epoch, position) -> record id
     arithmetic.py   (index, epoch) in closed form, on u32
+    opened.py       sizes and specs, metrics, close
     source.py       next_batch and its kin: the bridge, the only io_callback
     mesh.py         next_global_batch
     resident.py     load_resident
@@ -40,20 +41,20 @@ from arsrc.loop import iterate as iterate
 from arsrc.loop import scan_epoch as scan_epoch
 from arsrc.loop import scan_steps as scan_steps
 from arsrc.mesh import next_global_batch as next_global_batch
+from arsrc.opened import batch_spec as batch_spec
+from arsrc.opened import close as close
+from arsrc.opened import element_spec as element_spec
+from arsrc.opened import io_metrics as io_metrics
+from arsrc.opened import num_records as num_records
+from arsrc.opened import reset_cache as reset_cache
+from arsrc.opened import steps_per_epoch as steps_per_epoch
+from arsrc.opened import total_steps as total_steps
 from arsrc.resident import load_resident as load_resident
 from arsrc.source import batch_at as batch_at
-from arsrc.source import batch_spec as batch_spec
-from arsrc.source import close as close
-from arsrc.source import element_spec as element_spec
-from arsrc.source import io_metrics as io_metrics
 from arsrc.source import next_batch as next_batch
 from arsrc.source import next_batches as next_batches
-from arsrc.source import num_records as num_records
 from arsrc.source import peek as peek
-from arsrc.source import reset_cache as reset_cache
-from arsrc.source import steps_per_epoch as steps_per_epoch
 from arsrc.source import take as take
-from arsrc.source import total_steps as total_steps
 from arsrc.state import Batch as Batch
 from arsrc.state import SourceState as SourceState
 from arsrc.state import advance as advance

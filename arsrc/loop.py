@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
-from arsrc import source
+from arsrc import opened, source
 from arsrc import state as source_state
 from arsrc._host import registry
 from arsrc._host.requests import Request
@@ -63,7 +63,7 @@ def scan_epoch(
         state,
         carry,
         body,
-        source.steps_per_epoch(config),
+        opened.steps_per_epoch(config),
         batches_per_fetch=batches_per_fetch,
         axis_name=axis_name,
         mesh=mesh,
@@ -213,7 +213,7 @@ def _batches(
 ) -> Iterator[tuple[SourceState, Batch]]:
     host = registry.source(config)
     schema = host.schema
-    dtypes = [leaf.dtype for leaf in jax.tree.leaves(source.element_spec(config))]
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(opened.element_spec(config))]
     treedef = jax.tree.structure(host.elements.spec)
     beside = replicated(placement)
     key_words = np.asarray(jax.random.key_data(start.key))
@@ -231,7 +231,7 @@ def _batches(
     state = (int(start.index), int(start.epoch), *key_words.tolist())
     request = Request((state,), 1, rows.start, len(rows))
     item: tuple[Request, tuple[SourceState, Batch]] | None = None
-    while item is not None or not host.batches.is_exhausted(request):
+    while not host.batches.is_exhausted(request):
         after, result = item or fetch(request)
         item = None
         if source.source_of(schema).is_ready(after):  # else it would mean waiting for files before this batch is used
