@@ -357,6 +357,8 @@ def _call_members(call: _HostCall, operand: Array) -> list[Array]:
     """Call the host for an operand with any number of leading ensemble axes: one callback for all of them."""
     lead = operand.shape[:-1]
     results = [jax.ShapeDtypeStruct(lead + result.shape, result.dtype) for result in call.results]
+    if 0 in lead:
+        return [jnp.zeros(result.shape, result.dtype) for result in results]
 
     @jax.custom_batching.custom_vmap
     def callback(operand: Array) -> list[Array]:

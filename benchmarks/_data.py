@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import zlib
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -27,18 +28,22 @@ class DataSet:
     loader delivers can be checked, in any order, without having the files at hand.
 
     Attributes:
+        folder: Where folders of files are.
         num_records: Records in all files.
         record_bytes: Bytes of each.
         num_shards: Files; they hold contiguous parts.
         options: Options of `ArrayRecordWriter`.
         sparse: Whether four bytes of five are zero, as in pictures of digits; else no byte can be compressed.
+        deflated: Whether each record is stored as zlib makes it, to be decoded by the reader, as pictures are.
     """
 
+    folder: pathlib.Path
     num_records: int
     record_bytes: int
     num_shards: int = 1
     options: str = UNCOMPRESSED
     sparse: bool = False
+    deflated: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -64,19 +69,24 @@ class DataSet:
         """Return i64[n], the numbers that u8[n, record_bytes] say they have."""
         return np.ascontiguousarray(records[:, :_ID_BYTES]).view("<u8")[:, 0].astype(np.int64)
 
-    def write(self, folder: pathlib.Path) -> list[str]:
-        """Write the files unless they are there, and return their paths."""
-        kind = self.options.replace(":", "-").replace(",", "_") + ("_sparse" * self.sparse)
-        name = f"v{_VERSION}_{self.num_records}x{self.record_bytes}_{kind}"
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the files, whether they are written or not."""
+        kind = self.options.replace(":", "-").replace(",", "_") + "_sparse" * self.sparse + "_deflated" * self.deflated
+        folder = self.folder / f"v{_VERSION}_{self.num_records}x{self.record_bytes}_{kind}"
+        count = self.num_shards
+        return [str(folder / f"data-{shard:05d}-of-{count:05d}.array_record") for shard in range(count)]
+
+    def prepare(self) -> None:
+        """Write the files that are not there, and read all through, so that they are in the page cache."""
         starts = self.starts.tolist()
-        paths = []
-        for shard in range(self.num_shards):
-            path = folder / name / f"data-{shard:05d}-of-{self.num_shards:05d}.array_record"
+        for shard, path in enumerate(map(pathlib.Path, self.paths)):
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._write_file(path, starts[shard], starts[shard + 1])
-            paths.append(str(path))
-        return paths
+            with open(path, "rb", buffering=0) as file:
+                while file.read(_READ_BYTES):
+                    pass
 
     def _write_file(self, path: pathlib.Path, start: int, stop: int) -> None:
         partial = path.with_suffix(f".{os.getpid()}.part")
@@ -84,7 +94,7 @@ class DataSet:
         step = max(1, 2**22 // self.record_bytes)
         for first in range(start, stop, step):
             for record in self.expected(np.arange(first, min(first + step, stop))):
-                writer.write(record.tobytes())
+                writer.write(zlib.compress(record) if self.deflated else record.tobytes())
         writer.close()
         with open(partial, "rb") as file:
             os.fsync(file.fileno())  # only clean pages can be dropped from the page cache
@@ -98,9 +108,6 @@ def _noise(sparse: bool) -> Bytes:
     return noise * (rng.integers(0, 5, _NOISE_BYTES, np.uint8) == 0) if sparse else noise
 
 
-def warm(paths: list[str]) -> None:
-    """Read files through, so that they are in the page cache."""
-    for path in paths:
-        with open(path, "rb", buffering=0) as file:
-            while file.read(_READ_BYTES):
-                pass
+def inflate(record: bytes) -> Bytes:
+    """Decode a deflated record."""
+    return np.frombuffer(zlib.decompress(record), np.uint8)

@@ -42,20 +42,20 @@ class LoggedBytes:
     """`Bytes` that keeps a log; a codec like any that users write."""
 
     log: Log
-    bytes: Bytes = Bytes()
+    inner: Bytes = Bytes()
 
     def resolve(self, first_record: bytes) -> "LoggedBytes":
-        return dataclasses.replace(self, bytes=self.bytes.resolve(first_record))
+        return dataclasses.replace(self, inner=self.inner.resolve(first_record))
 
     def element_spec(self) -> Any:
-        return self.bytes.element_spec()
+        return self.inner.element_spec()
 
     def decode(self, records: RecordBatch) -> Any:
         self.log.add(records)
-        return self.bytes.decode(records)
+        return self.inner.decode(records)
 
     def encode(self, elements: Any) -> RecordBatch:
-        return self.bytes.encode(elements)
+        return self.inner.encode(elements)
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +164,7 @@ def test_an_ensemble_inside_a_scan_is_the_same_as_scans_in_an_ensemble(logged: C
         return jax.vmap(lambda state: arsrc.next_batch(logged, state))(states)
 
     after, batches = jax.jit(lambda states: jax.lax.scan(step, states, length=7))(states)
-    one_by_one = [
-        jax.lax.scan(lambda s, _: arsrc.next_batch(logged, s), member(states, m), length=7) for m in range(2)
-    ]
+    one_by_one = [jax.lax.scan(lambda s, _: arsrc.next_batch(logged, s), member(states, m), length=7) for m in range(2)]
     for m, (state, alone) in enumerate(one_by_one):
         assert same(member(after, m), state)
         assert same(jax.tree.map(lambda leaf, m=m: leaf[:, m], batches), alone)

@@ -115,6 +115,16 @@ def count_callbacks(function: Callable[..., Any], *args: Any) -> int:
     return len(re.findall(r"custom-call\(.*python_cpu_callback", text))
 
 
+def unless_refused(function: Callable[..., Any], *args: Any, why: str) -> Any:
+    """What `function` gives, None where JAX refuses to run it; JAX before 0.8 refuses less."""
+    try:
+        return function(*args)
+    except NotImplementedError as error:
+        if why not in str(error):
+            raise
+        return None
+
+
 def loss(weight: Any, batch: arsrc.Batch) -> Any:
     return (weight * batch.data["y"]).sum()
 
@@ -397,12 +407,8 @@ def test_a_fetch_in_a_branch_that_vmap_would_run_for_some_members_only_is_refuse
     def sometimes(flag: Any, state: arsrc.SourceState) -> Any:
         return jax.lax.cond(flag, lambda s: arsrc.peek(config, s).data["y"], lambda s: jnp.zeros((4, 3)), state)
 
-    try:
-        found = jax.vmap(sometimes)(jnp.array(flags), ensemble)
-    except NotImplementedError as error:
-        refused = "not supported in vmap-of-cond" in str(error)
-        assert refused, error  # noqa: PT017  (what JAX before 0.8 does instead is tested below)
-    else:
+    found = unless_refused(jax.vmap(sometimes), jnp.array(flags), ensemble, why="not supported in vmap-of-cond")
+    if found is not None:
         check_equal(found, stacked([sometimes(flag, member(ensemble, i)) for i, flag in enumerate(flags)]))
 
 
@@ -412,11 +418,7 @@ def test_a_fetch_in_a_branch_that_vmap_would_run_for_some_members_only_is_refuse
 def test_a_fetch_inside_checkpoint_is_refused_by_jax_or_right_and_works_outside(config, state):
     _, (batch,) = expected_batches(config, state, 1)
     inside = jax.grad(jax.checkpoint(lambda weight: loss(weight, arsrc.peek(config, state))))
-    try:
-        assert float(inside(2.0)) == total_y(batch)
-    except NotImplementedError as error:
-        refused = "Effects not supported" in str(error)
-        assert refused, error  # noqa: PT017  (JAX before 0.8 does not see the effect)
+    assert unless_refused(inside, 2.0, why="Effects not supported") in (None, total_y(batch))
     outside = jax.grad(lambda weight: jax.checkpoint(loss)(weight, arsrc.peek(config, state)))(2.0)
     assert float(outside) == total_y(batch)
 
@@ -597,7 +599,8 @@ def test_wide_fields_arrive_with_64_bits_where_they_are_on(wide):
 
 @pytest.mark.parametrize(("record_id", "kinds"), [(4, "int64 values do not fit int32"), (5, "uint64 .* uint32")])
 def test_values_that_do_not_fit_32_bits_are_an_error_and_no_other_number(wide, record_id, kinds):
-    with pytest.raises(jax.errors.JaxRuntimeError, match=rf"\[arsrc\] decode: .*{kinds}"):
+    # JAX before 0.8 raises ValueError.
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=rf"\[arsrc\] decode: .*{kinds}"):
         jax.block_until_ready(arsrc.take(wide, [0, record_id]))
     assert arsrc.take(wide, [0]).data["i"].tolist() == [0]
 

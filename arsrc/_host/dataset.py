@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from arsrc._host.files import FileSlice
 from arsrc._host.layout import content_sample
 from arsrc._host.mapped import open_mapped
 from arsrc._host.places import FileRange
-from arsrc._host.readers import ReaderPool
+from arsrc._host.readers import ReaderPool, ReadFailure
 from arsrc._host.threads import map_paths
 from arsrc.codecs.base import RecordBatch
 from arsrc.errors import ArsrcReadError, ArsrcValueError, message
@@ -119,9 +119,12 @@ class DataSet:
             path = self.slices[files[part[0]]].path
             try:
                 records = self._pool.read(path, positions[part].tolist(), self._num_bytes[path])
-            except ArsrcReadError as error:
-                ids = ", ".join(str(record_id) for record_id in record_ids[part[:4]])
-                raise ArsrcReadError(f"{error} (record ids {ids}{', ...' if len(part) > 4 else ''})") from error
+            except ArsrcReadError as error:  # the file cannot be opened again
+                raise ArsrcReadError(f"{error} (record ids {_few(record_ids[part].tolist())})") from error
+            except ReadFailure as error:
+                ids = np.array(error.positions) - self._starts[files[part[0]]] + self._base[files[part[0]]]
+                text = message("read", error.what, error.fix, path=path, positions=_few(error.positions))
+                raise ArsrcReadError(f"{text} (record ids {_few(ids)})") from error
             yield from zip(part.tolist(), records, strict=True)
 
     def content_hash(self) -> str:
@@ -163,3 +166,8 @@ def _bounded(piece: FileSlice, num_records: int) -> FileSlice:
             )
         )
     return FileSlice(piece.path, piece.start, stop)
+
+
+def _few(numbers: Sequence[int]) -> str:
+    head = ", ".join(str(number) for number in numbers[:8])
+    return head if len(numbers) <= 8 else f"{head}, ... ({len(numbers)} in all)"

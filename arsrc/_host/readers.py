@@ -71,27 +71,21 @@ class ReaderPool:
         """Return the records at `positions` of `path`, a file that had `num_bytes` when it was counted.
 
         Raises:
-            ArsrcReadError: The reader fails, or gives fewer or empty records because the file changed.
+            ReadFailure: The reader fails, or gives fewer or empty records because the file changed.
+            ArsrcReadError: The file cannot be opened again.
         """
+        reader = self.get(path)
         try:
-            records: list[bytes] = self.get(path).read(list(positions))
+            records: list[bytes] = reader.read(list(positions))
         except RuntimeError as error:
-            raise ArsrcReadError(
-                message(
-                    "read",
-                    f"array_record cannot read a file ({str(error).strip()})",
-                    "The file is corrupt or was changed while open; replace it and call close(config).",
-                    path=path,
-                    positions=_few(positions),
-                )
-            ) from error
+            what = f"array_record cannot read a file ({str(error).strip()})"
+            fix = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."
+            raise ReadFailure(what, fix, path, _unreadable(reader, positions)) from error
         # A file that was truncated gives empty records instead of an error.
         if len(records) != len(positions) or not all(records):
             self._check_unchanged(path, num_bytes, positions)
         if len(records) != len(positions):
-            raise ArsrcReadError(
-                message("read", "array_record gave too few records", path=path, positions=_few(positions))
-            )
+            raise ReadFailure("array_record gave too few records", "", path, positions)
         return records
 
     def _check_unchanged(self, path: str, num_bytes: int, positions: Sequence[int]) -> None:
@@ -100,15 +94,8 @@ class ReaderPool:
         except OSError:
             size = -1
         if size != num_bytes:
-            raise ArsrcReadError(
-                message(
-                    "read",
-                    f"a file changed while open: it had {num_bytes} bytes, now {max(size, 0)}",
-                    "Restore it, or call close(config) to open the new one.",
-                    path=path,
-                    positions=_few(positions),
-                )
-            )
+            what = f"a file changed while open: it had {num_bytes} bytes, now {max(size, 0)}"
+            raise ReadFailure(what, "Restore it, or call close(config) to open the new one.", path, positions)
 
     def drop(self, path: str) -> None:
         """Let go of the reader of `path`."""
@@ -121,6 +108,20 @@ class ReaderPool:
             self._readers.clear()
 
 
-def _few(positions: Sequence[int]) -> str:
-    head = ", ".join(str(position) for position in positions[:8])
-    return head if len(positions) <= 8 else f"{head}, ... ({len(positions)} in all)"
+class ReadFailure(Exception):
+    """Some records of one file cannot be read; whoever knows their ids makes the error of it."""
+
+    def __init__(self, what: str, fix: str, path: str, positions: Sequence[int]) -> None:
+        super().__init__(what)
+        self.what, self.fix, self.path, self.positions = what, fix, path, positions
+
+
+def _unreadable(reader: Any, positions: Sequence[int]) -> Sequence[int]:
+    """Find out which records made a read of several fail."""
+    bad = []
+    for position in positions:
+        try:
+            reader.read([position])
+        except RuntimeError:
+            bad.append(position)
+    return bad or positions

@@ -1,0 +1,156 @@
+"""Contestants: arsrc, streaming inside a scan or outside, resident, and its parts on the host."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+import arsrc
+from _data import DataSet
+from _harness import Contestant, Pieces, Session
+from _train_step import Array, consume, start, step
+from arsrc._host import registry
+
+Body = Callable[[Array, Array], tuple[Array, None]]
+
+BATCH = 256
+MOST_STEPS = 1024
+"""Steps of one compiled scan: an epoch, or so many of a long one."""
+
+
+def config_for(data: DataSet, name: str, **options: Any) -> arsrc.ArrayRecordSourceConfig:
+    """Return a config that shuffles all records; each name has open files and read-ahead of its own."""
+    return arsrc.ArrayRecordSourceConfig(data.paths, BATCH, shuffle_records=True, name=name, **options)
+
+
+def first_state(config: arsrc.ArrayRecordSourceConfig, turn: int) -> arsrc.SourceState:
+    """Return where a turn starts: at the beginning of an epoch in an order of its own."""
+    return arsrc.init(config, jax.random.key(turn))
+
+
+def scan(
+    data: DataSet,
+    batches_per_fetch: int = 1,
+    *,
+    name: str = "arsrc",
+    body: Body = consume,
+    num_steps: int | None = None,
+    shuffled: bool = True,
+    resident: bool = False,
+    **options: Any,
+) -> Contestant:
+    """`scan_epoch` with so many batches per fetch; streaming, or gathering from a resident table."""
+    how = "resident" if resident else f"scan, {batches_per_fetch} per fetch"
+    config = config_for(data, f"{name}, {how}", **options)
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        steps = num_steps or min(arsrc.steps_per_epoch(config), MOST_STEPS)
+        table = arsrc.load_resident(config) if resident else None
+        if options.get("cacheable"):
+            for first in range(0, data.num_records, 4096):  # the first epoch
+                arsrc.take(config, np.arange(first, min(first + 4096, data.num_records)))
+
+        @jax.jit
+        def program(state: arsrc.SourceState, carry: Array, table: Any) -> Any:
+            return arsrc.scan_steps(
+                config,
+                state,
+                carry,
+                lambda carry, batch: body(carry, batch.data),
+                steps,
+                batches_per_fetch=batches_per_fetch,
+                resident=table,
+            )[:2]
+
+        def pieces(turn: int) -> Pieces:
+            state, carry = first_state(config, turn), start()
+            while True:
+                state, carry = program(state, carry, table)
+                yield steps * BATCH, carry.block_until_ready
+                carry.block_until_ready()  # one program at a time
+
+        def batches() -> Any:
+            keep = lambda carry, batch: (carry, batch.data)  # noqa: E731
+            fetch = {"batches_per_fetch": batches_per_fetch, "resident": table}
+            return arsrc.scan_steps(config, first_state(config, 0), None, keep, max(4, batches_per_fetch), **fetch)[2]
+
+        try:
+            yield Session(pieces, batches)
+        finally:
+            arsrc.close(config)
+
+    counts = "reading, the scan, the step" + (" (reading everything before is not counted)" if resident else "")
+    return Contestant(f"{name}, {how}", "arsrc", counts, opened, shuffled)
+
+
+def iterate(data: DataSet, *, name: str = "arsrc", jitted: Callable[[Array, Array], Array] = step) -> Contestant:
+    """`iterate` feeding a jitted step."""
+    config = config_for(data, f"{name}, iterate")
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        def pieces(turn: int) -> Pieces:
+            carry = start()
+            with contextlib.closing(arsrc.iterate(config, first_state(config, turn))) as loop:  # type: ignore[type-var]
+                for _, batch in loop:
+                    carry = jitted(carry, batch.data)
+                    yield BATCH, carry.block_until_ready
+
+        def batches() -> Any:
+            return [batch.data for _, (_, batch) in zip(range(4), arsrc.iterate(config), strict=False)]
+
+        try:
+            yield Session(pieces, batches)
+        finally:
+            arsrc.close(config)
+
+    return Contestant(f"{name}, iterate", "arsrc", "reading, transfers, one dispatch of the step a batch", opened)
+
+
+def gather_on_host(data: DataSet) -> Contestant:
+    """What a read-ahead thread does: ids to arrays of one batch, from the map, on one thread."""
+    config = config_for(data, "arsrc, host gather")
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        elements = registry.source(config).elements
+
+        def read(ids: Any) -> Any:
+            return elements.read(ids.astype(np.uint32))[0]
+
+        def pieces(turn: int) -> Pieces:
+            order = np.random.default_rng(turn).permutation(data.num_records)
+            while True:
+                for first in range(0, data.num_records - BATCH + 1, BATCH):
+                    read(order[first : first + BATCH])
+                    yield BATCH, lambda: None
+
+        try:
+            yield Session(pieces, lambda: [read(np.random.default_rng(0).permutation(data.num_records)[:BATCH])])
+        finally:
+            arsrc.close(config)
+
+    return Contestant("arsrc, host gather", "arsrc", "one thread, files to an array of the batch", opened)
+
+
+def opening(data: DataSet) -> Contestant:
+    """Opening the files of a config, which every first use does."""
+    config = config_for(data, "arsrc, open")
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        def pieces(turn: int) -> Pieces:
+            del turn
+            while True:
+                arsrc.close(config)
+                yield arsrc.num_records(config), lambda: None
+
+        try:
+            yield Session(pieces, None)
+        finally:
+            arsrc.close(config)
+
+    return Contestant("arsrc, open", "arsrc", "opening all files, and closing them", opened)

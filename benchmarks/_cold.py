@@ -1,0 +1,120 @@
+"""Contestants that find none of their files in the page cache, as in the first epoch of a large data set."""
+
+import contextlib
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+import arsrc
+from _arsrc import BATCH, config_for, first_state
+from _array_record import orders
+from _data import DataSet
+from _harness import Contestant, Pieces, Session, Unable
+from _records import Readers
+from _train_step import Array, consume, start
+
+_MOST_RESIDENT = 0.02
+"""Part of the files that may be in memory when a turn begins: opening reads their footers."""
+
+
+def drop(paths: list[str]) -> None:
+    """Drop the pages of files from the page cache: of files that are on disk, and that nobody has mapped."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def resident_fraction(paths: list[str]) -> float:
+    """Return which part of the files' pages is in the page cache, as mincore says."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    found = total = 0
+    for path in paths:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            view = np.frombuffer(mapped, np.uint8)
+            pages = np.zeros(-(-len(view) // mmap.PAGESIZE), np.uint8)
+            address, length = ctypes.c_void_p(view.ctypes.data), ctypes.c_size_t(len(view))
+            if libc.mincore(address, length, ctypes.c_void_p(pages.ctypes.data)):
+                raise Unable(f"mincore fails here ({os.strerror(ctypes.get_errno())})")
+            found, total = found + int((pages & 1).sum()), total + len(pages)
+            del view
+    return found / total
+
+
+def _check_cold(paths: list[str]) -> None:
+    resident = resident_fraction(paths)
+    if resident > _MOST_RESIDENT:
+        raise Unable(f"{resident:.0%} of the files stayed in the page cache: pages cannot be dropped here")
+
+
+def scan(data: DataSet, batches_per_fetch: int, steps: int) -> Contestant:
+    """arsrc's scan over files that were dropped and opened anew."""
+    name = f"arsrc, cold scan, {batches_per_fetch} per fetch"
+    config = config_for(data, name)
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        @jax.jit
+        def program(state: arsrc.SourceState, carry: Array) -> Any:
+            return arsrc.scan_steps(
+                config,
+                state,
+                carry,
+                lambda carry, batch: consume(carry, batch.data),
+                steps,
+                batches_per_fetch=batches_per_fetch,
+            )[:2]
+
+        jax.block_until_ready(program(first_state(config, 0), start()))  # compiles
+
+        def pieces(turn: int) -> Pieces:
+            arsrc.close(config)
+            drop(data.paths)
+            state, carry = first_state(config, turn + 1), start()  # opens
+            _check_cold(data.paths)
+            try:
+                while True:
+                    state, carry = program(state, carry)
+                    yield steps * BATCH, carry.block_until_ready
+                    carry.block_until_ready()
+            finally:
+                arsrc.close(config)  # what is mapped cannot be dropped for the next one
+
+        arsrc.close(config)
+        yield Session(pieces, None)
+
+    return Contestant(name, "arsrc", "reading from disk, the scan, the step; opening is not counted", opened)
+
+
+def official_read(data: DataSet, size: int, num_records: int) -> Contestant:
+    """`ArrayRecordReader.read` over files that were dropped and opened anew; to Python bytes, no step."""
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        def pieces(turn: int) -> Pieces:
+            drop(data.paths)
+            readers = Readers(data)
+            try:
+                plans = [readers.plan(ids) for ids in orders(data, size, turn)]
+                assert sum(reader.num_records() for reader in readers.readers) == data.num_records
+                _check_cold(data.paths)
+                reads = iter(plans)
+                while True:
+                    for _ in range(num_records // size):
+                        readers.read(next(reads))
+                    yield num_records, lambda: None
+            finally:
+                readers.close()
+
+        yield Session(pieces, None)
+
+    counts = "reading from disk to Python bytes; opening is not counted"
+    return Contestant(f"official, cold read({size})", "official", counts, opened)

@@ -1,0 +1,210 @@
+"""Races: all contestants on the same files in one process, taking turns; how their rates are measured.
+
+A rate is records delivered per second in the steady state. Whatever a contestant reads ahead while it is not
+measured would be a head start, and would slow down the one whose turn it is. So each turn begins anew with one
+untimed piece of work, which uses up any head start, and ends by waiting until the process is idle.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import multiprocessing
+import os
+import signal
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from _data import Bytes, DataSet
+
+_TURN_LIMIT_S = 120
+_IDLE_LIMIT_S = 20.0
+_IDLE_WINDOW_S = 0.03
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+Pieces = Generator[tuple[int, Callable[[], Any]], None, None]
+
+
+class Unable(Exception):
+    """A contestant cannot take part, for the reason given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """An opened contestant.
+
+    Attributes:
+        pieces: `pieces(turn)` gives an endless iterator; each item is a piece of work that was begun: how many
+            records it delivers, and what waits for its end. A turn begins anew, with another order.
+        batches: Gives a few batches u8[n, record_bytes] as they are delivered, for the check. None: delivers none.
+    """
+
+    pieces: Callable[[int], Pieces]
+    batches: Callable[[], Iterable[Any]] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """One way to get records to where they are used.
+
+    Attributes:
+        name: As in the tables.
+        family: "arsrc", "floor" (what nothing can beat), "official" (array_record), or the peer's name.
+        counts: What its time includes.
+        open: Gives a context of a `Session`. Raises `ImportError` or `Unable` where it cannot.
+        shuffled: Whether a few batches must hold records from all over the data set.
+    """
+
+    name: str
+    family: str
+    counts: str
+    open: Callable[[], contextlib.AbstractContextManager[Session]]
+    shuffled: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Race:
+    """Contestants that are measured together.
+
+    Attributes:
+        name: For the command line.
+        question: What it shows.
+        data: The files; the first set is what deliveries are checked against.
+        contestants: Given the folder of the files.
+        rounds: Turns of each contestant.
+        seconds: Least time of a turn.
+    """
+
+    name: str
+    question: str
+    data: Sequence[DataSet]
+    contestants: Sequence[Contestant]
+    rounds: int
+    seconds: float
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a contestant did: its rate in each round, in records per second, or why there is none."""
+
+    family: str
+    counts: str
+    rates: list[float] = dataclasses.field(default_factory=list)
+    failure: str | None = None
+
+    @property
+    def median(self) -> float:
+        """Median rate; 0 if there is none."""
+        return statistics.median(self.rates) if self.rates and self.failure is None else 0.0
+
+
+def run(race: Race, say: Callable[[str], None]) -> dict[str, Outcome]:
+    """Open all contestants, check what they deliver, and let them take turns; returns outcomes by name."""
+    outcomes = {one.name: Outcome(one.family, one.counts) for one in race.contestants}
+    with contextlib.ExitStack() as stack:
+        sessions: dict[str, Session] = {}
+        for one in race.contestants:
+            with _failing(outcomes[one.name]), _time_limit(_TURN_LIMIT_S):
+                session = stack.enter_context(one.open())
+                _check(one, session, race.data[0])
+                sessions[one.name] = session
+            _report_failure(one, outcomes[one.name], say)
+        for turn in range(race.rounds):
+            say(f"{race.name}: round {turn + 1} of {race.rounds}, {len(sessions)} contestants")
+            for name, session in list(sessions.items()):
+                settle()
+                with _failing(outcomes[name]), _time_limit(_TURN_LIMIT_S):
+                    outcomes[name].rates.append(_rate(session, turn, race.seconds))
+                if outcomes[name].failure is not None:
+                    say(f"  {name}: {outcomes[name].failure}")
+                    del sessions[name]
+    settle()
+    return outcomes
+
+
+def _rate(session: Session, turn: int, seconds: float) -> float:
+    """Return records per second of one turn: from the end of a first piece to the end of a later one."""
+    with contextlib.closing(session.pieces(turn)) as pieces:
+        next(pieces)[1]()
+        num_records, begin = 0, time.perf_counter()
+        while True:
+            piece, wait = next(pieces)
+            num_records += piece
+            if time.perf_counter() - begin >= seconds:
+                wait()
+                return num_records / (time.perf_counter() - begin)
+
+
+def _check(one: Contestant, session: Session, data: DataSet) -> None:
+    """Compare what a contestant delivers with what the files hold."""
+    if session.batches is None:
+        return
+    batches = [np.asarray(batch) for batch in session.batches()]
+    for batch in batches:
+        assert batch.dtype == np.uint8 and batch.shape[1:] == (data.record_bytes,), (batch.dtype, batch.shape)
+    records: Bytes = np.concatenate(batches)
+    ids = data.record_ids(records)
+    assert len(ids) and 0 <= ids.min() and ids.max() < data.num_records, "delivers records that are not in the files"
+    assert (records == data.expected(ids)).all(), "delivers other bytes than the files hold"
+    assert len(np.unique(ids)) == len(ids), "delivers records twice"
+    assert (np.diff(ids) < 0).any(), "delivers records in order"
+    if one.shuffled:
+        assert np.ptp(ids) > 0.8 * data.num_records, "delivers records that lie close together"
+
+
+@contextlib.contextmanager
+def _failing(outcome: Outcome) -> Iterator[None]:
+    """Note why a contestant fails instead of ending the race."""
+    try:
+        yield
+    except ImportError as error:
+        outcome.failure = f"not installed ({error.name})"
+    except Unable as error:
+        outcome.failure = str(error)
+    except Exception as error:  # a peer may raise anything
+        text = str(error).strip().splitlines() or [""]
+        outcome.failure = f"failed: {type(error).__name__}: {text[0][:200]}"
+
+
+def _report_failure(one: Contestant, outcome: Outcome, say: Callable[[str], None]) -> None:
+    if outcome.failure is not None:
+        say(f"  {one.name}: {outcome.failure}")
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` in the main thread where a peer hangs."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"took more than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def settle() -> None:
+    """Wait until neither this process nor its workers use the CPU, so that nobody works on another's time."""
+    gc.collect()
+    deadline = time.perf_counter() + _IDLE_LIMIT_S
+    while time.perf_counter() < deadline:
+        own, workers = time.process_time(), _worker_ticks()
+        time.sleep(_IDLE_WINDOW_S)
+        if time.process_time() - own < _IDLE_WINDOW_S / 5 and _worker_ticks() == workers:
+            return
+
+
+def _worker_ticks() -> int:
+    ticks = 0
+    for worker in multiprocessing.active_children():
+        with contextlib.suppress(OSError), open(f"/proc/{worker.pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # user and system time
+    return ticks

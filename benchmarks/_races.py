@@ -1,0 +1,171 @@
+"""The races: which contestants run on which files."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import _array_record
+import _arsrc
+import _cold
+import _floors
+import _peers
+import _waiting
+from _data import DataSet, inflate
+from _harness import Contestant, Race
+from _train_step import Array, LongStep
+from arsrc.codecs import Map
+
+_SMALL = 784  # bytes, 28 x 28
+_PICTURE = 150_528  # bytes, 224 x 224 x 3
+_ZSTD, _ZSTD_GROUPS = "group_size:1,zstd", "group_size:256,zstd"
+
+
+def races(folder: pathlib.Path, quick: bool) -> list[Race]:
+    """Return all races; the quick ones have small files and one short round."""
+    data = functools.partial(DataSet, folder)
+    few = 8192 if quick else None
+    small = data(few or 60_000, _SMALL)
+    million = data(few or 1_000_000, _SMALL, 4)
+    one, many = data(few or 262_144, _SMALL), data(few or 262_144, _SMALL, 64)
+    large = data(512 if quick else 2_560, _PICTURE)
+    zstd = data(few or 60_000, _SMALL, options=_ZSTD, sparse=True)
+    sparse = data(few or 60_000, _SMALL, sparse=True)
+    deflated = data(few or 60_000, _SMALL, sparse=True, deflated=True)
+    blocks = data(few or 262_144, _SMALL, options=_ZSTD_GROUPS, sparse=True)
+    tiny = data(few or 1_000_000, 16)
+    fetches = (1, 16) if quick else (1, 4, 16, 64)
+    few_fetches = (16,) if quick else (16, 64)
+    rounds, seconds = (1, 0.02) if quick else (5, 0.5)
+    race = functools.partial(_race, rounds=rounds, seconds=seconds)
+    return [
+        race(
+            "60k",
+            "How fast do shuffled records come, and is what is left our cost or JAX's?",
+            [small],
+            _everything(small, fetches),
+        ),
+        race(
+            "1m",
+            "And from 1M records in 4 files?",
+            [million],
+            _everything(million, fetches),
+            rounds=min(rounds, 3),
+        ),
+        race(
+            "shards",
+            "What do many files cost?",
+            [one, many],
+            [
+                _arsrc.scan(files, fetch, name=label)
+                for files, label in ((one, "1 file"), (many, "64 files"))
+                for fetch in few_fetches
+            ],
+        ),
+        race("body", "What does streaming cost a step that computes?", [small], _beside_work(small)),
+        race("large", "Is a gather of large records as fast as memory?", [large], _large(large)),
+        race("zstd", "What remains where each record must be decompressed?", [zstd], _compressed(zstd, fetches)),
+        race("blocks", "What does a shuffle with locality gain on groups?", [blocks], _grouped(blocks, fetches)),
+        race(
+            "wait",
+            "Does reading hide behind a step that needs no CPU?",
+            [zstd, sparse],
+            [
+                *_waiting.contestants(zstd, "zstd", (1.0,) if quick else (0.5, 1.0, 2.0), (16,) if quick else (1, 16)),
+                *_waiting.contestants(sparse, "mapped", (1.0,) if quick else (1.0, 5.0), (16,) if quick else (1, 16)),
+            ],
+        ),
+        race(
+            "wait-large",
+            "And with large batches?",
+            [large],
+            _waiting.contestants(large, "large", (20.0,) if quick else (20.0, 50.0), (1, _waiting.ITERATE), 16),
+        ),
+        race(
+            "cache",
+            "Is decoding paid only once?",
+            [sparse, zstd, deflated],
+            _cached(sparse, zstd, deflated, few_fetches),
+        ),
+        race("cold", "What if nothing is in the page cache?", [million], _uncached(million, quick), seconds=0.0),
+        race("open", "What does opening cost?", [tiny], [_arsrc.opening(tiny), _array_record.opening(tiny)]),
+        race("open-4", "And with 4 files?", [million], [_arsrc.opening(million), _array_record.opening(million)]),
+    ]
+
+
+def _race(name: str, question: str, data: Sequence[DataSet], contestants: Sequence[Contestant], **how: Any) -> Race:
+    return Race(name, question, data, contestants, **how)
+
+
+def _everything(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
+    """All that can read records of one length in random order."""
+    return [
+        *(_arsrc.scan(data, fetch) for fetch in fetches),
+        _arsrc.iterate(data),
+        _arsrc.scan(data, resident=True),
+        _floors.bare_callback(data),
+        _floors.gather_on_device(data),
+        _floors.memcpy(data),
+        _array_record.read(data),
+        _array_record.read(data, fed=True),
+        _array_record.read(data, 4096),
+        _array_record.read(data, 4096, fed=True),
+        _array_record.get_items(data),
+        _array_record.get_items(data, fed=True),
+        _peers.grain_map(data, 0),
+        _peers.grain_map(data, 2),
+        _peers.grain_map(data, 16),
+        _peers.grain_map(data, 1, num_workers=2),
+        _peers.grain_loader(data),
+        _peers.grain_loader(data, 2),
+        _peers.torch_loader(data),
+        _peers.cyreal_disk(data, 256),
+        _peers.datarax_source(data),
+    ]
+
+
+def _beside_work(data: DataSet) -> list[Contestant]:
+    work = functools.cache(lambda: LongStep(_arsrc.BATCH, 2e-3))  # timed when the race begins
+    body = lambda carry, batch: work()(carry, batch)  # noqa: E731
+    return [_arsrc.scan(data, 16, body=body), _floors.gather_on_device(data, body=body)]
+
+
+def _large(data: DataSet) -> list[Contestant]:
+    return [
+        _arsrc.gather_on_host(data),
+        _floors.memcpy(data),
+        _arsrc.scan(data, 1),
+        _arsrc.iterate(data),
+        _floors.bare_callback(data),
+        _array_record.read(data),
+        _array_record.read(data, fed=True),
+    ]
+
+
+def _compressed(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
+    reads = [_array_record.read(data, size, fed=fed) for size in (_arsrc.BATCH, 4096) for fed in (False, True)]
+    return [*(_arsrc.scan(data, fetch) for fetch in fetches), _arsrc.iterate(data), *reads]
+
+
+def _grouped(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
+    scans = [_arsrc.scan(data, fetch, shuffled=False, shuffle_block_size=256) for fetch in fetches]
+    return [*scans, _array_record.read(data), _array_record.read(data, fed=True), _array_record.read(data, 4096)]
+
+
+def _cached(mapped: DataSet, zstd: DataSet, deflated: DataSet, fetches: Sequence[int]) -> list[Contestant]:
+    codec = Map(inflate, jax.ShapeDtypeStruct((_SMALL,), np.dtype(np.uint8)))
+    found = [_arsrc.scan(mapped, fetch, name="mapped") for fetch in fetches]
+    found += [_arsrc.scan(zstd, fetch, name="cached zstd", cacheable=True) for fetch in fetches]
+    return found + [
+        _arsrc.scan(deflated, fetch, name="cached inflate", cacheable=True, codec=codec) for fetch in fetches
+    ]
+
+
+def _uncached(data: DataSet, quick: bool) -> list[Contestant]:
+    steps = 2 if quick else 64
+    scans = [_cold.scan(data, fetch, steps) for fetch in (1, 16)]
+    sizes = (256,) if quick else (256, 4096)
+    return scans + [_cold.official_read(data, size, steps * _arsrc.BATCH) for size in sizes]

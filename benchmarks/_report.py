@@ -1,0 +1,156 @@
+"""Outcomes as a Markdown table, a plot and raw numbers."""
+
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from _cases import Case
+from _harness import Outcome, Race
+
+Results = Mapping[str, Mapping[str, Outcome]]  # by race and contestant
+
+_HOW = """\
+A rate is records per second in the steady state: each turn begins anew in another order, one piece of work (for
+those that read ahead, as much as they hold ready) passes untimed, and nobody works while it is another's turn.
+Contestants take turns, round after round, in one process on the same files, which are in the page cache unless it
+says otherwise. Figures are medians over the rounds, with the least and the greatest. Before, what each of them
+delivers was compared with the files byte by byte. "Fed" and all loaders include what it takes to hand the batch to
+a jitted step; the official reader without "fed" only reads to a list of Python bytes, in its favour, and ratios are
+taken against that. The step reads one byte of each cache line. A ratio is the median of the ratios of the rounds.
+"""
+
+_COLORS = {"arsrc": "#1b7837", "floor": "#999999", "official": "#762a83", "Grain": "#e08214"}
+
+
+def verdicts(cases: Sequence[Case], results: Results) -> list[dict[str, Any]]:
+    """Return what became of each case whose race was run."""
+    found = []
+    for case in cases:
+        if case.race not in results:
+            continue
+        ratios = case.ratios(results[case.race])
+        ratio = statistics.median(ratios) if ratios else None
+        verdict = "not measured" if ratio is None else "reached" if case.is_met(ratio) else "MISSED"
+        found.append(
+            {
+                "case": case.name,
+                "what": case.what,
+                "target": case.target,
+                "ratio": ratio,
+                "ratios": ratios,
+                "verdict": verdict,
+            }
+        )
+    return found
+
+
+def cases_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the cases as Markdown."""
+    lines = ["| case | what | target | ratio | min .. max | verdict |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        spread = f"{min(row['ratios']):.3g} .. {max(row['ratios']):.3g}" if row["ratios"] else ""
+        ratio = f"{row['ratio']:.3g}" if row["ratio"] is not None else ""
+        cells = (row["case"], row["what"], row["target"], ratio, spread, row["verdict"])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def race_table(race: Race, outcomes: Mapping[str, Outcome]) -> str:
+    """Return what the contestants of one race did, the fastest first, as Markdown."""
+    lines = [f"### {race.name}: {race.question}", ""]
+    for data in race.data:
+        kind = data.options + (", four bytes of five are zero" if data.sparse else "")
+        kind += ", each record deflated" if data.deflated else ""
+        lines.append(f"{data.num_records:,} records of {data.record_bytes:,} B, {data.num_shards} files, `{kind}`.")
+    record_bytes = race.data[0].record_bytes
+    lines += ["", "| contestant | records/s | min .. max | MB/s | time includes |", "|---|--:|---|--:|---|"]
+    for name, outcome in sorted(outcomes.items(), key=lambda item: -item[1].median):
+        if outcome.failure is not None:
+            lines.append(f"| {name} | | | | {outcome.failure} |")
+            continue
+        rates = outcome.rates
+        spread = f"{min(rates):,.4g} .. {max(rates):,.4g}"
+        speed = outcome.median * record_bytes / 1e6
+        lines.append(f"| {name} | {_grouped(outcome.median)} | {spread} | {_grouped(speed)} | {outcome.counts} |")
+    return "\n".join(lines)
+
+
+def _grouped(value: float) -> str:
+    """Return a number with three digits that count."""
+    digits = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
+    return f"{float(f'{value:.3g}'):,.{digits}f}"
+
+
+def write(
+    folder: pathlib.Path,
+    machine: Mapping[str, str],
+    races: Sequence[Race],
+    results: Results,
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write `throughput.md`, `throughput.json` and `throughput.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = [race for race in races if race.name in results]
+    parts = ["# Throughput", cases_table(rows), "## How", _HOW, "## Machine", _machine_table(machine), "## Races"]
+    parts += [race_table(race, results[race.name]) for race in run]
+    (folder / "throughput.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    raw = {
+        "machine": machine,
+        "cases": rows,
+        "records_per_second": {
+            name: {one: outcome.failure or outcome.rates for one, outcome in outcomes.items()}
+            for name, outcomes in results.items()
+        },
+    }
+    (folder / "throughput.json").write_text(json.dumps(raw, indent=1) + "\n")
+    _plot(folder / "throughput.png", results, rows)
+
+
+def _machine_table(machine: Mapping[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in machine.items())])
+
+
+def _plot(path: pathlib.Path, results: Results, rows: Sequence[Mapping[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [name for name in ("60k", "1m") if name in results]
+    figure, axes = pyplot.subplots(1, len(shown) + 1, figsize=(7 * (len(shown) + 1), 8), layout="constrained")
+    axes = [axes] if not shown else list(axes)
+    for name, axis in zip(shown, axes, strict=False):
+        _plot_race(axis, name, results[name])
+    _plot_cases(axes[-1], [row for row in rows if row["ratio"] is not None])
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def _plot_race(axis: Any, name: str, outcomes: Mapping[str, Outcome]) -> None:
+    found = sorted(((one, o) for one, o in outcomes.items() if o.median), key=lambda item: item[1].median)
+    rates = [outcome.median for _, outcome in found]
+    low = [outcome.median - min(outcome.rates) for _, outcome in found]
+    high = [max(outcome.rates) - outcome.median for _, outcome in found]
+    colors = [_COLORS.get(outcome.family, "#4393c3") for _, outcome in found]
+    axis.barh([one for one, _ in found], rates, xerr=(low, high), color=colors, capsize=2)
+    axis.set_xscale("log")
+    axis.set_xlabel("records per second")
+    axis.set_title(f"{name} records of 784 bytes, shuffled")
+
+
+def _plot_cases(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """How far each ratio is beyond its target: to the right of 1 it is reached."""
+    found = []
+    for row in reversed(rows):
+        kind, _, number = row["target"].rpartition(" ")
+        margin = row["ratio"] / float(number)
+        found.append((row["case"], margin if kind == "at least" else 1 / margin))
+    colors = ["#1b7837" if margin >= 1 else "#b2182b" for _, margin in found]
+    axis.barh([f"{name}" for name, _ in found], [margin - 1 for _, margin in found], left=1, color=colors)
+    axis.set_xscale("log")
+    axis.axvline(1, color="black", linewidth=1)
+    axis.set_xlabel("measured over target, beyond 1 is reached")
+    axis.set_title("targets")

@@ -1,0 +1,90 @@
+"""What all contestants feed: jitted training steps that need the whole batch, short, long, or waiting."""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+
+Array = jax.Array
+LINE_BYTES = 64
+
+
+def consume(carry: Array, batch: Array) -> tuple[Array, None]:
+    """Use a batch u8[n, record_bytes] as cheaply as can be: add one byte of each cache line to u32[] `carry`.
+
+    The barrier makes the compiler bring the whole batch into memory first. Without it, XLA would fuse a gather on
+    the device with the sum, and never gather the bytes that are not added: an unfair advantage.
+    """
+    batch = jax.lax.optimization_barrier(batch)
+    return carry + batch[:, ::LINE_BYTES].sum(dtype=jnp.uint32), None
+
+
+@jax.jit
+def step(carry: Array, batch: Array) -> Array:
+    """`consume` as a training step of its own, for loops outside jit."""
+    return consume(carry, batch)[0]
+
+
+def start() -> Array:
+    """Return the first carry."""
+    return jnp.zeros((), jnp.uint32)
+
+
+class LongStep:
+    """A step of at least `seconds` of arithmetic on the batch: as many matrix products as that takes.
+
+    Attributes:
+        num_products: Of `[batch, 784] x [784, 784]`, one after the other.
+        seconds: What one step takes, alone and at best.
+    """
+
+    width = 784
+
+    def __init__(self, batch_size: int, seconds: float) -> None:
+        self._weights = np.random.default_rng(0).normal(0, self.width**-0.5, (self.width, self.width))
+        batch = jnp.ones((batch_size, self.width), jnp.uint8)
+        self.num_products, self.seconds = 0, 0.0
+        while self.seconds < seconds:
+            # Small steps up: the machine may have been slow when it was timed.
+            self.num_products += max(1, self.num_products // 8)
+            self.seconds = self._time(batch)
+
+    def _time(self, batch: Array) -> float:
+        program = jax.jit(lambda carry, batch: self(carry, batch)[0])
+        program(start(), batch).block_until_ready()
+        times = []
+        for _ in range(20):
+            begin = time.perf_counter()
+            program(start(), batch).block_until_ready()
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    def __call__(self, carry: Array, batch: Array) -> tuple[Array, None]:
+        """The body of a scan."""
+        weights = jnp.asarray(self._weights, jnp.float32)
+        hidden = jax.lax.optimization_barrier(batch)[:, : self.width].astype(jnp.float32) / 255
+        hidden = jax.lax.fori_loop(0, self.num_products, lambda _, h: jnp.tanh(h @ weights), hidden)
+        return carry + hidden.sum().astype(jnp.uint32), None
+
+
+def waiting_step(seconds: float, carry: Array, batch: Array) -> tuple[Array, None]:
+    """A body that uses the batch and then waits outside the CPU, as for an accelerator.
+
+    A callback that sleeps: the thread that runs the program blocks, as it does while a device computes; the
+    sleep holds neither a core nor the interpreter lock, so the host's threads may read ahead, as they may then.
+    The next step begins when the sleep is over, as a scan on a device goes on when its step is done. What it
+    leaves out is the copy from host to device. It costs the time of a callback more than it sleeps; so what is
+    compared with is the time of the same step, measured over a batch that is there already.
+    """
+    carry, _ = consume(carry, batch)
+    wait = functools.partial(_sleep, seconds)
+    return io_callback(wait, jax.ShapeDtypeStruct((), np.uint32), carry, ordered=False), None
+
+
+def _sleep(seconds: float, carry: Any) -> Any:
+    time.sleep(seconds)
+    return np.asarray(carry)
