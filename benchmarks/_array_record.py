@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-from _arsrc import BATCH
+from _arsrc import BATCH, CHECKED
 from _data import DataSet
 from _harness import Contestant, Pieces, Session
 from _records import Readers, join
 from _train_step import start, step
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 _MOST_READS = 256  # plans of so many reads are made before the time runs, and used again and again
 
@@ -48,7 +47,7 @@ def _contestant(
                             carry = step(carry, batches[first : first + BATCH])
                     yield size, carry.block_until_ready
 
-            yield Session(pieces, lambda: [join(read(plan(ids))) for ids in orders(data, size, 0)[:4]])
+            yield Session(pieces, lambda: [join(read(plan(ids))) for ids in orders(data, size, 0)[:CHECKED]])
 
     counts += ", joined to an array, one dispatch of the step a batch" if fed else "; no array, no step"
     return Contestant(name + (", fed" if fed else ""), "official", counts, opened)

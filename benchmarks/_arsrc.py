@@ -6,16 +6,19 @@ from typing import Any
 
 import jax
 import numpy as np
-
-import arsrc
 from _data import DataSet
 from _harness import Contestant, Pieces, Session
 from _train_step import Array, consume, start, step
+
+import arsrc
 from arsrc._host import registry
 
 Body = Callable[[Array, Array], tuple[Array, None]]
 
 BATCH = 256
+CHECKED = 2
+"""Batches that are compared with the files, at least."""
+
 MOST_STEPS = 1024
 """Steps of one compiled scan: an epoch, or so many of a long one."""
 
@@ -75,7 +78,9 @@ def scan(
         def batches() -> Any:
             keep = lambda carry, batch: (carry, batch.data)  # noqa: E731
             fetch = {"batches_per_fetch": batches_per_fetch, "resident": table}
-            return arsrc.scan_steps(config, first_state(config, 0), None, keep, max(4, batches_per_fetch), **fetch)[2]
+            return arsrc.scan_steps(
+                config, first_state(config, 0), None, keep, max(CHECKED, batches_per_fetch), **fetch
+            )[2]
 
         try:
             yield Session(pieces, batches)
@@ -100,7 +105,7 @@ def iterate(data: DataSet, *, name: str = "arsrc", jitted: Callable[[Array, Arra
                     yield BATCH, carry.block_until_ready
 
         def batches() -> Any:
-            return [batch.data for _, (_, batch) in zip(range(4), arsrc.iterate(config), strict=False)]
+            return [batch.data for _, (_, batch) in zip(range(CHECKED), arsrc.iterate(config), strict=False)]
 
         try:
             yield Session(pieces, batches)

@@ -9,17 +9,19 @@ from typing import Any
 
 import jax
 import numpy as np
-
-import arsrc
-from _arsrc import BATCH, config_for, first_state
 from _array_record import orders
+from _arsrc import BATCH, config_for, first_state
 from _data import DataSet
 from _harness import Contestant, Pieces, Session, Unable
 from _records import Readers
 from _train_step import Array, consume, start
 
-_MOST_RESIDENT = 0.02
-"""Part of the files that may be in memory when a turn begins: opening reads their footers."""
+import arsrc
+
+_MOST_RESIDENT = 0.05
+"""Part of large files that may be in memory when a turn begins: opening reads their footers."""
+
+_LARGE_BYTES = 2**28
 
 
 def drop(paths: list[str]) -> None:
@@ -49,9 +51,9 @@ def resident_fraction(paths: list[str]) -> float:
     return found / total
 
 
-def _check_cold(paths: list[str]) -> None:
-    resident = resident_fraction(paths)
-    if resident > _MOST_RESIDENT:
+def _check_cold(data: DataSet) -> None:
+    resident = resident_fraction(data.paths)
+    if resident > _MOST_RESIDENT and data.num_bytes > _LARGE_BYTES:
         raise Unable(f"{resident:.0%} of the files stayed in the page cache: pages cannot be dropped here")
 
 
@@ -79,7 +81,7 @@ def scan(data: DataSet, batches_per_fetch: int, steps: int) -> Contestant:
             arsrc.close(config)
             drop(data.paths)
             state, carry = first_state(config, turn + 1), start()  # opens
-            _check_cold(data.paths)
+            _check_cold(data)
             try:
                 while True:
                     state, carry = program(state, carry)
@@ -105,7 +107,7 @@ def official_read(data: DataSet, size: int, num_records: int) -> Contestant:
             try:
                 plans = [readers.plan(ids) for ids in orders(data, size, turn)]
                 assert sum(reader.num_records() for reader in readers.readers) == data.num_records
-                _check_cold(data.paths)
+                _check_cold(data)
                 reads = iter(plans)
                 while True:
                     for _ in range(num_records // size):

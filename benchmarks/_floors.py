@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import io_callback
-
-from _arsrc import BATCH, MOST_STEPS, Body
+from _arsrc import BATCH, CHECKED, MOST_STEPS, Body
 from _data import DataSet
 from _harness import Contestant, Pieces, Session
 from _train_step import Array, consume, start
+from jax.experimental import io_callback
 
 
 def _repeated(program: Callable[[], Array], num_records: int) -> Pieces:
@@ -61,7 +60,7 @@ def gather_on_device(data: DataSet, *, body: Body = consume, name: str = "device
             ids = order(turn)
             return _repeated(lambda: program(start(), table, ids), steps * BATCH)
 
-        yield Session(pieces, lambda: [rows(ids, table) for ids in order(0)[:4]])
+        yield Session(pieces, lambda: [rows(ids, table) for ids in order(0)[:CHECKED]])
 
     counts = "the scan, the step, a gather from device memory; the order is given"
     return Contestant(name, "floor", counts, opened)

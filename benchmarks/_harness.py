@@ -7,7 +7,6 @@ untimed piece of work, which uses up any head start, and ends by waiting until t
 
 import contextlib
 import dataclasses
-import gc
 import multiprocessing
 import os
 import signal
@@ -17,7 +16,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-
 from _data import Bytes, DataSet
 
 _TURN_LIMIT_S = 120
@@ -30,6 +28,10 @@ Pieces = Generator[tuple[int, Callable[[], Any]], None, None]
 
 class Unable(Exception):
     """A contestant cannot take part, for the reason given."""
+
+
+class WrongDelivery(Exception):
+    """A contestant delivers what it should not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +75,19 @@ class Race:
         name: For the command line.
         question: What it shows.
         data: The files; the first set is what deliveries are checked against.
-        contestants: Given the folder of the files.
+        contestants: Makes them, when the race begins.
         rounds: Turns of each contestant.
         seconds: Least time of a turn.
+        unit: Records of one unit of work, and its name: for the time of it in the table.
     """
 
     name: str
     question: str
     data: Sequence[DataSet]
-    contestants: Sequence[Contestant]
+    contestants: Callable[[], Sequence[Contestant]]
     rounds: int
     seconds: float
+    unit: tuple[int, str]
 
 
 @dataclasses.dataclass
@@ -103,10 +107,11 @@ class Outcome:
 
 def run(race: Race, say: Callable[[str], None]) -> dict[str, Outcome]:
     """Open all contestants, check what they deliver, and let them take turns; returns outcomes by name."""
-    outcomes = {one.name: Outcome(one.family, one.counts) for one in race.contestants}
+    contestants = race.contestants()
+    outcomes = {one.name: Outcome(one.family, one.counts) for one in contestants}
     with contextlib.ExitStack() as stack:
         sessions: dict[str, Session] = {}
-        for one in race.contestants:
+        for one in contestants:
             with _failing(outcomes[one.name]), _time_limit(_TURN_LIMIT_S):
                 session = stack.enter_context(one.open())
                 _check(one, session, race.data[0])
@@ -143,16 +148,18 @@ def _check(one: Contestant, session: Session, data: DataSet) -> None:
     if session.batches is None:
         return
     batches = [np.asarray(batch) for batch in session.batches()]
-    for batch in batches:
-        assert batch.dtype == np.uint8 and batch.shape[1:] == (data.record_bytes,), (batch.dtype, batch.shape)
+    if any(batch.dtype != np.uint8 or batch.shape[1:] != (data.record_bytes,) for batch in batches):
+        raise WrongDelivery("batches of another type or shape")
     records: Bytes = np.concatenate(batches)
     ids = data.record_ids(records)
-    assert len(ids) and 0 <= ids.min() and ids.max() < data.num_records, "delivers records that are not in the files"
-    assert (records == data.expected(ids)).all(), "delivers other bytes than the files hold"
-    assert len(np.unique(ids)) == len(ids), "delivers records twice"
-    assert (np.diff(ids) < 0).any(), "delivers records in order"
-    if one.shuffled:
-        assert np.ptp(ids) > 0.8 * data.num_records, "delivers records that lie close together"
+    if not len(ids) or ids.min() < 0 or ids.max() >= data.num_records:
+        raise WrongDelivery("records that are not in the files")
+    if (records != data.expected(ids)).any():
+        raise WrongDelivery("other bytes than the files hold")
+    if len(np.unique(ids)) < len(ids):
+        raise WrongDelivery("records twice")
+    if (np.diff(ids) > 0).all() or (one.shuffled and np.ptp(ids) < 0.8 * data.num_records):
+        raise WrongDelivery("records in order, or from one place")
 
 
 @contextlib.contextmanager
@@ -192,7 +199,6 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 def settle() -> None:
     """Wait until neither this process nor its workers use the CPU, so that nobody works on another's time."""
-    gc.collect()
     deadline = time.perf_counter() + _IDLE_LIMIT_S
     while time.perf_counter() < deadline:
         own, workers = time.process_time(), _worker_ticks()

@@ -8,8 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-
-from _arsrc import BATCH
+from _arsrc import BATCH, CHECKED
 from _data import DataSet
 from _harness import Contestant, Pieces, Session
 from _records import Readers, join
@@ -18,7 +17,7 @@ from _train_step import consume, start, step
 _FED = "reading, joining to arrays, transfers, one dispatch of the step a batch"
 _WORKERS = 2
 _WORKER_BUFFER = 4
-_CYREAL_STEPS = 4
+_CYREAL_STEPS = 2
 
 
 def _fed(batches: Iterator[Any], lump: int) -> Pieces:
@@ -75,7 +74,7 @@ def _iterators(
 
         def batches() -> Any:
             iterator = kept if kept is not None else make(0)
-            yield from itertools.islice(iterator, 4)
+            yield from itertools.islice(iterator, CHECKED)
             if kept is None:
                 _stop(iterator)
 

@@ -3,10 +3,6 @@
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
-
-import jax
-import numpy as np
 
 import _array_record
 import _arsrc
@@ -14,9 +10,12 @@ import _cold
 import _floors
 import _peers
 import _waiting
+import jax
+import numpy as np
 from _data import DataSet, inflate
 from _harness import Contestant, Race
-from _train_step import Array, LongStep
+from _train_step import LongStep
+
 from arsrc.codecs import Map
 
 _SMALL = 784  # bytes, 28 x 28
@@ -39,65 +38,49 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
     tiny = data(few or 1_000_000, 16)
     fetches = (1, 16) if quick else (1, 4, 16, 64)
     few_fetches = (16,) if quick else (16, 64)
+    waiting_fetches = (16,) if quick else (1, 16)
     rounds, seconds = (1, 0.02) if quick else (5, 0.5)
-    race = functools.partial(_race, rounds=rounds, seconds=seconds)
+    race = functools.partial(Race, rounds=rounds, seconds=seconds, unit=(_arsrc.BATCH, "a batch"))
+    opening = functools.partial(race, unit=(few or 1_000_000, "an opening"))
     return [
         race(
             "60k",
             "How fast do shuffled records come, and is what is left our cost or JAX's?",
             [small],
-            _everything(small, fetches),
+            lambda: _everything(small, fetches),
         ),
-        race(
-            "1m",
-            "And from 1M records in 4 files?",
-            [million],
-            _everything(million, fetches),
-            rounds=min(rounds, 3),
-        ),
-        race(
-            "shards",
-            "What do many files cost?",
-            [one, many],
-            [
-                _arsrc.scan(files, fetch, name=label)
-                for files, label in ((one, "1 file"), (many, "64 files"))
-                for fetch in few_fetches
-            ],
-        ),
-        race("body", "What does streaming cost a step that computes?", [small], _beside_work(small)),
-        race("large", "Is a gather of large records as fast as memory?", [large], _large(large)),
-        race("zstd", "What remains where each record must be decompressed?", [zstd], _compressed(zstd, fetches)),
-        race("blocks", "What does a shuffle with locality gain on groups?", [blocks], _grouped(blocks, fetches)),
+        race("1m", "And from 1M records?", [million], lambda: _everything(million, fetches), rounds=min(rounds, 3)),
+        race("shards", "What do many files cost?", [one, many], lambda: _sharded(one, many, few_fetches)),
+        race("body", "What does streaming cost a step that computes?", [small], lambda: _beside_work(small)),
+        race("large", "Is a gather of large records as fast as memory?", [large], lambda: _large(large)),
+        race("zstd", "And where each record is compressed?", [zstd], lambda: _compressed(zstd, fetches)),
+        race("blocks", "What does locality gain on compressed groups?", [blocks], lambda: _grouped(blocks, fetches)),
         race(
             "wait",
             "Does reading hide behind a step that needs no CPU?",
             [zstd, sparse],
-            [
-                *_waiting.contestants(zstd, "zstd", (1.0,) if quick else (0.5, 1.0, 2.0), (16,) if quick else (1, 16)),
-                *_waiting.contestants(sparse, "mapped", (1.0,) if quick else (1.0, 5.0), (16,) if quick else (1, 16)),
+            lambda: [
+                *_waiting.contestants(zstd, "zstd", (1.0,) if quick else (0.5, 1.0, 2.0), waiting_fetches),
+                *_waiting.contestants(sparse, "mapped", (1.0,) if quick else (1.0, 5.0), waiting_fetches),
             ],
         ),
         race(
             "wait-large",
             "And with large batches?",
             [large],
-            _waiting.contestants(large, "large", (20.0,) if quick else (20.0, 50.0), (1, _waiting.ITERATE), 16),
+            lambda: _waiting.contestants(large, "large", (20.0, 50.0), (1, _waiting.ITERATE), 2 if quick else 16),
+            rounds=min(rounds, 3),
         ),
         race(
             "cache",
             "Is decoding paid only once?",
             [sparse, zstd, deflated],
-            _cached(sparse, zstd, deflated, few_fetches),
+            lambda: _cached(sparse, zstd, deflated, few_fetches),
         ),
-        race("cold", "What if nothing is in the page cache?", [million], _uncached(million, quick), seconds=0.0),
-        race("open", "What does opening cost?", [tiny], [_arsrc.opening(tiny), _array_record.opening(tiny)]),
-        race("open-4", "And with 4 files?", [million], [_arsrc.opening(million), _array_record.opening(million)]),
+        race("cold", "What if nothing is in memory?", [million], lambda: _uncached(million, quick), seconds=0.0),
+        opening("open", "What does opening cost?", [tiny], lambda: _opening(tiny)),
+        opening("open-4", "And with 4 files?", [million], lambda: _opening(million)),
     ]
-
-
-def _race(name: str, question: str, data: Sequence[DataSet], contestants: Sequence[Contestant], **how: Any) -> Race:
-    return Race(name, question, data, contestants, **how)
 
 
 def _everything(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
@@ -127,9 +110,17 @@ def _everything(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
     ]
 
 
+def _sharded(one: DataSet, many: DataSet, fetches: Sequence[int]) -> list[Contestant]:
+    files = ((one, "1 file"), (many, "64 files"))
+    return [_arsrc.scan(data, fetch, name=name) for data, name in files for fetch in fetches]
+
+
+def _opening(data: DataSet) -> list[Contestant]:
+    return [_arsrc.opening(data), _array_record.opening(data)]
+
+
 def _beside_work(data: DataSet) -> list[Contestant]:
-    work = functools.cache(lambda: LongStep(_arsrc.BATCH, 2e-3))  # timed when the race begins
-    body = lambda carry, batch: work()(carry, batch)  # noqa: E731
+    body = LongStep(_arsrc.BATCH, 2e-3)
     return [_arsrc.scan(data, 16, body=body), _floors.gather_on_device(data, body=body)]
 
 

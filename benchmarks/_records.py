@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
-
 from _data import Bytes, DataSet
+from array_record.python.array_record_module import ArrayRecordReader
 
 # The fastest options for random access that we found.
 OPTIONS: dict[str, Any] = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 4096}

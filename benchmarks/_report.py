@@ -65,16 +65,15 @@ def race_table(race: Race, outcomes: Mapping[str, Outcome]) -> str:
         kind = data.options + (", four bytes of five are zero" if data.sparse else "")
         kind += ", each record deflated" if data.deflated else ""
         lines.append(f"{data.num_records:,} records of {data.record_bytes:,} B, {data.num_shards} files, `{kind}`.")
-    record_bytes = race.data[0].record_bytes
-    lines += ["", "| contestant | records/s | min .. max | MB/s | time includes |", "|---|--:|---|--:|---|"]
+    size, unit = race.unit
+    lines += ["", f"| contestant | records/s | min .. max | ms {unit} | time includes |", "|---|--:|---|--:|---|"]
     for name, outcome in sorted(outcomes.items(), key=lambda item: -item[1].median):
         if outcome.failure is not None:
             lines.append(f"| {name} | | | | {outcome.failure} |")
             continue
-        rates = outcome.rates
-        spread = f"{min(rates):,.4g} .. {max(rates):,.4g}"
-        speed = outcome.median * record_bytes / 1e6
-        lines.append(f"| {name} | {_grouped(outcome.median)} | {spread} | {_grouped(speed)} | {outcome.counts} |")
+        rate, rates = outcome.median, outcome.rates
+        spread = f"{_grouped(min(rates))} .. {_grouped(max(rates))}"
+        lines.append(f"| {name} | {_grouped(rate)} | {spread} | {_grouped(1000 * size / rate)} | {outcome.counts} |")
     return "\n".join(lines)
 
 

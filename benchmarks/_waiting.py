@@ -8,10 +8,9 @@ import functools
 import statistics
 from collections.abc import Mapping, Sequence
 
-import jax
-
 import _arsrc
 import _floors
+import jax
 from _data import DataSet
 from _harness import Contestant, Outcome
 from _train_step import waiting_step
@@ -28,9 +27,7 @@ def contestants(
     data: DataSet, label: str, waits_ms: Sequence[float], fetches: Sequence[int], num_steps: int = 64
 ) -> list[Contestant]:
     """Return the step alone, reading alone, and both together, for every wait and way to fetch."""
-    found = []
-    for fetch in fetches:
-        found.append(_reading(data, label, fetch, num_steps))
+    found = [_reading(data, label, fetch, num_steps) for fetch in fetches]
     for ms in waits_ms:
         body = functools.partial(waiting_step, ms / 1000)
         found.append(_floors.on_device(data, body=body, name=f"{label}, {_label(ms)}, {_ALONE}", num_steps=num_steps))
@@ -53,21 +50,13 @@ def _reading(data: DataSet, label: str, fetch: int, num_steps: int) -> Contestan
 def ratios(label: str, outcomes: Mapping[str, Outcome]) -> list[float]:
     """Return time per step over max(c, r) in each round, for the best way to fetch and the wait worst for it."""
     ways: dict[str, list[list[float]]] = {}
-    for name, alone in outcomes.items():
-        wait, _, end = name.removeprefix(f"{label}, ").partition(", ")
-        if end != _ALONE or not name.startswith(f"{label}, "):
+    for name, both in outcomes.items():
+        parts = name.split(", ", 2)
+        if parts[0] != label or len(parts) < 3 or parts[2] == _ALONE or not parts[1].startswith("wait"):
             continue
-        for both_name, both in outcomes.items():
-            begin = f"{label}, {wait}, "
-            if not both_name.startswith(begin) or both_name == name:
-                continue
-            reading = outcomes[f"{label}, {both_name.removeprefix(begin)}"]
+        alone, reading = outcomes[f"{label}, {parts[1]}, {_ALONE}"], outcomes[f"{label}, {parts[2]}"]
+        if both.median and alone.median and reading.median:
             rates = zip(both.rates, alone.rates, reading.rates, strict=True)
-            each = [min(c, r) / t for t, c, r in rates]  # of rates, hence of one over times
-            ways.setdefault(both_name.removeprefix(begin), []).append(each)
-    worst = [max(each, key=_middle) for each in ways.values() if all(each)]
-    return min(worst, key=_middle, default=[])
-
-
-def _middle(values: Sequence[float]) -> float:
-    return statistics.median(values) if values else float("inf")
+            ways.setdefault(parts[2], []).append([min(c, r) / t for t, c, r in rates])  # rates: one over times
+    worst = [max(each, key=statistics.median) for each in ways.values()]
+    return min(worst, key=statistics.median, default=[])

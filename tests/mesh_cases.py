@@ -219,7 +219,7 @@ def test_jax_knows_that_devices_have_other_rows(make: Callable[..., Config], wha
     on_devices(run, mesh, P("data"))(arsrc.init(config))
 
 
-@pytest.mark.parametrize("loop", ["while_loop", "cond", "grad", "without jit"])
+@pytest.mark.parametrize("loop", ["while_loop", "cond", "without jit"])
 def test_transformations_inside_shard_map(make: Callable[..., Config], loop: str) -> None:
     mesh = line(4)
     config = make()
@@ -236,17 +236,29 @@ def test_transformations_inside_shard_map(make: Callable[..., Config], loop: str
                 state = jax.lax.cond(state.index >= 0, lambda state: fetch(state)[0], lambda state: state, state)
         else:
             state = arsrc.advance(config, state, 2)
-        if loop != "grad":
-            return fetch(state)[1].data["x"]
-
-        def loss(weight: Any) -> Any:
-            return (weight * fetch(state)[1].data["x"]).sum()
-
-        return jax.grad(loss)(jnp.ones((B // 4, 3)))
+        return fetch(state)[1].data["x"]
 
     run = jax.shard_map(third, mesh=mesh, in_specs=P(), out_specs=P("data"))
     run = run if loop == "without jit" else jax.jit(run)
     assert np.array_equal(run(arsrc.init(config)), expected.data["x"][2])
+
+
+def test_a_gradient_is_summed_over_the_devices(make: Callable[..., Config]) -> None:
+    """Of a weight that all devices share, as of any other loss in shard_map; of weights of their own it is not."""
+    config, mesh = make(), line(4)
+
+    def run(state: arsrc.SourceState, shared: Any, own: Any) -> Any:
+        def loss(shared: Any, own: Any) -> Any:
+            x = arsrc.next_batch(config, state, axis_name="data")[1].data["x"]
+            return (shared * own[0] * x.sum(0)).sum()
+
+        return jax.grad(loss, argnums=(0, 1))(shared, own)
+
+    program = jax.shard_map(run, mesh=mesh, in_specs=(P(), P(), P("data")), out_specs=(P(), P("data")))
+    shared, own = jax.jit(program)(arsrc.init(config), jnp.ones(3), jnp.ones((4, 3)))
+    sums = stream(config, 1).data["x"][0].reshape(4, -1, 3).sum(1)
+    np.testing.assert_allclose(own, sums, rtol=1e-5)
+    np.testing.assert_allclose(shared, sums.sum(0), rtol=1e-5)
 
 
 def test_an_axis_that_is_left_to_the_compiler_is_refused_by_jax(make: Callable[..., Config]) -> None:

@@ -592,6 +592,7 @@ def test_an_error_inside_a_callback_arrives_with_its_whole_text(world, how):
     state = arsrc.state_at(config, 0 if how in ("in batch_at", "in take") else 1)
     with pytest.raises(CALLBACK_ERRORS) as caught:
         jax.block_until_ready(FETCHES[how](config, state))
+    assert not isinstance(caught.value, arsrc.ArsrcError), "raised before the callback"
     text = text_of(caught.value)
     assert check_form(text)["where"] == "decode (labels)"
     assert f"record 3 (record 3 of {path!r}): fails raised KeyError: 'no such label'" in text

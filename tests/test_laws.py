@@ -392,9 +392,8 @@ def test_the_rows_of_all_shards_in_order_are_the_global_batch(files: list[str], 
     whole = Request(((int(case.state.index), int(case.state.epoch), *case.words),), num_batches, 0, size)
     for turn in range(2):  # the second time from where the first ended
         rows = size // num_shards
-        shards = [
-            host.get(dataclasses.replace(whole, first_row=shard * rows, num_rows=rows)) for shard in range(num_shards)
-        ]
+        starts = range(0, size, rows)
+        shards = [host.get(Request(whole.states, num_batches, first_row, rows)) for first_row in starts]
         loaded = host.get(whole)
         assert turn or loaded.record_ids[0].tolist() == expected
         assert np.array_equal(np.concatenate([s.record_ids for s in shards], axis=2), loaded.record_ids)

@@ -49,9 +49,7 @@ def served(config: ArrayRecordSourceConfig, state: arsrc.SourceState, num_batche
 
 
 @pytest.mark.parametrize("remainder", ["drop", "pad", "wrap"])
-def test_restoring_and_then_iterating_goes_on_in_the_middle_of_the_epoch(
-    make_config: MakeConfig, remainder: str
-):
+def test_restoring_and_then_iterating_goes_on_in_the_middle_of_the_epoch(make_config: MakeConfig, remainder: str):
     config = make_config(shuffle_records=True, remainder=remainder)
     first = arsrc.init(config)
     uninterrupted = served(config, first, 20)

@@ -40,9 +40,7 @@ def make_config(tmp_path_factory: pytest.TempPathFactory) -> MakeConfig:
     return make
 
 
-def counted(
-    config: ArrayRecordSourceConfig, start: arsrc.SourceState, num_steps: int
-) -> tuple[arsrc.SourceState, int]:
+def counted(config: ArrayRecordSourceConfig, start: arsrc.SourceState, num_steps: int) -> tuple[arsrc.SourceState, int]:
     """The slow, obvious way: take every batch and count its valid rows."""
     state, rows = start, 0
     for _ in range(num_steps):
@@ -77,10 +75,7 @@ def test_applied_count_is_the_number_of_rows_served(
 
 def test_skipped_count_is_the_remainder_of_each_epoch_that_is_over(make_config: MakeConfig):
     config = make_config(remainder="drop")
-    found = [
-        arsrc.operation_stats(config, arsrc.state_at(config, step))["skipped_count"]
-        for step in (0, 3, 4, 5, 40)
-    ]
+    found = [arsrc.operation_stats(config, arsrc.state_at(config, step))["skipped_count"] for step in (0, 3, 4, 5, 40)]
     # Epochs of 4 batches; 3 of 23 records are passed over when the next epoch begins.
     over = [int(arsrc.state_at(config, step).epoch) * 3 for step in (0, 3, 4, 5, 40)]
     assert found == over
@@ -193,9 +188,7 @@ def test_replacing_precomputed_statistics_by_none_is_the_reset(make_config: Make
 def test_precomputed_statistics_can_hold_what_dataset_statistics_gives(make_config: MakeConfig):
     config = make_config()
     label = arsrc.dataset_statistics(config)["label"]
-    with_stats = dataclasses.replace(
-        config, precomputed_stats={"mean": label.mean, "variance": label.variance}
-    )
+    with_stats = dataclasses.replace(config, precomputed_stats={"mean": label.mean, "variance": label.variance})
     assert arsrc.get_statistics(with_stats)["mean"] == label.mean
     hash(with_stats)
 
@@ -275,9 +268,7 @@ def test_dataset_statistics_take_every_codec(tmp_path: Any, write_records: Any):
     check_leaf(arsrc.dataset_statistics(whole), np.full((1, 3), 2, np.uint8))
 
 
-def test_dataset_statistics_of_a_record_that_does_not_fit_raise_its_typed_error(
-    tmp_path: Any, write_records: Any
-):
+def test_dataset_statistics_of_a_record_that_does_not_fit_raise_its_typed_error(tmp_path: Any, write_records: Any):
     path = write_records(tmp_path / "a", [b"abc", b"abc", b"ab"])
     with pytest.raises(arsrc.ArsrcValueError, match=r"record 2 \(record 2 of '.*a'\)"):
         arsrc.dataset_statistics(ArrayRecordSourceConfig(path, 1))
