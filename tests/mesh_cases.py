@@ -658,16 +658,16 @@ def test_a_run_that_was_saved_on_some_devices_goes_on_with_others(
     run(config, after, arsrc.from_state_dict(config, json.loads(saved)))
 
 
-@hypothesis.given(
-    st.sampled_from(["drop", "pad", "wrap"]), st.integers(1, N), st.integers(1, N), st.integers(0, 30), st.data()
-)
+@hypothesis.example(remainder="wrap", before=33, after=7, step=3)  # where one record of an epoch is left
+@hypothesis.example(remainder="pad", before=33, after=7, step=3)
+@hypothesis.given(st.sampled_from(["drop", "pad", "wrap"]), st.integers(1, N), st.integers(1, N), st.integers(0, 30))
 def test_a_run_goes_on_at_the_same_record_with_batches_of_another_size(
-    path: str, orders: list[list[int]], remainder: Any, before: int, after: int, step: int, data: st.DataObject
+    path: str, orders: list[list[int]], remainder: Any, before: int, after: int, step: int
 ) -> None:
     """The index counts records: where it stands does not depend on how many are served at once."""
     config = Config(path, before, CODEC, shuffle_records=True, remainder=remainder)
     state = arsrc.state_at(config, step)
-    for size in (before, after, data.draw(st.integers(1, N))):
+    for size in (before, after, before):
         config = dataclasses.replace(config, batch_size=size)
         expected = served_by_hand(orders, remainder, state, size)
         batches = arsrc.iterate(config, state)

@@ -219,13 +219,11 @@ def test_a_batch_that_no_member_differs_in_is_fetched_once(logged: Config, log: 
 # Each member as if it were alone.
 
 FIELDS: dict[str, dict[str, Any]] = {
-    "wrap": {"remainder": "wrap"},
     "pad": {"remainder": "pad", "num_epochs": 2},
     "drop": {"remainder": "drop", "num_epochs": 2},
     "blocks": {"shuffle_block_size": 4, "shuffle_window_blocks": 2},
     "cached": {"cacheable": True},
     "excluded": {"exclude": [0, (5, 12)]},
-    "without read-ahead": {"read": NO_READ_AHEAD},
 }
 
 
@@ -320,7 +318,7 @@ def test_a_resident_table_serves_an_ensemble_without_a_callback(path: str) -> No
 
 def test_state_arithmetic_for_an_ensemble(logged: Config) -> None:
     states = stack([arsrc.state_at(logged, step, jax.random.key(step)) for step in (0, 5, 17)])
-    for function in (arsrc.record_ids, arsrc.batch_mask, arsrc.record_keys, arsrc.step_of, arsrc.is_exhausted):
+    for function in (arsrc.record_ids, arsrc.record_keys, arsrc.step_of):
         assert each_is_its_own(lambda state, function=function: function(logged, state), states), function
     assert each_is_its_own(lambda state: arsrc.advance(logged, state, 9), states)
     assert each_is_its_own(lambda state: arsrc.locate(logged, state, 3), states)

@@ -507,6 +507,99 @@ def test_caches_in_files_of_other_data_and_other_codecs_do_not_mix(make_config, 
     arsrc.close(other)
 
 
+def test_a_cache_in_files_does_not_outlive_the_data_it_was_made_of(make_config, tmp_path, write_records):
+    records = np.random.default_rng(2).integers(0, 256, (2000, 1000), dtype=np.uint8)
+    path = tmp_path / "data"
+    read = ReadOptions(cache_bytes=0, cache_dir=str(tmp_path / "cache"))
+    config = make_config(paths=str(path), cacheable=True, read=read)
+    for changed in (0, 700, 1501):
+        records[changed] ^= 1  # one of many: no sample of the data need see it
+        write_records(path, [row.tobytes() for row in records], KINDS["mapped"])
+        np.testing.assert_array_equal(read_ids(config, np.arange(2000)), records)
+        arsrc.close(config)
+
+
+def scaled(by: int) -> Callable[[bytes], Any]:
+    return lambda record: np.float32(record[0] * by)
+
+
+def scaled_inside(which: int) -> Callable[[bytes], Any]:
+    functions = [
+        lambda record: np.float32(sum(byte * 2 for byte in record[:1])),
+        lambda record: np.float32(sum(byte * 3 for byte in record[:1])),
+    ]
+    for function in functions:
+        function.__qualname__ = "same"
+    return functions[which]
+
+
+def scaled_by_default(by: int) -> Callable[[bytes], Any]:
+    def function(record: bytes, by: int = by) -> Any:
+        return np.float32(record[0] * by)
+
+    return function
+
+
+@pytest.mark.parametrize(
+    "functions",
+    [
+        (scaled(2), scaled(3)),
+        (scaled_inside(0), scaled_inside(1)),
+        (scaled_by_default(2), scaled_by_default(3)),
+        (functools.partial(scaled_by_default(1), by=2), functools.partial(scaled_by_default(1), by=3)),
+    ],
+    ids=["closures", "inner code", "defaults", "partials"],
+)
+def test_functions_that_give_other_elements_have_caches_in_files_of_their_own(make_config, tmp_path, functions):
+    read = ReadOptions(cache_bytes=0, cache_dir=str(tmp_path))
+    for function, by in zip(functions, (2, 3), strict=True):
+        config = make_config(cacheable=True, read=read, codec=Map(function, "float32"))
+        np.testing.assert_array_equal(read_ids(config, np.arange(9)), DATA[:9, 0].astype(np.float32) * by)
+        arsrc.close(config)
+
+
+def shorten(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+@pytest.mark.parametrize("harm", [os.remove, shorten], ids=["removed", "shortened"])
+@pytest.mark.parametrize("name", ["leaf-0", "filled"])
+def test_a_cache_in_files_that_lost_a_file_is_filled_anew(make_config, tmp_path, harm, name):
+    config = make_config(cacheable=True, read=ReadOptions(cache_bytes=0, cache_dir=str(tmp_path)))
+    read_ids(config, np.arange(NUM_RECORDS))
+    arsrc.close(config)
+    (damaged,) = tmp_path.glob(f"*/{name}")
+    harm(damaged)
+    np.testing.assert_array_equal(read_ids(config, np.arange(NUM_RECORDS)), DATA)
+    arsrc.close(config)
+    np.testing.assert_array_equal(read_ids(config, np.arange(NUM_RECORDS)), DATA)
+    assert arsrc.io_metrics(config)["records_read"] == 0
+
+
+SHARED_CACHE = """
+import sys, time
+import numpy as np, arsrc
+from arsrc._host import registry
+
+read = arsrc.ReadOptions(cache_bytes=0, cache_dir=sys.argv[2])
+config = arsrc.ArrayRecordSourceConfig(sys.argv[1], 5, cacheable=True, read=read)
+plain = registry.source(arsrc.ArrayRecordSourceConfig(sys.argv[1], 5)).elements
+expected = plain.read(np.arange(300, dtype=np.uint32))[0]
+time.sleep(max(0, float(sys.argv[3]) - time.time()))
+rng = np.random.default_rng(int(sys.argv[4]))
+for _ in range(100):
+    ids = rng.integers(0, 300, 30).astype(np.uint32)
+    assert np.array_equal(registry.source(config).elements.read(ids)[0], expected[ids])
+"""
+
+
+@pytest.mark.processes
+def test_processes_that_start_at_once_can_share_a_cache_in_files(folder, tmp_path):
+    start = time.time() + 3
+    work = functools.partial(run_python, SHARED_CACHE, f"{folder}/mapped/*", tmp_path, start)
+    in_threads(3, lambda number: work(number) and None)
+
+
 KILLED_WHILE_FILLING = """
 import os, sys
 import numpy as np, arsrc

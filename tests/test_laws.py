@@ -248,7 +248,8 @@ class Case:
         """Ids of the next `count` batches, fewer at the end."""
         state = self.state if state is None else state
         batches = listing(self.plan, int(state.index), int(state.epoch))
-        return [ids_of(self.plan, self.words, rows) for rows in itertools.islice(batches, count)]
+        words = np.asarray(jax.random.key_data(state.key)).tolist()
+        return [ids_of(self.plan, words, rows) for rows in itertools.islice(batches, count)]
 
     def check(self, batches: Sequence[arsrc.Batch], ids: list[list[int]]) -> None:
         """Compare batches with what the listing and the files say."""
@@ -368,8 +369,12 @@ def test_a_stream_goes_on_at_the_same_record_with_another_batch_size(files: list
 @given(data=st.data())
 def test_streams_of_one_config_do_not_disturb_each_other(files: list[str], shuffle: dict[str, Any], data: Any) -> None:
     case = draw_case(files, data, **shuffle)
-    starts = data.draw(st.lists(st.integers(0, case.plan.num_records), min_size=2, max_size=4))
-    states = [dataclasses.replace(case.state, index=jnp.uint32(start)) for start in starts]
+    starts = data.draw(
+        st.lists(st.tuples(st.integers(0, case.plan.num_records), st.integers(0, 2)), min_size=2, max_size=4)
+    )
+    states = [
+        dataclasses.replace(case.state, index=jnp.uint32(index), key=jax.random.key(seed)) for index, seed in starts
+    ]
     streams = [arsrc.iterate(case.config, state) for state in states]
     served: list[list[arsrc.Batch]] = [[] for _ in streams]
     for turn in data.draw(st.lists(st.integers(0, len(streams) - 1), max_size=24)):

@@ -190,7 +190,7 @@ def test_iterate_gives_jax_arrays_of_the_batch_spec(config: arsrc.ArrayRecordSou
 
 def test_iterate_puts_batches_where_it_is_told(config: arsrc.ArrayRecordSourceConfig) -> None:
     device = jax.devices()[-1]
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.sharding.Mesh(np.array([device]), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     default = list(itertools.islice(arsrc.iterate(config), 3))
     for place in (device, sharding):
@@ -308,7 +308,7 @@ def test_a_bad_record_fails_next_batch_at_its_step_and_the_rest_can_be_had(
 
 
 class _Trouble:
-    """A decode function whose world fails for a while: the nth call on a record."""
+    """A decode function whose world fails for a while, at one record."""
 
     def __init__(self) -> None:
         self.is_failing = False

@@ -1,5 +1,6 @@
 """Requests to batches: the order of an epoch, computed on the host from the device's definition."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from arsrc._host import profile
 from arsrc._host.elements import Elements
 from arsrc._host.metrics import Metrics
 from arsrc._host.requests import Leaves, Loaded, Request
+from arsrc._host.slabs import Slabs
 from arsrc._host.windows import Windows
 from arsrc.order import Plan
 
@@ -29,6 +31,8 @@ class Batches:
 
     def __init__(self, plan: Plan, elements: Elements, windows: Windows | None, metrics: Metrics) -> None:
         self._plan, self._elements, self._windows, self._metrics = plan, elements, windows, metrics
+        self._record_at = functools.partial(order.record_at, np, plan)
+        self._slabs = Slabs(self._record_at, plan.num_records)
 
     def load(self, requests: Sequence[Request]) -> list[Loaded]:
         """Load requests of one stream, which differ in their states' index and epoch alone, together."""
@@ -37,9 +41,11 @@ class Batches:
             members = range(len(requests[0].states))
             key_words = [np.array(state[2:], np.uint32) for state in requests[0].states]
             ids = np.empty(position.shape, np.uint32)  # u32[num_requests, num_states, num_batches, num_rows]
+            # A single batch is wanted at once; more of them are the beginning of a run.
+            record_at = self._record_at if len(requests) == 1 else self._slabs.record_at
             for member in members:
                 at = np.s_[:, member]
-                ids[at] = order.record_at(np, self._plan, key_words[member], epoch[at], position[at])
+                ids[at] = record_at(key_words[member], epoch[at], position[at])
             ids, valid = order.served(np, self._plan, ids, valid)
             if self._windows is not None:
                 each = [self._by_window(key_words[m], position[:, m], epoch[:, m], valid[:, m]) for m in members]
