@@ -1,11 +1,13 @@
 """Decoded elements kept: one array per leaf, in memory or in files, filled as records are first read."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import shutil
 import threading
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,11 +36,12 @@ class ElementCache:
         self._folder = folder
         self._lock = threading.Lock()
         self._filled = np.zeros(num_records, np.bool_)
+        self._found_whole = True
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
         # Pages are given by the system when they are first written: what is not filled takes no memory.
         self._arrays = [self._array(i, (num_records, *s), dtype) for i, (s, dtype) in enumerate(shapes)]
-        if folder is not None and os.path.exists(self._marks):
+        if folder is not None and self._found_whole and _size(self._marks) == num_records:
             self._filled = np.fromfile(self._marks, np.bool_, num_records)
         self._num_missing = num_records - int(self._filled.sum())
 
@@ -52,8 +55,11 @@ class ElementCache:
         if self._folder is None or num_bytes == 0:
             return np.empty(shape, dtype)
         path = os.path.join(self._folder, f"leaf-{number}")
-        complete = os.path.exists(path) and os.path.getsize(path) == num_bytes
-        raw = np.memmap(path, np.uint8, "r+" if complete else "w+", shape=(num_bytes,))
+        if _size(path) != num_bytes:
+            self._found_whole = False  # what was filled in it is lost
+            with open(path, "ab") as file:
+                file.truncate(num_bytes)
+        raw = np.memmap(path, np.uint8, "r+", shape=(num_bytes,))
         return raw.view(dtype).reshape(shape)
 
     @property
@@ -139,17 +145,29 @@ def open_cache(
 def describe(value: Any) -> str:
     """Return a text that is the same for equal codecs in every process, also for functions inside them.
 
-    Functions are told apart by name and code; what else they depend on is not seen.
+    Functions are told apart by name, code, defaults and what they close over; globals that they use are not seen.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = ", ".join(f"{f.name}={describe(getattr(value, f.name))}" for f in dataclasses.fields(value))
         return f"{type(value).__qualname__}({fields})"
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(describe, value))})"
-    if code := getattr(value, "__code__", None):
-        digest = hashlib.sha256(code.co_code + repr([c for c in code.co_consts if not hasattr(c, "co_code")]).encode())
-        return f"{value.__module__}.{value.__qualname__}:{digest.hexdigest()[:16]}"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, types.CodeType):
+        return f"{value.co_code.hex()} {value.co_names} {describe(value.co_consts)}"
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        parts = describe((value.__code__, value.__defaults__, list((value.__kwdefaults__ or {}).items()), cells))
+        return f"{value.__module__}.{value.__qualname__} {parts}"
+    if isinstance(value, functools.partial):
+        return f"partial{describe((value.func, value.args, list(value.keywords.items())))}"
     return repr(value)
+
+
+def _size(path: str) -> int:
+    """Return the bytes of a file, -1 if there is none."""
+    return os.path.getsize(path) if os.path.exists(path) else -1
 
 
 def _memmap(array: NDArray[Any]) -> Any:

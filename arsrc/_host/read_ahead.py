@@ -5,6 +5,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter
 
 from arsrc._host.metrics import Metrics
 from arsrc._host.requests import Loaded, Request
@@ -14,6 +15,9 @@ _CHUNK_BYTES = 16 * 2**20
 _CHUNKS_AHEAD = 4
 _MAX_STREAMS = 16
 _IDLE_ROUNDS = 4
+_TIGHT_GAP = 400e-6  # seconds
+_TIGHT_COST = 250e-6
+_TELLING = 4  # requests of a load from which its cost can be told: the first ones meet cold caches
 
 
 class Flight:
@@ -51,6 +55,9 @@ class Stream:
         window: Requests to keep ahead; doubles with each request, so that a single read costs no more.
         asked_at: Number of the call that asked for it last.
         ended: Whether nothing follows `last`.
+        gap: Seconds that the program was away between the last calls; None before the second.
+        cost: Seconds to load a request on the calling thread.
+        left_at: When the last call returned.
     """
 
     last: Request
@@ -59,6 +66,23 @@ class Stream:
     window: int = 0
     asked_at: int = 0
     ended: bool = False
+    gap: float | None = None
+    cost: float = 0.0
+    left_at: float | None = None
+
+    def came(self, now: float) -> None:
+        """Note that the program is back for the next request."""
+        if self.left_at is not None:
+            gap = now - self.left_at
+            self.gap = gap if self.gap is None else (self.gap + gap) / 2
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether the program asks for cheap requests in so quick a succession that threads would be in its way.
+
+        It and they would wait for the interpreter lock longer than the loads take on the program's own thread.
+        """
+        return self.gap is not None and self.gap < _TIGHT_GAP and self.cost < _TIGHT_COST
 
 
 class ReadAhead:
@@ -98,30 +122,26 @@ class ReadAhead:
         """Return what `request` brings."""
         if self._max_bytes == 0:
             return self._load([request])[0]
+        now = perf_counter()
         with self._lock:
             seat = self._seats.get(request)
-            is_mine = seat is None
-            if seat is None:
-                seat = self._board(request, _running(request))
-            seat.num_asked += 1
             stream = self._streams.pop(request, None)
-            if stream is None and is_mine:
-                stream = Stream(request, collections.deque([request]))
+            mine: Sequence[Request] = ()
+            if seat is None:
+                stream = stream or Stream(request, collections.deque([request]))
+                stream.came(now)
+                mine, seat = self._board_now(stream, request)
+            elif stream is not None:
+                stream.came(now)
+            seat.num_asked += 1
             if stream is not None:
                 self._move_on(stream)
             elif seat.num_asked == request.num_askers > 1:
                 self._drop(request)
-        if is_mine:
-            return self._load_now(request, seat.flight)
-        if seat.flight.future.done():
-            self._metrics.add(batches_ready=request.num_batches * len(request.states))
-        try:
-            with self._metrics.timed("seconds_waited"):
-                return seat.flight.result(request)
-        except Exception:  # the flight's error may be another request's: see for ourselves
-            with self._lock:
-                self._drop(request)
-            return self._load([request])[0]
+        loaded = self._load_now(request, mine, seat.flight, stream) if mine else self._wait(request, seat.flight)
+        if stream is not None:
+            stream.left_at = perf_counter()
+        return loaded
 
     def is_ready(self, request: Request) -> bool:
         """Whether `get(request)` would neither wait nor fail."""
@@ -137,17 +157,35 @@ class ReadAhead:
             self._bytes = 0
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _load_now(self, request: Request, flight: Flight) -> Loaded:
-        """Load `request` on this thread; `flight` tells others who wait for it."""
+    def _wait(self, request: Request, flight: Flight) -> Loaded:
+        """Return what `request` brings, from a flight that somebody else loads."""
+        if flight.future.done():
+            self._metrics.add(batches_ready=request.num_batches * len(request.states))
         try:
             with self._metrics.timed("seconds_waited"):
-                loaded = self._load([request])
+                return flight.result(request)
+        except Exception:  # the flight's error may be another request's: see for ourselves
+            with self._lock:
+                self._drop(request)
+            return self._load([request])[0]
+
+    def _load_now(self, request: Request, requests: Sequence[Request], flight: Flight, stream: Stream | None) -> Loaded:
+        """Load `requests`, of which `request` is the first, on this thread; `flight` tells others who wait."""
+        start = perf_counter()
+        try:
+            with self._metrics.timed("seconds_waited"):
+                loaded = self._load(requests)
         except BaseException as error:
             flight.future.set_exception(error)
             with self._lock:
-                self._drop(request)
+                for one in requests:
+                    self._drop(one)
+            if len(requests) > 1 and isinstance(error, Exception):  # perhaps another one's error
+                return self._load([request])[0]
             raise
         flight.future.set_result(loaded)
+        if stream is not None and len(requests) >= _TELLING:
+            stream.cost = (perf_counter() - start) / len(requests)
         return loaded[0]
 
     # The methods below run under the lock.
@@ -168,6 +206,30 @@ class ReadAhead:
         while len(self._streams) > _MAX_STREAMS:
             self._abandon()
 
+    def _board_now(self, stream: Stream, request: Request) -> tuple[Sequence[Request], Seat]:
+        """Board `request` for this thread to load, and in a tight loop those that follow with it."""
+        requests = [request]
+        if stream.is_tight and len(stream.ahead) == 1:
+            num_bytes = self._num_bytes(request)
+            chunk = self._chunk(request)
+            stream.window = min(max(1, 2 * stream.window), chunk)
+            size = min(stream.window, (self._max_bytes - self._bytes) // max(num_bytes, 1))
+            if size > 1:
+                requests += self._following(request, size - 1)
+                stream.ended = len(requests) < size
+                requests = [one for one in requests if one not in self._seats]
+                stream.ahead.extend(requests[1:])
+                stream.last = requests[-1]
+        flight = _running(requests)
+        for one in requests:
+            self._board(one, flight)
+        return requests, self._seats[request]
+
+    def _chunk(self, request: Request) -> int:
+        """Return how many requests to load together."""
+        rows, num_bytes = max(request.num_elements, 1), max(self._num_bytes(request), 1)
+        return max(1, min(_CHUNK_ROWS // rows, _CHUNK_BYTES // num_bytes, self._max_bytes // num_bytes // 2))
+
     def _let_go(self, stream: Stream) -> None:
         """Drop what all devices have asked for, but the last, which somebody else may ask for too."""
         most_behind = self._max_bytes // 2
@@ -181,9 +243,10 @@ class ReadAhead:
 
     def _schedule(self, stream: Stream) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
-        rows, num_bytes = stream.last.num_elements, self._num_bytes(stream.last)
+        if stream.is_tight:
+            return
+        num_bytes, chunk = self._num_bytes(stream.last), self._chunk(stream.last)
         most = min(self._max_bytes // max(num_bytes, 1), _CHUNK_ROWS)
-        chunk = max(1, min(_CHUNK_ROWS // max(rows, 1), _CHUNK_BYTES // max(num_bytes, 1), most // 2))
         stream.window = min(max(1, 2 * stream.window), _CHUNKS_AHEAD * chunk, most)
         while not stream.ended and len(stream.ahead) + max(1, min(chunk, stream.window // 2)) <= stream.window:
             size = min(chunk, stream.window - len(stream.ahead))
@@ -237,8 +300,8 @@ class ReadAhead:
                 self._drop(request)
 
 
-def _running(request: Request) -> Flight:
+def _running(requests: Sequence[Request]) -> Flight:
     """Return a flight that this thread is about to load; it can no longer be cancelled."""
     future: Future[list[Loaded]] = Future()
     future.set_running_or_notify_cancel()
-    return Flight(future, [request])
+    return Flight(future, requests)

@@ -62,7 +62,7 @@ class HostSource:
                 self.elements.shapes,
                 config.read.cache_bytes,
                 config.read.cache_dir,
-                lambda: f"{self.data_set.content_hash()} {describe(codec)}",
+                lambda: f"{self.data_set.content_hash()} {self.data_set.stamps()} {describe(codec)}",
             )
         self.batches = Batches(self.plan, self.elements, self._open_windows(), self.metrics)
         self._ahead = ReadAhead(
