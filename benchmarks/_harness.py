@@ -7,6 +7,7 @@ untimed piece of work, which uses up any head start, and ends by waiting until t
 
 import contextlib
 import dataclasses
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -183,16 +184,18 @@ def _report_failure(one: Contestant, outcome: Outcome, say: Callable[[str], None
 
 @contextlib.contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeoutError` in the main thread where a peer hangs."""
+    """Raise `TimeoutError` in the main thread where a peer hangs; before, print what all threads are doing."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"took more than {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds / 6)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

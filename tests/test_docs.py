@@ -18,9 +18,11 @@ README = (ROOT / "README.md").read_text()
 
 # Every example, and the arguments that make its run reproducible.
 EXAMPLES = {
+    "multi_host.py": (),
     "python_loop.py": (),
     "resume.py": ("--kill-at", "137"),
     "train_digits.py": ("--output", "pictures"),
+    "which_records.py": (),
 }
 
 

@@ -103,8 +103,9 @@ class ElementCache:
             for array in self._arrays:
                 if isinstance(base := _memmap(array), np.memmap):
                     base.flush()
-            filled.tofile(self._marks + ".part")
-            os.replace(self._marks + ".part", self._marks)
+            part = f"{self._marks}.{os.getpid()}"  # several processes may share the files
+            filled.tofile(part)
+            os.replace(part, self._marks)
 
 
 def open_cache(
