@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 PACKAGES = ("arsrc", "jax", "jaxlib", "numpy", "array-record", "grain", "torch", "cyreal", "datarax")
 
@@ -31,6 +31,11 @@ def describe(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def table(machine: Mapping[str, str]) -> str:
+    """Return a description as Markdown."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in machine.items())])
 
 
 def _first(path: str, field: str) -> str | None:

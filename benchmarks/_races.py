@@ -30,7 +30,7 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
     small = data(few or 60_000, _SMALL)
     million = data(few or 1_000_000, _SMALL, 4)
     one, many = data(few or 262_144, _SMALL), data(few or 262_144, _SMALL, 64)
-    large = data(512 if quick else 2_560, _PICTURE)
+    large = data(512, 20_000) if quick else data(2_560, _PICTURE)
     zstd = data(few or 60_000, _SMALL, options=_ZSTD, sparse=True)
     sparse = data(few or 60_000, _SMALL, sparse=True)
     deflated = data(few or 60_000, _SMALL, sparse=True, deflated=True)
@@ -68,7 +68,7 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
             "wait-large",
             "And with large batches?",
             [large],
-            lambda: _waiting.contestants(large, "large", (20.0, 50.0), (1, _waiting.ITERATE), 2 if quick else 16),
+            lambda: _waiting.contestants(large, "large", (5.0,) if quick else (20.0, 50.0), (1, _waiting.ITERATE), 16),
             rounds=min(rounds, 3),
         ),
         race(

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import _machine
 from _cases import Case
 from _harness import Outcome, Race
 
@@ -93,7 +94,7 @@ def write(
     """Write `throughput.md`, `throughput.json` and `throughput.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     run = [race for race in races if race.name in results]
-    parts = ["# Throughput", cases_table(rows), "## How", _HOW, "## Machine", _machine_table(machine), "## Races"]
+    parts = ["# Throughput", cases_table(rows), "## How", _HOW, "## Machine", _machine.table(machine), "## Races"]
     parts += [race_table(race, results[race.name]) for race in run]
     (folder / "throughput.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
     raw = {
@@ -106,10 +107,6 @@ def write(
     }
     (folder / "throughput.json").write_text(json.dumps(raw, indent=1) + "\n")
     _plot(folder / "throughput.png", results, rows)
-
-
-def _machine_table(machine: Mapping[str, str]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in machine.items())])
 
 
 def _plot(path: pathlib.Path, results: Results, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -136,9 +136,7 @@ def main():
     args = parser.parse_args()
 
     train_paths, test_paths = write_digits(args.output / "digits")
-    train = arsrc.ArrayRecordSourceConfig(
-        train_paths, batch_size=32, codec=CODEC, seed=args.seed, shuffle_records=True
-    )
+    train = arsrc.ArrayRecordSourceConfig(train_paths, batch_size=32, codec=CODEC, seed=args.seed, shuffle_records=True)
     test = arsrc.ArrayRecordSourceConfig(test_paths, batch_size=128, codec=CODEC, remainder="pad")
 
     optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, args.epochs * arsrc.steps_per_epoch(train)))

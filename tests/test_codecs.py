@@ -21,8 +21,7 @@ from arsrc.codecs.check import leaf_shapes
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
 DTYPES = [
-    np.dtype(name)
-    for name in ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"]
+    np.dtype(name) for name in ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"]
 ] + [np.dtype(t) for t in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)]
 
 SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
@@ -158,7 +157,9 @@ def test_a_first_record_that_does_not_fit_is_refused_at_open(codec: Any, record:
     assert caught.value.row == 0
 
 
-@pytest.mark.parametrize("codec", [Bytes(4), Struct({"x": "f4"}), Ragged("f4", max_length=1)], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "codec", [Bytes(4), Struct({"x": "f4"}), Ragged("f4", max_length=1)], ids=lambda value: type(value).__name__
+)
 def test_records_may_start_anywhere_in_the_data(codec: Any) -> None:
     whole = RecordBatch(np.arange(14, dtype=np.uint8)[1:], np.array([1, 5, 9], np.int64))
     copied = batch_of(whole[0], whole[1])
@@ -200,9 +201,7 @@ def test_bytes_names_the_first_record_of_another_length_and_ragged() -> None:
 # Struct.
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(DTYPES), SHAPES), min_size=1, max_size=5), st.integers(0, 4), st.data()
-)
+@given(st.lists(st.tuples(st.sampled_from(DTYPES), SHAPES), min_size=1, max_size=5), st.integers(0, 4), st.data())
 def test_struct_encodes_and_decodes_every_dtype_bit_for_bit(fields: Any, num_records: int, data: Any) -> None:
     names = [f"field {i}" for i in range(len(fields))]
     codec = Struct(dict(zip(names, fields, strict=True)))
@@ -221,9 +220,7 @@ def test_struct_encodes_and_decodes_every_dtype_bit_for_bit(fields: Any, num_rec
     check_batch(decoded, codec.element_spec(), num_records)
 
 
-@given(
-    st.lists(st.tuples(st.floats(width=32, allow_nan=False), st.integers(-(2**15), 2**15 - 1), st.booleans()))
-)
+@given(st.lists(st.tuples(st.floats(width=32, allow_nan=False), st.integers(-(2**15), 2**15 - 1), st.booleans())))
 def test_struct_reads_what_the_standard_library_packs_little_endian(rows: list[Any]) -> None:
     codec = Struct({"f": "float32", "h": "int16", "b": "bool"})
     decoded = codec.decode(RecordBatch.from_records([struct.pack("<fh?", *row) for row in rows]))
@@ -332,16 +329,11 @@ def test_map_stacks_what_its_function_gives_and_encodes_back(points: list[Any]) 
 
 def test_map_keeps_tuples_and_a_pair_of_dtype_and_shape_is_one_array() -> None:
     codec = Map(parse_pair, Pair(("uint8", 3), "float32"))
-    assert codec.element_spec() == Pair(
-        jax.ShapeDtypeStruct((3,), np.uint8), jax.ShapeDtypeStruct((), np.float32)
-    )
+    assert codec.element_spec() == Pair(jax.ShapeDtypeStruct((3,), np.uint8), jax.ShapeDtypeStruct((), np.float32))
     decoded = codec.decode(batch_of(b"abc", b"def"))
     assert isinstance(decoded, Pair)
     assert decoded.second.tolist() == [3, 3]
-    assert (
-        Map(parse_pair, ("uint8", "float32")).element_spec()
-        != Map(parse_pair, ("uint8", (3,))).element_spec()
-    )
+    assert Map(parse_pair, ("uint8", "float32")).element_spec() != Map(parse_pair, ("uint8", (3,))).element_spec()
 
 
 MAP_ERRORS = {
@@ -395,9 +387,7 @@ def test_map_counts_rows_and_chains_the_functions_exception() -> None:
 
 
 def test_map_shows_containers_where_the_leaves_have_the_same_paths() -> None:
-    with pytest.raises(
-        RecordError, match=r"the containers differ.*\n  spec: .*\(\*, \*\).*\n  got:  .*\[\*, \*\]"
-    ):
+    with pytest.raises(RecordError, match=r"the containers differ.*\n  spec: .*\(\*, \*\).*\n  got:  .*\[\*, \*\]"):
         Map(lambda record: [0, 0], ("uint8", "uint8")).decode(batch_of(b""))
 
 
@@ -439,9 +429,7 @@ def test_check_batch_shows_both_sides_of_what_differs(decoded: Any, error: type,
 
 
 def test_leaf_shapes_refuses_a_spec_without_dtypes() -> None:
-    with pytest.raises(
-        ArsrcTypeError, match=r"^\[arsrc\] element_spec: leaf \['a'\] is no array spec; got leaf=3"
-    ):
+    with pytest.raises(ArsrcTypeError, match=r"^\[arsrc\] element_spec: leaf \['a'\] is no array spec; got leaf=3"):
         leaf_shapes({"a": 3})
 
 

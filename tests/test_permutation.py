@@ -257,9 +257,7 @@ def test_arguments_are_left_as_they_were() -> None:
 
 def test_a_key_may_be_scalars_or_one_array_and_may_be_mapped_over() -> None:
     n, words, position = 10**6, np.array([[0, 42], [7, 8]], np.uint32), np.arange(100, dtype=np.uint32)
-    mapped = jax.jit(jax.vmap(lambda w, e: permute(jnp, position, round_keys(jnp, w, e, n), n)))(
-        words, words[:, 1]
-    )
+    mapped = jax.jit(jax.vmap(lambda w, e: permute(jnp, position, round_keys(jnp, w, e, n), n)))(words, words[:, 1])
     for row, (high, low) in zip(mapped, words, strict=True):
         from_array = permute(np, position, round_keys(np, np.array([high, low]), low, n), n)
         assert np.asarray(row).tolist() == from_array.tolist()
@@ -297,9 +295,7 @@ def test_all_orders_of_a_few_records_are_equally_likely(n: int, words: tuple[int
 def test_all_orders_are_equally_likely_over_seeds_too() -> None:
     n, seeds = 4, jnp.arange(24 * 1000, dtype=jnp.uint32)
     position = np.arange(n, dtype=np.uint32)
-    orders = jax.jit(jax.vmap(lambda seed: permute(jnp, position, round_keys(jnp, (0, seed), 0, n), n)))(
-        seeds
-    )
+    orders = jax.jit(jax.vmap(lambda seed: permute(jnp, position, round_keys(jnp, (0, seed), 0, n), n)))(seeds)
     _, observed = np.unique(np.asarray(orders), axis=0, return_counts=True)
     assert len(observed) == 24
     assert abs(deviation(observed, 1000, 23)) < 5
@@ -321,9 +317,7 @@ def test_half_of_all_orders_are_odd_permutations(n: int) -> None:
     assert abs(num_odd - 2000) < 5 * math.sqrt(4000 / 4)
 
 
-def class_counts(
-    n: int, batch_size: int, first: int, num_epochs: int, rounds: int | None = None
-) -> np.ndarray:
+def class_counts(n: int, batch_size: int, first: int, num_epochs: int, rounds: int | None = None) -> np.ndarray:
     """Count the records of ten classes in one batch of each epoch, labels sorted: i64[num_epochs, 10]."""
     position = np.arange(first, first + batch_size, dtype=np.uint32)[None]
     epoch = np.arange(num_epochs, dtype=np.uint32)[:, None]
@@ -423,7 +417,5 @@ def test_every_bit_of_every_key_word_and_of_the_epoch_changes_the_order(words: t
 
 def test_a_longer_key_is_not_its_beginning() -> None:
     position = np.arange(64, dtype=np.uint32)
-    orders = {
-        values_at(position, 10**6, words, 0).tobytes() for words in [(0, 42), (0, 42, 0, 0), (0, 0, 0, 42)]
-    }
+    orders = {values_at(position, 10**6, words, 0).tobytes() for words in [(0, 42), (0, 42, 0, 0), (0, 0, 0, 42)]}
     assert len(orders) == 3

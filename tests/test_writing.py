@@ -250,9 +250,7 @@ def test_a_refused_element_is_found_by_its_number(tmp_path: Path, wrong: int, pi
     ("is_file", "text"),
     [(False, r"writing failed \(ArrayRecord file should be"), (True, "holds 1 of 2 records")],
 )
-def test_a_file_that_does_not_hold_what_was_written_is_not_published(
-    tmp_path: Path, is_file: bool, text: str
-) -> None:
+def test_a_file_that_does_not_hold_what_was_written_is_not_published(tmp_path: Path, is_file: bool, text: str) -> None:
     def elements() -> Iterator[bytes]:
         yield b"a"
         (written,) = tmp_path.glob(".data*.tmp")
@@ -303,15 +301,11 @@ def test_a_killed_writer_leaves_no_file_under_a_final_name(tmp_path: Path, num_s
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])
-def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(
-    tmp_path: Path, num_shards: int
-) -> None:
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path: Path, num_shards: int) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
-        with pytest.raises(
-            ArsrcWriteError, match=r"writing failed \(.*File too large.*got path='.*data"
-        ) as caught:
+        with pytest.raises(ArsrcWriteError, match=r"writing failed \(.*File too large.*got path='.*data") as caught:
             write_array_record(tmp_path / "data", (bytes(100_000) for _ in range(90)), num_shards=num_shards)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,0 +1,82 @@
+"""A study: how some figures grow with one number, as a table and as curves."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: the median over some calls, the least and the greatest."""
+
+    median: float
+    least: float
+    greatest: float
+
+    def __str__(self) -> str:
+        unit, factor = next(
+            (u, f) for u, f in (("s", 1), ("ms", 1e3), ("us", 1e6)) if self.median * f >= 1 or u == "us"
+        )
+        low, middle, high = (f"{seconds * factor:.3g}" for seconds in (self.least, self.median, self.greatest))
+        return f"{middle} {unit} ({low} .. {high})"
+
+
+def timing(call: Callable[[], Any], num_calls: int = 20) -> Timing:
+    """Time calls, after one that is not timed; a result with `block_until_ready` is waited for."""
+    seconds = []
+    for _ in range(num_calls + 1):
+        begin = time.perf_counter()
+        result = call()
+        getattr(result, "block_until_ready", lambda: None)()
+        seconds.append(time.perf_counter() - begin)
+    return of(seconds[1:])
+
+
+def of(seconds: list[float]) -> Timing:
+    """Return the timing of calls that took so long."""
+    return Timing(statistics.median(seconds), min(seconds), max(seconds))
+
+
+@dataclasses.dataclass
+class Study:
+    """Figures that may grow with a number.
+
+    Attributes:
+        title: What grows.
+        question: What the table answers.
+        columns: Names of the columns; the first is the number.
+        rows: Numbers, timings and texts.
+    """
+
+    title: str
+    question: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
+
+    def table(self) -> str:
+        """Return the study as Markdown."""
+        lines = [f"## {self.title}", "", self.question, "", f"| {' | '.join(self.columns)} |"]
+        lines.append("|--:" * len(self.columns) + "|")
+        lines += [f"| {' | '.join(_text(cell) for cell in row)} |" for row in self.rows]
+        return "\n".join(lines)
+
+    def plot(self, axis: Any) -> None:
+        """Draw every column of timings over the first column."""
+        for number, name in enumerate(self.columns):
+            found = [(row[0], row[number]) for row in self.rows if isinstance(row[number], Timing)]
+            if found:
+                error = [[t.median - t.least for _, t in found], [t.greatest - t.median for _, t in found]]
+                axis.errorbar([x for x, _ in found], [t.median for _, t in found], error, marker="o", label=name)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_title(self.title)
+        axis.set_xlabel(self.columns[0])
+        axis.set_ylabel("seconds")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+
+
+def _text(cell: Any) -> str:
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
