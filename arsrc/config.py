@@ -136,7 +136,7 @@ class ArrayRecordSourceConfig(HashOnce):
             them over, "pad" serves a last batch filled up with masked zeros, "wrap" fills it up from the next
             epoch.
         exclude: Record ids, and ranges `(start, stop)` of them, that are served as padding: their rows have a
-            False mask and zeros, and they are never read. Everything else stays where it is in the order, so
+            False mask and zeros, and no batch reads them; `take` still does. Everything else stays in its place, so
             that a run can go on without records that harmed it. Kept as a tuple of ranges.
         stochastic: The caller gives the key at `init`; needs `stream_name`.
         stream_name: Name of the caller's key stream; folded into the key.

@@ -8,6 +8,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from arsrc import source
 from arsrc.config import ArrayRecordSourceConfig
+from arsrc.errors import ArsrcValueError, message
 from arsrc.source import AxisName
 from arsrc.state import Batch, SourceState
 
@@ -38,9 +39,14 @@ def next_global_batch(
         `NamedSharding(mesh, PartitionSpec(axis_name))`, or `PartitionSpec(None, axis_name)`.
 
     Raises:
-        ArsrcValueError: `batch_size` does not divide among the devices (at trace time).
+        ArsrcValueError: `batch_size` does not divide among the devices, or the mesh has no such axis (at trace time).
     """
-    return _next_global_batch(config, mesh, axis_name, num_batches, state)
+    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    if not names or not set(names) <= set(mesh.axis_names):
+        raise ArsrcValueError(
+            message("next_global_batch", "the mesh has no such axis", axis_name=axis_name, mesh_axes=mesh.axis_names)
+        )
+    return _next_global_batch(config, mesh, axis_name if isinstance(axis_name, str) else names, num_batches, state)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

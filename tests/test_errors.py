@@ -330,6 +330,14 @@ CASES = {
     "state and config in the wrong order": Case(
         lambda world: arsrc.next_batch(world.state(), world.config()), TYPE, "next_batch", ("the config, then a state",)
     ),
+    "an axis that the mesh has not": Case(
+        lambda world: arsrc.next_global_batch(
+            world.config(), world.state(), mesh=jax.make_mesh((1,), ("data",)), axis_name="model"
+        ),
+        VALUE,
+        "next_global_batch",
+        ("axis_name='model'", "mesh_axes=('data',)"),
+    ),
     "no batches": Case(
         lambda world: arsrc.next_batches(world.config(), world.state(), 0), VALUE, "next_batches", ("num_batches=0",)
     ),
