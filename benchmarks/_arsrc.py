@@ -16,6 +16,8 @@ from arsrc._host import registry
 Body = Callable[[Array, Array], tuple[Array, None]]
 
 BATCH = 256
+_FIRST_BATCHES = 16
+
 CHECKED = 2
 """Batches that are compared with the files, at least."""
 
@@ -56,17 +58,14 @@ def scan(
             for first in range(0, data.num_records, 4096):  # the first epoch
                 arsrc.take(config, np.arange(first, min(first + 4096, data.num_records)))
 
+        def run(body: Any, num_steps: int, state: arsrc.SourceState, carry: Any, table: Any) -> Any:
+            return arsrc.scan_steps(
+                config, state, carry, body, num_steps, batches_per_fetch=batches_per_fetch, resident=table
+            )
+
         @jax.jit
         def program(state: arsrc.SourceState, carry: Array, table: Any) -> Any:
-            return arsrc.scan_steps(
-                config,
-                state,
-                carry,
-                lambda carry, batch: body(carry, batch.data),
-                steps,
-                batches_per_fetch=batches_per_fetch,
-                resident=table,
-            )[:2]
+            return run(lambda carry, batch: body(carry, batch.data), steps, state, carry, table)[:2]
 
         def pieces(turn: int) -> Pieces:
             state, carry = first_state(config, turn), start()
@@ -77,10 +76,7 @@ def scan(
 
         def batches() -> Any:
             keep = lambda carry, batch: (carry, batch.data)  # noqa: E731
-            fetch = {"batches_per_fetch": batches_per_fetch, "resident": table}
-            return arsrc.scan_steps(
-                config, first_state(config, 0), None, keep, max(CHECKED, batches_per_fetch), **fetch
-            )[2]
+            return run(keep, max(CHECKED, batches_per_fetch), first_state(config, 0), None, table)[2]
 
         try:
             yield Session(pieces, batches)
@@ -91,18 +87,23 @@ def scan(
     return Contestant(f"{name}, {how}", "arsrc", counts, opened, shuffled)
 
 
-def iterate(data: DataSet, *, name: str = "arsrc", jitted: Callable[[Array, Array], Array] = step) -> Contestant:
+def iterate(
+    data: DataSet, *, name: str = "arsrc", jitted: Callable[[Array, Array], Array] = step, **options: Any
+) -> Contestant:
     """`iterate` feeding a jitted step."""
-    config = config_for(data, f"{name}, iterate")
+    config = config_for(data, f"{name}, iterate", **options)
 
     @contextlib.contextmanager
     def opened() -> Iterator[Session]:
         def pieces(turn: int) -> Pieces:
             carry = start()
             with contextlib.closing(arsrc.iterate(config, first_state(config, turn))) as loop:  # type: ignore[type-var]
-                for _, batch in loop:
-                    carry = jitted(carry, batch.data)
-                    yield BATCH, carry.block_until_ready
+                num_batches = _FIRST_BATCHES  # the first piece, which is not timed, fills the read-ahead
+                while True:
+                    for _, (_, batch) in zip(range(num_batches), loop, strict=False):
+                        carry = jitted(carry, batch.data)
+                    yield num_batches * BATCH, carry.block_until_ready
+                    num_batches = 1
 
         def batches() -> Any:
             return [batch.data for _, (_, batch) in zip(range(CHECKED), arsrc.iterate(config), strict=False)]

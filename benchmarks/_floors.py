@@ -39,12 +39,12 @@ def bare_callback(data: DataSet) -> Contestant:
     return Contestant("bare io_callback", "floor", "the scan, the step, a callback that returns a constant", opened)
 
 
-def gather_on_device(data: DataSet, *, body: Body = consume, name: str = "device gather") -> Contestant:
+def gather_on_device(data: DataSet, *, body: Body = consume, num_steps: int | None = None) -> Contestant:
     """A scan over a table on the device, with the ids of each batch given."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Session]:
-        steps = min(data.num_records // BATCH, MOST_STEPS)
+        steps = num_steps or min(data.num_records // BATCH, MOST_STEPS)
         table = jnp.asarray(data.expected(np.arange(data.num_records)))
         rows = lambda ids, table: table.at[ids].get(mode="promise_in_bounds")  # noqa: E731
 
@@ -53,8 +53,8 @@ def gather_on_device(data: DataSet, *, body: Body = consume, name: str = "device
             return jax.lax.scan(lambda carry, ids: body(carry, rows(ids, table)), carry, ids)[0]
 
         def order(turn: int) -> Array:
-            ids = np.random.default_rng(turn).permutation(data.num_records)[: steps * BATCH]
-            return jnp.asarray(ids.reshape(steps, BATCH).astype(np.uint32))
+            ids = np.random.default_rng(turn).permutation(data.num_records)
+            return jnp.asarray(np.resize(ids, (steps, BATCH)).astype(np.uint32))
 
         def pieces(turn: int) -> Pieces:
             ids = order(turn)
@@ -63,7 +63,7 @@ def gather_on_device(data: DataSet, *, body: Body = consume, name: str = "device
         yield Session(pieces, lambda: [rows(ids, table) for ids in order(0)[:CHECKED]])
 
     counts = "the scan, the step, a gather from device memory; the order is given"
-    return Contestant(name, "floor", counts, opened)
+    return Contestant("device gather", "floor", counts, opened)
 
 
 def on_device(data: DataSet, *, body: Body, name: str, num_steps: int) -> Contestant:

@@ -8,8 +8,6 @@ untimed piece of work, which uses up any head start, and ends by waiting until t
 import contextlib
 import dataclasses
 import faulthandler
-import multiprocessing
-import os
 import signal
 import statistics
 import time
@@ -18,11 +16,12 @@ from typing import Any
 
 import numpy as np
 from _data import Bytes, DataSet
+from _quiet import Pulse, settle
 
+_OPEN_LIMIT_S = 300
 _TURN_LIMIT_S = 120
-_IDLE_LIMIT_S = 20.0
-_IDLE_WINDOW_S = 0.03
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_GAP_S = 2.0  # nothing but a machine that stands still keeps a thread from waking up for so long
+_MOST_TRIES = 3
 
 Pieces = Generator[tuple[int, Callable[[], Any]], None, None]
 
@@ -80,6 +79,7 @@ class Race:
         rounds: Turns of each contestant.
         seconds: Least time of a turn.
         unit: Records of one unit of work, and its name: for the time of it in the table.
+        idle_limit_s: How long to wait at most, before each turn, until nobody works.
     """
 
     name: str
@@ -89,16 +89,26 @@ class Race:
     rounds: int
     seconds: float
     unit: tuple[int, str]
+    idle_limit_s: float = 20.0
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What a contestant did: its rate in each round, in records per second, or why there is none."""
+    """What a contestant did.
+
+    Attributes:
+        family: Its family.
+        counts: What its time includes.
+        rates: Records per second in each round.
+        failure: Why there are none.
+        num_repeated: Turns that were repeated since the machine stood still.
+    """
 
     family: str
     counts: str
     rates: list[float] = dataclasses.field(default_factory=list)
     failure: str | None = None
+    num_repeated: int = 0
 
     @property
     def median(self) -> float:
@@ -113,7 +123,7 @@ def run(race: Race, say: Callable[[str], None]) -> dict[str, Outcome]:
     with contextlib.ExitStack() as stack:
         sessions: dict[str, Session] = {}
         for one in contestants:
-            with _failing(outcomes[one.name]), _time_limit(_TURN_LIMIT_S):
+            with _failing(outcomes[one.name]), _time_limit(_OPEN_LIMIT_S):
                 session = stack.enter_context(one.open())
                 _check(one, session, race.data[0])
                 sessions[one.name] = session
@@ -121,14 +131,31 @@ def run(race: Race, say: Callable[[str], None]) -> dict[str, Outcome]:
         for turn in range(race.rounds):
             say(f"{race.name}: round {turn + 1} of {race.rounds}, {len(sessions)} contestants")
             for name, session in list(sessions.items()):
-                settle()
-                with _failing(outcomes[name]), _time_limit(_TURN_LIMIT_S):
-                    outcomes[name].rates.append(_rate(session, turn, race.seconds))
+                settle(race.idle_limit_s)
+                with _failing(outcomes[name]):
+                    outcomes[name].rates.append(_turn(session, turn, race.seconds, outcomes[name]))
                 if outcomes[name].failure is not None:
                     say(f"  {name}: {outcomes[name].failure}")
                     del sessions[name]
-    settle()
+    settle(race.idle_limit_s)
     return outcomes
+
+
+def _turn(session: Session, turn: int, seconds: float, outcome: Outcome) -> float:
+    """Return the rate of one turn; it is repeated if the machine stood still."""
+    for _ in range(_MOST_TRIES):
+        rate = 0.0
+        with Pulse() as pulse:
+            try:
+                with _time_limit(_TURN_LIMIT_S):
+                    rate = _rate(session, turn, seconds)
+            except TimeoutError:
+                if pulse.gap_s < _GAP_S:
+                    raise
+        if pulse.gap_s < _GAP_S:
+            return rate
+        outcome.num_repeated += 1
+    raise Unable(f"the machine stood still in {_MOST_TRIES} turns, one after the other")
 
 
 def _rate(session: Session, turn: int, seconds: float) -> float:
@@ -191,29 +218,10 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds / 6)
+    faulthandler.dump_traceback_later(seconds / 3)
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def settle() -> None:
-    """Wait until neither this process nor its workers use the CPU, so that nobody works on another's time."""
-    deadline = time.perf_counter() + _IDLE_LIMIT_S
-    while time.perf_counter() < deadline:
-        own, workers = time.process_time(), _worker_ticks()
-        time.sleep(_IDLE_WINDOW_S)
-        if time.process_time() - own < _IDLE_WINDOW_S / 5 and _worker_ticks() == workers:
-            return
-
-
-def _worker_ticks() -> int:
-    ticks = 0
-    for worker in multiprocessing.active_children():
-        with contextlib.suppress(OSError), open(f"/proc/{worker.pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])  # user and system time
-    return ticks

@@ -11,7 +11,7 @@ import numpy as np
 from _arsrc import BATCH, CHECKED
 from _data import DataSet
 from _harness import Contestant, Pieces, Session
-from _records import Readers, join
+from _records import Readers, as_tensor, join
 from _train_step import consume, start, step
 
 _FED = "reading, joining to arrays, transfers, one dispatch of the step a batch"
@@ -138,7 +138,7 @@ def torch_loader(data: DataSet) -> Contestant:
         loader = utils.DataLoader(
             readers,
             batch_sampler=utils.BatchSampler(endless, BATCH, drop_last=True),
-            collate_fn=collate,
+            collate_fn=as_tensor,
             num_workers=_WORKERS,
             multiprocessing_context="spawn",  # JAX has threads, which a fork would lose
             persistent_workers=True,
@@ -146,13 +146,6 @@ def torch_loader(data: DataSet) -> Contestant:
         return (batch.numpy() for batch in loader)
 
     return _iterators(f"PyTorch DataLoader, {_WORKERS} processes", "PyTorch", make, 2 * 2 * _WORKERS, keep=True)
-
-
-def collate(records: Any) -> Any:
-    """Return records as a tensor, which PyTorch sends through shared memory."""
-    import torch
-
-    return torch.from_numpy(np.array(join(records)))
 
 
 def cyreal_disk(data: DataSet, prefetch_size: int) -> Contestant:

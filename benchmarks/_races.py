@@ -16,6 +16,7 @@ from _data import DataSet, inflate
 from _harness import Contestant, Race
 from _train_step import LongStep
 
+import arsrc
 from arsrc.codecs import Map
 
 _SMALL = 784  # bytes, 28 x 28
@@ -89,6 +90,7 @@ def _everything(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
         *(_arsrc.scan(data, fetch) for fetch in fetches),
         _arsrc.iterate(data),
         _arsrc.scan(data, resident=True),
+        _arsrc.scan(data, 16, name="arsrc with checksums", read=arsrc.ReadOptions(checksum="always")),
         _floors.bare_callback(data),
         _floors.gather_on_device(data),
         _floors.memcpy(data),

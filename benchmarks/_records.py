@@ -20,6 +20,13 @@ def join(records: Sequence[bytes]) -> Bytes:
     return np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1)
 
 
+def as_tensor(records: Sequence[bytes]) -> Any:
+    """Return records of one length as a tensor, which PyTorch sends through shared memory."""
+    import torch
+
+    return torch.from_numpy(np.array(join(records)))
+
+
 class Readers:
     """One reader for each file, opened when first used; `readers[ids]` in the terms of `DataSet`.
 

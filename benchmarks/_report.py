@@ -17,10 +17,18 @@ _HOW = """\
 A rate is records per second in the steady state: each turn begins anew in another order, one piece of work (for
 those that read ahead, as much as they hold ready) passes untimed, and nobody works while it is another's turn.
 Contestants take turns, round after round, in one process on the same files, which are in the page cache unless it
-says otherwise. Figures are medians over the rounds, with the least and the greatest. Before, what each of them
-delivers was compared with the files byte by byte. "Fed" and all loaders include what it takes to hand the batch to
-a jitted step; the official reader without "fed" only reads to a list of Python bytes, in its favour, and ratios are
-taken against that. The step reads one byte of each cache line. A ratio is the median of the ratios of the rounds.
+says otherwise. Figures are medians over the rounds, with the least and the greatest; a ratio is the median of the
+ratios of the rounds. Before, what each of them delivers was compared with the files byte by byte.
+
+* "Fed", all loaders and all scans include what it takes to have the batch used by a jitted step, which reads one
+  byte of each cache line. The official reader without "fed" only reads to a list of Python bytes, with indices made
+  beforehand; ratios are taken against that, in its favour.
+* The official reader verifies a hash of each chunk that it reads. arsrc reads uncompressed files from a map, and
+  does not, unless asked to: "arsrc with checksums".
+* Grain's own source reads record by record. One written by hand that reads whole batches with the official reader
+  would be as fast as its `read(256), fed`, at most.
+* Blocks of neighbours that move together are a weaker shuffle than the random reads they are compared with.
+* Pages are dropped from the page cache of this machine alone: a virtual disk may be cached elsewhere.
 """
 
 _COLORS = {"arsrc": "#1b7837", "floor": "#999999", "official": "#762a83", "Grain": "#e08214"}
@@ -75,6 +83,9 @@ def race_table(race: Race, outcomes: Mapping[str, Outcome]) -> str:
         rate, rates = outcome.median, outcome.rates
         spread = f"{_grouped(min(rates))} .. {_grouped(max(rates))}"
         lines.append(f"| {name} | {_grouped(rate)} | {spread} | {_grouped(1000 * size / rate)} | {outcome.counts} |")
+    repeated = sum(outcome.num_repeated for outcome in outcomes.values())
+    if repeated:
+        lines += ["", f"{repeated} turns were repeated: everything stood still in them for seconds."]
     return "\n".join(lines)
 
 

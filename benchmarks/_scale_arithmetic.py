@@ -79,9 +79,9 @@ def records(quick: bool) -> Study:
         study.rows.append(
             (
                 num_records,
-                timing(lambda plan=plan, state=state: _wait(_next(plan, state))),
-                timing(lambda blocks=blocks, state=state: _wait(_next(blocks, state))),
-                timing(lambda plan=plan, state=state, ids=ids: _locate(plan, state, ids)),
+                timing(functools.partial(_next, plan, state)),
+                timing(functools.partial(_next, blocks, state)),
+                timing(functools.partial(_locate, plan, state, ids)),
                 timing(host),
                 _peak_bytes(host),
                 sum(leaf.nbytes for leaf in (state.index, state.epoch, jax.random.key_data(state.key))),
@@ -90,8 +90,9 @@ def records(quick: bool) -> Study:
     return study
 
 
-def _wait(result: Any) -> None:
-    jax.block_until_ready(result)
+def _temporary_bytes(compiled: Any) -> int:
+    """Return what a compiled program needs beside arguments and results."""
+    return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
 def devices(quick: bool) -> Study:
@@ -106,19 +107,22 @@ def devices(quick: bool) -> Study:
         plan = _plan(_MOST, BATCH * num_devices)
         state = _state(plan)
         first_row = jnp.asarray(BATCH * (num_devices // 2), jnp.uint32)
-        program = jax.jit(lambda state, row, plan=plan: next_rows(plan, state, row, BATCH)[:2])
-        compiled = program.lower(state, first_row).compile()
+        program = jax.jit(functools.partial(_rows_of_device, plan))
         host = functools.partial(_load, plan, state, int(first_row))
         study.rows.append(
             (
                 num_devices,
-                timing(lambda run=program, state=state, row=first_row: _wait(run(state, row))),
-                int(compiled.memory_analysis().temp_size_in_bytes),
+                timing(functools.partial(program, state, first_row)),
+                _temporary_bytes(program.lower(state, first_row).compile()),
                 timing(host),
                 _peak_bytes(host),
             )
         )
     return study
+
+
+def _rows_of_device(plan: Plan, state: SourceState, first_row: Any) -> tuple[Any, Any]:
+    return next_rows(plan, state, first_row, BATCH)[:2]
 
 
 class _NoElements:
@@ -156,9 +160,9 @@ def files(quick: bool) -> Study:
         study.rows.append(
             (
                 num_files,
-                timing(lambda plan=plan, state=state: _wait(_next(plan, state))),
+                timing(functools.partial(_next, plan, state)),
                 compiling,
-                int(compiled.memory_analysis().temp_size_in_bytes),
+                _temporary_bytes(compiled),
                 timing(host),
                 _peak_bytes(host),
             )

@@ -4,6 +4,7 @@ Run as a script it opens the files of one folder and prints figures as JSON; eac
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -190,8 +191,8 @@ def simulated(quick: bool) -> Study:
         opened = time.perf_counter() - begin
         pool: Any = _NoReaders()
         data_set._pool = pool
-        rng = np.random.default_rng(0)
-        batch = timing(lambda data_set=data_set, rng=rng: data_set.read(rng.integers(0, data_set.num_records, _BATCH)))
+        record_ids = np.random.default_rng(0).integers(0, data_set.num_records, _BATCH)
+        batch = timing(functools.partial(data_set.read, record_ids))
         study.rows.append((count, of([opened]), batch, data_set.num_records))
     return study
 

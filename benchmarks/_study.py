@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
@@ -16,20 +18,18 @@ class Timing:
     greatest: float
 
     def __str__(self) -> str:
-        unit, factor = next(
-            (u, f) for u, f in (("s", 1), ("ms", 1e3), ("us", 1e6)) if self.median * f >= 1 or u == "us"
-        )
+        units = (("s", 1.0), ("ms", 1e3), ("us", 1e6))
+        unit, factor = next((one for one in units if self.median * one[1] >= 1), units[-1])
         low, middle, high = (f"{seconds * factor:.3g}" for seconds in (self.least, self.median, self.greatest))
-        return f"{middle} {unit} ({low} .. {high})"
+        return f"{middle} {unit}" + (f" ({low} .. {high})" if self.least < self.greatest else "")
 
 
 def timing(call: Callable[[], Any], num_calls: int = 20) -> Timing:
-    """Time calls, after one that is not timed; a result with `block_until_ready` is waited for."""
+    """Time calls, after one that is not timed; arrays on devices are waited for."""
     seconds = []
     for _ in range(num_calls + 1):
         begin = time.perf_counter()
-        result = call()
-        getattr(result, "block_until_ready", lambda: None)()
+        jax.block_until_ready(call())
         seconds.append(time.perf_counter() - begin)
     return of(seconds[1:])
 
@@ -63,7 +63,7 @@ class Study:
         return "\n".join(lines)
 
     def plot(self, axis: Any) -> None:
-        """Draw every column of timings over the first column."""
+        """Draw every column of timings over the first one, with logarithmic scales."""
         for number, name in enumerate(self.columns):
             found = [(row[0], row[number]) for row in self.rows if isinstance(row[number], Timing)]
             if found:

@@ -12,9 +12,12 @@ import argparse
 import pathlib
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import _machine
-from _study import Study
+
+if TYPE_CHECKING:
+    from _study import Study  # imports JAX, which must not start before the cores are chosen
 
 _RESULTS = pathlib.Path(__file__).parent / "results"
 _HOW = "Medians of some calls after one that is not counted, with the least and the greatest; one call where all agree."
@@ -52,7 +55,7 @@ def main() -> int:
     return 0
 
 
-def _plot(path: pathlib.Path, studies: list[Study]) -> None:
+def _plot(path: pathlib.Path, studies: list["Study"]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -52,7 +52,8 @@ def main() -> int:
         print(f"\n{_report.race_table(race, results[race.name])}", flush=True)
     cases = [case for case in _cases.CASES if options.only in (None, case.name, case.race)]
     rows = _report.verdicts(cases, results)
-    print(f"\n{_report.cases_table(rows)}\n\ntook {time.perf_counter() - begin:.0f} s")
+    note = "; a quick run, whose figures mean nothing" if options.quick else ""
+    print(f"\n{_report.cases_table(rows)}\n\ntook {time.perf_counter() - begin:.0f} s{note}")
     if options.results is not None:
         _report.write(options.results, machine, races, results, rows)
     failed = [
