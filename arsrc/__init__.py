@@ -12,7 +12,8 @@ A map of the package, in the order in which data flows:
     order.py        (key, epoch, position) -> record id
     arithmetic.py   (index, epoch) in closed form, on u32
     opened.py       sizes and specs, metrics, close
-    source.py       next_batch and its kin: the bridge, the only io_callback
+    source.py       next_batch and its kin
+    bridge.py       how compiled programs call the host: the only io_callback
     mesh.py         next_global_batch
     resident.py     load_resident
     loop.py         scan_epoch, scan_steps, iterate

@@ -13,6 +13,7 @@ from arsrc import opened, source
 from arsrc import state as source_state
 from arsrc._host import registry
 from arsrc._host.requests import Request
+from arsrc.bridge import narrowed
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 from arsrc.mesh import next_global_batch
@@ -222,7 +223,7 @@ def _batches(
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
         loaded = source.source_of(schema).get(request)
         ids = loaded.record_ids[0, 0]
-        leaves = [source.narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
+        leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
         index, epoch = place(tuple(np.array(loaded.after.states[0][:2], np.uint32)), beside)
         batch = place(batch, placement, rows.start, config.batch_size)

@@ -1,4 +1,4 @@
-"""The bridge: `next_batch` and its kin, pure functions whose reading hides behind the package's only `io_callback`.
+"""`next_batch` and its kin: pure functions, of which only reading crosses the bridge to the host.
 
 What crosses the bridge is a few words of state one way and decoded arrays the other. The host computes the same
 order from the same definition, which lets it read ahead; ids and masks are computed on the device and cost
@@ -8,28 +8,25 @@ nothing where they are not used.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import io_callback
 
 from arsrc import arithmetic, order
-from arsrc._host import profile, registry
+from arsrc._host import registry
 from arsrc._host.requests import Request
 from arsrc._host.source import HostSource, Schema
+from arsrc.bridge import HostCall, Leaves, call_host
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, ArsrcValueError, message, sides
 from arsrc.order import PAD_ID, Plan
 from arsrc.resident import check_table, gather
 from arsrc.state import Array, Batch, SourceState, checked_ids, next_rows
 
-Leaves = Sequence[Any]
 AxisName = str | tuple[str, ...]
-
-profile.annotate = jax.profiler.TraceAnnotation
 
 
 def next_batch(
@@ -41,8 +38,9 @@ def next_batch(
 ) -> tuple[SourceState, Batch]:
     """Return the next batch, and the state after it.
 
-    Runs eagerly and under `jit`, `scan`, `fori_loop`, `while_loop`, `cond`, `vmap` and inside `grad`. The same
-    arguments give the same batch, bit for bit. An exhausted state gives a batch without valid rows and stays.
+    Runs eagerly and under `jit`, `scan`, `fori_loop`, `while_loop`, `cond`, `vmap`, `jax.checkpoint` and inside
+    `grad`. The same arguments give the same batch, bit for bit. An exhausted state gives a batch without valid rows
+    and stays.
 
     Args:
         config: The source.
@@ -60,7 +58,8 @@ def next_batch(
             table of this data set; or a plain call in a program of several processes, where JAX would make one
             host read for all.
         jax.errors.JaxRuntimeError: A record cannot be read or decoded; its text holds the `[arsrc]` message.
-            The state is as it was, and the source stays usable.
+            A `ValueError` where JAX's fast path runs the program. The state is as it was, and the source stays
+            usable.
     """
     return _next(config, None, state, axis_name, resident)
 
@@ -142,7 +141,7 @@ def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
         A batch with leading axes `record_ids.shape`.
 
     Raises:
-        ArsrcIndexError: An id is not in the data set (where ids are not traced; else a `JaxRuntimeError`).
+        ArsrcIndexError: An id is not in the data set (where ids are not traced; else as for `next_batch`).
     """
     schema = _schema(config)
     if not isinstance(record_ids, jax.core.Tracer):
@@ -281,7 +280,7 @@ class _ReadBatches:
     num_rows: int
     num_askers: int
 
-    def __call__(self, words: np.ndarray) -> Leaves:
+    def __call__(self, words: np.ndarray, outs: Leaves | None) -> Leaves:
         """Read for `words` u32[num_members, 3 + num_key_words]: first row, index, epoch, key of each member."""
         first_row, states = words[0, 0], words[:, 1:]
         request = Request(
@@ -291,7 +290,7 @@ class _ReadBatches:
             num_rows=self.num_rows,
             num_askers=self.num_askers,
         )
-        return source_of(self.schema).get(request).leaves
+        return source_of(self.schema).get(request, outs).leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,97 +299,18 @@ class _ReadRecords:
 
     schema: Schema
 
-    def __call__(self, record_ids: np.ndarray) -> Leaves:
+    def __call__(self, record_ids: np.ndarray, outs: Leaves | None) -> Leaves:
         """Read `record_ids` u32[num_members, num_records]."""
+        del outs
         elements = source_of(self.schema).elements
         return elements.read(record_ids) if len(record_ids) == 1 else elements.read_once(record_ids)
 
 
-@dataclasses.dataclass(frozen=True)
-class _HostCall:
-    """What the callback calls: `read` for the members of an ensemble, with results as the device takes them."""
-
-    read: Callable[[np.ndarray], Leaves]
-    results: tuple[jax.ShapeDtypeStruct, ...]
-
-    def __call__(self, operand: Any) -> Leaves:
-        operand = np.asarray(operand)
-        lead = operand.shape[:-1]
-        with profile.annotate("arsrc: wait for a batch"):
-            leaves = self.read(operand.reshape(math.prod(lead), operand.shape[-1]))
-        return [
-            narrowed(leaf, result.dtype).reshape(lead + result.shape)
-            for leaf, result in zip(leaves, self.results, strict=True)
-        ]
-
-
-def _call_host(read: Callable[[np.ndarray], Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:
-    """Call `read(operand u32[1, n])` on the host; returns the element tree with leaves `[*lead, ...]`."""
+def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:
+    """Call `read(operand u32[1, n], outs)` on the host; returns the element tree with leaves `[*lead, ...]`."""
     leaves, treedef = jax.tree.flatten(schema.codec.element_spec())
     results = (jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
-    values = _call_members(_HostCall(read, tuple(results)), operand)
-    return jax.tree.unflatten(treedef, [_varying_with(value, operand) for value in values])
-
-
-def _varying_with(value: Array, operand: Array) -> Array:
-    """Tell `shard_map` that a callback's result differs wherever its operand does.
-
-    JAX takes it for replicated, and would leave out the sum over devices of its gradients.
-    """
-    axes = tuple(_varying_axes(operand) - _varying_axes(value))
-    if not axes:
-        return value
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(value, axes, to="varying")
-    mark: Callable[..., Array] = getattr(jax.lax, "pvary")  # noqa: B009  (JAX before 0.8)
-    return mark(value, axes)
-
-
-def _varying_axes(value: Array) -> frozenset[str]:
-    """Return the mesh axes along which JAX knows a value to differ between devices; none without `check_vma`."""
-    aval: Any = jax.typeof(value)
-    axes: frozenset[str] = aval.manual_axis_type.varying if hasattr(aval, "manual_axis_type") else aval.vma
-    return axes
-
-
-def _call_members(call: _HostCall, operand: Array) -> list[Array]:
-    """Call the host for an operand with any number of leading ensemble axes: one callback for all of them."""
-    lead = operand.shape[:-1]
-    results = [jax.ShapeDtypeStruct(lead + result.shape, result.dtype) for result in call.results]
-    if 0 in lead:
-        return [jnp.zeros(result.shape, result.dtype) for result in results]
-
-    @jax.custom_batching.custom_vmap
-    def callback(operand: Array) -> list[Array]:
-        # io_callback: a read has a cost and can fail, so it must run once and where it stands, neither be
-        # dropped, repeated nor moved. Unordered: states, not the order of calls, decide what is read.
-        return io_callback(call, results, operand, ordered=False)
-
-    @callback.def_vmap
-    def _(size: int, batched: Any, operand: Array) -> tuple[list[Array], list[bool]]:
-        del size, batched
-        return _call_members(call, operand), [True] * len(results)
-
-    return callback(operand)
-
-
-def narrowed(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return a leaf with the dtype that the device takes; integers that do not fit are an error."""
-    if leaf.dtype == dtype:
-        return leaf
-    if leaf.dtype.kind in "iu" and leaf.size:
-        low, high, limits = leaf.min(), leaf.max(), np.iinfo(dtype)
-        if low < limits.min or high > limits.max:
-            raise ArsrcValueError(
-                message(
-                    "decode",
-                    f"{leaf.dtype} values do not fit {dtype}, and 64-bit types are off",
-                    "Set jax_enable_x64, or let the codec give smaller numbers.",
-                    low=int(low),
-                    high=int(high),
-                )
-            )
-    return leaf.astype(dtype)
+    return jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
 
 
 def source_of(schema: Schema) -> HostSource:

@@ -101,6 +101,7 @@ class Outcome:
         counts: What its time includes.
         rates: Records per second in each round.
         failure: Why there are none.
+        is_broken: Whether that is an error, and not that it cannot take part here.
         num_repeated: Turns that were repeated since the machine stood still.
     """
 
@@ -108,6 +109,7 @@ class Outcome:
     counts: str
     rates: list[float] = dataclasses.field(default_factory=list)
     failure: str | None = None
+    is_broken: bool = False
     num_repeated: int = 0
 
     @property
@@ -201,6 +203,7 @@ def _failing(outcome: Outcome) -> Iterator[None]:
         outcome.failure = str(error)
     except Exception as error:  # a peer may raise anything
         text = str(error).strip().splitlines() or [""]
+        outcome.is_broken = True
         outcome.failure = f"failed: {type(error).__name__}: {text[0][:200]}"
 
 

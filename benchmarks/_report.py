@@ -156,7 +156,9 @@ def _plot_cases(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         margin = row["ratio"] / float(number)
         found.append((row["case"], margin if kind == "at least" else 1 / margin))
     colors = ["#1b7837" if margin >= 1 else "#b2182b" for _, margin in found]
-    axis.barh([f"{name}" for name, _ in found], [margin - 1 for _, margin in found], left=1, color=colors)
+    names, margins = [name for name, _ in found], [margin for _, margin in found]
+    axis.hlines(names, 1, margins, color=colors, linewidth=4)
+    axis.scatter(margins, names, color=colors, zorder=2)
     axis.set_xscale("log")
     axis.axvline(1, color="black", linewidth=1)
     axis.set_xlabel("measured over target, beyond 1 is reached")

@@ -129,7 +129,7 @@ def _open_officially(paths: list[str]) -> dict[str, Any]:
 def _batches(read: Any, num_records: int) -> list[float]:
     """Return the seconds of some reads of random records."""
     rng = np.random.default_rng(0)
-    found = timing(lambda: read(rng.integers(0, num_records, _BATCH)), 10)
+    found = timing(lambda: read(rng.integers(0, num_records, _BATCH)))
     return [found.median, found.least, found.greatest]
 
 

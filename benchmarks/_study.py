@@ -24,14 +24,15 @@ class Timing:
         return f"{middle} {unit}" + (f" ({low} .. {high})" if self.least < self.greatest else "")
 
 
-def timing(call: Callable[[], Any], num_calls: int = 20) -> Timing:
-    """Time calls, after one that is not timed; arrays on devices are waited for."""
-    seconds = []
-    for _ in range(num_calls + 1):
+def timing(call: Callable[[], Any], most_seconds: float = 0.1) -> Timing:
+    """Time at least 10 calls, after one that is not timed; arrays on devices are waited for."""
+    jax.block_until_ready(call())
+    seconds: list[float] = []
+    while len(seconds) < 10 or sum(seconds) < most_seconds:
         begin = time.perf_counter()
         jax.block_until_ready(call())
         seconds.append(time.perf_counter() - begin)
-    return of(seconds[1:])
+    return of(seconds)
 
 
 def of(seconds: list[float]) -> Timing:
@@ -71,6 +72,7 @@ class Study:
                 axis.errorbar([x for x, _ in found], [t.median for _, t in found], error, marker="o", label=name)
         axis.set_xscale("log")
         axis.set_yscale("log")
+        axis.set_ylim(bottom=min(1e-5, axis.get_ylim()[0]))
         axis.set_title(self.title)
         axis.set_xlabel(self.columns[0])
         axis.set_ylabel("seconds")

@@ -1,7 +1,7 @@
 """A race over steps that wait outside the CPU: does reading hide behind them?
 
 With c the time of the waiting step alone and r the time of a step that only reads, both measured in the same
-round, perfect overlap takes max(c, r).
+round, perfect overlap takes max(c, r) a step.
 """
 
 import functools
@@ -15,12 +15,12 @@ from _data import DataSet
 from _harness import Contestant, Outcome
 from _train_step import waiting_step
 
-_ALONE = "no reading"
+_ALONE, _WAIT = "no reading", "wait "
 ITERATE = 0  # stands for `iterate` among numbers of batches per fetch
 
 
 def _label(ms: float) -> str:
-    return f"wait {ms:g} ms"
+    return f"{_WAIT}{ms:g} ms"
 
 
 def contestants(
@@ -48,15 +48,19 @@ def _reading(data: DataSet, label: str, fetch: int, num_steps: int) -> Contestan
 
 
 def ratios(label: str, outcomes: Mapping[str, Outcome]) -> list[float]:
-    """Return time per step over max(c, r) in each round, for the best way to fetch and the wait worst for it."""
+    """Return time per step over max(c, r) in each round, for the best way to fetch and the wait worst for it.
+
+    Rates stand for times: one is one over the other. Of all ways to fetch, r is that of the fastest.
+    """
+    found = {name: outcome.rates for name, outcome in outcomes.items() if outcome.median}
+    parts = {name: tuple(name.split(", ", 2)) for name in found if name.startswith(f"{label}, ")}
+    reading = [found[name] for name, part in parts.items() if not part[1].startswith(_WAIT)]
     ways: dict[str, list[list[float]]] = {}
-    for name, both in outcomes.items():
-        parts = name.split(", ", 2)
-        if parts[0] != label or len(parts) < 3 or parts[2] == _ALONE or not parts[1].startswith("wait"):
+    for name, part in parts.items():
+        if not part[1].startswith(_WAIT) or part[2] == _ALONE:
             continue
-        alone, reading = outcomes[f"{label}, {parts[1]}, {_ALONE}"], outcomes[f"{label}, {parts[2]}"]
-        if both.median and alone.median and reading.median:
-            rates = zip(both.rates, alone.rates, reading.rates, strict=True)
-            ways.setdefault(parts[2], []).append([min(c, r) / t for t, c, r in rates])  # rates: one over times
-    worst = [max(each, key=statistics.median) for each in ways.values()]
+        alone = found.get(f"{label}, {part[1]}, {_ALONE}", [])
+        rounds = zip(found[name], alone, *reading, strict=False)
+        ways.setdefault(part[2], []).append([min(c, max(r)) / t for t, c, *r in rounds if r])
+    worst = [max(each, key=statistics.median) for each in ways.values() if all(each)]
     return min(worst, key=statistics.median, default=[])

@@ -60,7 +60,7 @@ def main() -> int:
         f"{race}: {name}: {outcome.failure}"
         for race, outcomes in results.items()
         for name, outcome in outcomes.items()
-        if outcome.failure is not None and outcome.family in ("arsrc", "floor", "official")
+        if outcome.is_broken and outcome.family in ("arsrc", "floor", "official")
     ]
     print("".join(f"failed: {text}\n" for text in failed), file=sys.stderr, end="")
     return 1 if failed else 0

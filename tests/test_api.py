@@ -327,21 +327,22 @@ def test_files_and_threads_are_only_behind_the_bridge_and_in_writing(path: str):
 
 @pytest.mark.parametrize("path", sorted(MODULES))
 def test_callbacks_are_only_in_the_bridge(path: str):
-    callbacks = {"io_callback", "pure_callback", "debug_callback"}
+    callbacks = {"io_callback", "buffer_callback", "pure_callback", "debug_callback"}
     names = {getattr(node, "attr", getattr(node, "id", None)) for node in ast.walk(MODULES[path])}
     names |= {name.rpartition(".")[2] for name in imports(MODULES[path])}
-    if path == "source.py":
-        assert callbacks & names == {"io_callback"}
+    if path == "bridge.py":
+        assert callbacks & names == {"io_callback", "buffer_callback"}
     else:
         assert not callbacks & names
         assert "jax.debug.callback" not in {ast.unparse(n) for n in ast.walk(MODULES[path]) if isinstance(n, ast.expr)}
 
 
-def test_the_bridge_has_one_call_of_io_callback():
+@pytest.mark.parametrize("name", ["io_callback", "buffer_callback"])
+def test_the_bridge_has_one_call_of_each_kind(name: str):
     calls = [
         node
-        for node in ast.walk(MODULES["source.py"])
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("io_callback")
+        for node in ast.walk(MODULES["bridge.py"])
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(name)
     ]
     assert len(calls) == 1
 

@@ -392,7 +392,7 @@ def test_an_error_reaches_the_step_it_belongs_to_and_no_other(with_bad_record):
     for step in range(60):
         try:
             state = jax.block_until_ready(check_batch(with_bad_record, state))
-        except (jax.errors.JaxRuntimeError, ValueError) as error:  # the latter from JAX before 0.8
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
             failed.append((step, f"[arsrc] decode ({name}): record {BAD} (record {BAD} of " in str(error)))
             state = arsrc.advance(with_bad_record, state)
         if step % 4 == 0:

@@ -70,7 +70,7 @@ def test_any_ids_of_any_lengths_are_read(
         ids = data.draw(st.lists(st.integers(0, len(records) - 1), max_size=40))
         expected = [records[i] for i in ids]
         out = np.full(sum(map(len, expected)) + 5, 0xAA, np.uint8)
-        files.advise(np.array(ids, np.int64))
+        files.advise(files.locate(np.array(ids, np.int64)))
         assert records_of(files, ids) == expected
         assert records_of(files, ids, out) == expected
         assert bytes(out) == b"".join(expected) + b"\xaa" * 5
@@ -134,7 +134,7 @@ def test_ids_outside_are_refused(tmp_path: Path, write_records: WriteRecords) ->
     files = opened(write_records(tmp_path / "a", [b"x"] * 10, "group_size:1,uncompressed"))
     start = r"^\[arsrc\] read: a record id lies outside \[0, 10\)"
     for wrong in (-1, 10, 2**40, -(2**63)):
-        for call in (files.read, files.advise):
+        for call in (files.read, files.locate):
             with pytest.raises(ArsrcIndexError, match=rf"{start}; got record_id={wrong}\."):
                 call(np.array([3, wrong, 4]))
     assert records_of(files, []) == []
@@ -194,7 +194,7 @@ def test_advice_brings_in_the_records_and_not_what_lies_between(tmp_path: Path, 
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if is_in_memory(path, 100 + 20 * 200_000):
         pytest.skip("the file system keeps files in memory")
-    files.advise(np.array([30, 10, 11]))
+    files.advise(files.locate(np.array([30, 10, 11])))
     middles = {row: 100_000 + row * 200_120 for row in (10, 11, 20, 30, 40)}
     for _ in range(1_000):
         if all(is_in_memory(path, middles[row]) for row in (10, 11, 30)):
@@ -257,7 +257,7 @@ def test_closing_while_threads_read_gives_whole_records_or_an_error(
             for turn in itertools.count():
                 ids = rng.integers(0, len(records), min(len(records), 700) if turn % 2 else 10)
                 try:
-                    files.advise(ids)
+                    files.advise(files.locate(ids))
                     batch = files.read(ids)
                 except ArsrcReadError:
                     break

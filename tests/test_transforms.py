@@ -112,17 +112,7 @@ def reads(config: ArrayRecordSourceConfig, num_batches: int) -> Iterator[None]:
 def count_callbacks(function: Callable[..., Any], *args: Any) -> int:
     """How often a callback stands in the compiled program."""
     text = jax.jit(function).lower(*args).compile().as_text()
-    return len(re.findall(r"custom-call\(.*python_cpu_callback", text))
-
-
-def unless_refused(function: Callable[..., Any], *args: Any, why: str) -> Any:
-    """What `function` gives, None where JAX refuses to run it; JAX before 0.8 refuses less."""
-    try:
-        return function(*args)
-    except NotImplementedError as error:
-        if why not in str(error):
-            raise
-        return None
+    return len(re.findall(r"custom-call\(.*python_cpu_callback", text))  # io_callback's, or that writes in place
 
 
 def loss(weight: Any, batch: arsrc.Batch) -> Any:
@@ -401,26 +391,82 @@ def test_vmap_of_the_arithmetic_of_states(config, ensemble):
         check_equal(jax.vmap(function)(ensemble), stacked([function(member(ensemble, i)) for i in range(3)]))
 
 
-def test_a_fetch_in_a_branch_that_vmap_would_run_for_some_members_only_is_refused_by_jax_or_right(config, ensemble):
+def test_a_fetch_in_a_branch_that_only_some_members_take(config, ensemble):
     flags = [True, False, True]
 
     def sometimes(flag: Any, state: arsrc.SourceState) -> Any:
         return jax.lax.cond(flag, lambda s: arsrc.peek(config, s).data["y"], lambda s: jnp.zeros((4, 3)), state)
 
-    found = unless_refused(jax.vmap(sometimes), jnp.array(flags), ensemble, why="not supported in vmap-of-cond")
-    if found is not None:
-        check_equal(found, stacked([sometimes(flag, member(ensemble, i)) for i, flag in enumerate(flags)]))
+    found = jax.vmap(sometimes)(jnp.array(flags), ensemble)
+    check_equal(found, stacked([sometimes(flag, member(ensemble, i)) for i, flag in enumerate(flags)]))
+
+
+def test_a_while_loop_that_members_leave_at_different_times(config, ensemble):
+    def run(limit: Any, state: arsrc.SourceState) -> Any:
+        def body(carry: Any) -> Any:
+            step, state, total = carry
+            state, batch = arsrc.next_batch(config, state)
+            return step + 1, state, total + batch.data["x"].sum()
+
+        return jax.lax.while_loop(lambda carry: carry[0] < limit, body, (0, state, jnp.int32(0)))[1:]
+
+    limits = [2, 0, 3]
+    found = jax.vmap(run)(jnp.array(limits), ensemble)
+    check_equal(found, stacked([run(limit, member(ensemble, i)) for i, limit in enumerate(limits)]))
+
+
+# Rematerialisation, and what nobody uses.
+
+
+def test_a_fetch_inside_checkpoint_is_read_again_for_the_derivative(config, state):
+    _, (batch,) = expected_batches(config, state, 1)
+
+    @jax.checkpoint
+    def inside(weight: Any) -> Any:
+        return (jnp.sin(weight * arsrc.peek(config, state).data["y"])).sum()
+
+    def plain(weight: Any) -> Any:
+        return (jnp.sin(weight * batch.data["y"])).sum()
+
+    with reads(config, 2):
+        found = jax.jit(jax.value_and_grad(inside))(2.0)
+        jax.block_until_ready(found)
+    np.testing.assert_allclose(found, jax.value_and_grad(plain)(2.0), rtol=1e-5)
+
+
+def test_a_scan_of_checkpointed_steps_that_fetch(config, state):
+    @jax.checkpoint
+    def step(weight: Any, state: arsrc.SourceState) -> Any:
+        state, batch = arsrc.next_batch(config, state)
+        return state, jnp.tanh(weight * batch.data["y"]).sum()
+
+    def objective(weight: Any) -> Any:
+        return jax.lax.scan(lambda s, _: step(weight, s), state, length=3)[1].sum()
+
+    def plain(weight: Any) -> Any:
+        return sum(jnp.tanh(weight * batch.data["y"]).sum() for batch in expected_batches(config, state, 3)[1])
+
+    np.testing.assert_allclose(jax.jit(jax.grad(objective))(0.1), jax.grad(plain)(0.1), rtol=1e-5)
+
+
+def test_checkpoint_around_what_computes_reads_once(config, state):
+    _, (batch,) = expected_batches(config, state, 1)
+    with reads(config, 1):
+        found = jax.grad(lambda weight: jax.checkpoint(loss)(weight, arsrc.peek(config, state)))(2.0)
+    assert float(found) == total_y(batch)
+
+
+def test_a_batch_whose_data_nobody_uses_is_not_read(config, state):
+    with reads(config, 0):
+        after, ids = jax.jit(
+            lambda s: arsrc.scan_steps(config, s, (), lambda _, b: ((), (b.record_ids, b.mask)), 4)[::2]
+        )(state)
+        jax.block_until_ready(ids)
+    expected, batches = expected_batches(config, state, 4)
+    check_equal((after, ids), (expected, stacked([(b.record_ids, b.mask) for b in batches])))
 
 
 # What does not work today, and fails clearly.
-
-
-def test_a_fetch_inside_checkpoint_is_refused_by_jax_or_right_and_works_outside(config, state):
-    _, (batch,) = expected_batches(config, state, 1)
-    inside = jax.grad(jax.checkpoint(lambda weight: loss(weight, arsrc.peek(config, state))))
-    assert unless_refused(inside, 2.0, why="Effects not supported") in (None, total_y(batch))
-    outside = jax.grad(lambda weight: jax.checkpoint(loss)(weight, arsrc.peek(config, state)))(2.0)
-    assert float(outside) == total_y(batch)
 
 
 def test_export_of_a_program_that_fetches_is_refused_by_jax(config, state):
@@ -599,7 +645,6 @@ def test_wide_fields_arrive_with_64_bits_where_they_are_on(wide):
 
 @pytest.mark.parametrize(("record_id", "kinds"), [(4, "int64 values do not fit int32"), (5, "uint64 .* uint32")])
 def test_values_that_do_not_fit_32_bits_are_an_error_and_no_other_number(wide, record_id, kinds):
-    # JAX before 0.8 raises ValueError.
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=rf"\[arsrc\] decode: .*{kinds}"):
         jax.block_until_ready(arsrc.take(wide, [0, record_id]))
     assert arsrc.take(wide, [0]).data["i"].tolist() == [0]
@@ -747,8 +792,8 @@ def test_fetches_of_one_program_with_equal_configs_have_equal_callbacks(make_con
 
         def visit(jaxpr: Any) -> None:
             for equation in jaxpr.eqns:
-                if "callback" in equation.params:
-                    found.append(equation.params["callback"])
+                if equation.primitive.name == "arsrc_read":
+                    found.append(equation.params["call"])
                 for inner in jax.tree.leaves(
                     list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
                 ):

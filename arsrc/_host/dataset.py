@@ -16,6 +16,7 @@ from arsrc._host.layout import content_sample
 from arsrc._host.mapped import open_mapped
 from arsrc._host.places import FileRange
 from arsrc._host.readers import ReaderPool, ReadFailure
+from arsrc._host.record_index import Located
 from arsrc._host.threads import map_paths
 from arsrc.codecs.base import RecordBatch
 from arsrc.errors import ArsrcReadError, ArsrcValueError, message
@@ -93,9 +94,8 @@ class DataSet:
         Raises:
             ArsrcReadError: A file cannot be read or changed since it was opened.
         """
-        if self._mapped is not None and not self.is_grouped:
-            self._mapped.advise(record_ids)  # a cold disk serves many requests at once faster than one by one
-            return self._mapped.read(record_ids)
+        if (located := self.locate(record_ids)) is not None:
+            return self.copy(located)
         files = np.searchsorted(self._base, record_ids, side="right") - 1  # i64[n]
         mapped = self._in_map[files] >= 0
         records: list[bytes] = [b""] * len(record_ids)
@@ -107,6 +107,28 @@ class DataSet:
         for row, record in self._read_by_reader(record_ids, files, np.flatnonzero(~mapped)):
             records[row] = record
         return RecordBatch.from_records(records)
+
+    def locate(self, record_ids: NDArray[np.int64]) -> Located | None:
+        """Return where records lie, to be copied at any later time; None: they cannot be copied, only read.
+
+        Raises:
+            ArsrcIndexError: An id lies outside.
+        """
+        return None if self._mapped is None or self.is_grouped else self._mapped.locate(record_ids)
+
+    def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:
+        """Return the records that `locate` found.
+
+        Args:
+            located: Where they lie.
+            out: u8[at least all their bytes], contiguous, to write into.
+
+        Raises:
+            ArsrcReadError: A file changed since it was opened.
+        """
+        assert self._mapped is not None
+        self._mapped.advise(located)  # a cold disk serves many requests at once faster than one by one
+        return self._mapped.copy(located, out)
 
     def _read_by_reader(
         self, record_ids: NDArray[np.int64], files: NDArray[np.int64], rows: NDArray[np.int64]

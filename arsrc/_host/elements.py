@@ -10,8 +10,9 @@ from arsrc._host.cache import ElementCache
 from arsrc._host.dataset import DataSet
 from arsrc._host.metrics import Metrics
 from arsrc._host.progress import track
+from arsrc._host.record_index import Located
 from arsrc._host.requests import Leaves
-from arsrc.codecs.base import Codec
+from arsrc.codecs.base import Codec, RecordBatch
 from arsrc.codecs.check import check_batch, leaf_shapes
 from arsrc.errors import ArsrcIndexError, ArsrcValueError, RecordError, message
 from arsrc.order import PAD_ID
@@ -57,6 +58,28 @@ class Elements:
                 leaf[valid] = found
         return [leaf.reshape(*record_ids.shape, *leaf.shape[1:]) for leaf in leaves]
 
+    def locate(self, record_ids: NDArray[np.uint32]) -> Located | None:
+        """Return where records lie whose bytes can be copied from there; None: use `read`."""
+        if self.cache is not None:
+            return None
+        return self._data_set.locate(record_ids.ravel().astype(np.int64))
+
+    def copy(self, located: Located, record_ids: NDArray[np.uint32], outs: Leaves | None) -> Leaves:
+        """Return one array `[*record_ids.shape, ...]` per leaf, like `read`.
+
+        Args:
+            located: What `locate` found for the ids, none of which may be the padding id.
+            record_ids: u32[...]
+            outs: Arrays like the results, which may be used for them.
+        """
+        num_records = record_ids.size
+        out = None
+        if outs is not None and len(outs) == 1 and outs[0].nbytes == num_records * located.num_bytes:
+            # So many bytes are in the records: perhaps they are the elements as they stand.
+            out = outs[0].reshape(-1).view(np.uint8)
+        leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel())
+        return [leaf.reshape(*record_ids.shape, *leaf.shape[1:]) for leaf in leaves]
+
     def read_once(self, record_ids: NDArray[np.uint32]) -> Leaves:
         """Return what `read` does, reading an id that stands in several places only once."""
         unique, place = np.unique(record_ids, return_inverse=True)
@@ -85,7 +108,9 @@ class Elements:
         return leaves
 
     def _decoded(self, ids: NDArray[np.int64]) -> list[NDArray[Any]]:
-        records = self._data_set.read(ids)
+        return self._decode(self._data_set.read(ids), ids)
+
+    def _decode(self, records: RecordBatch, ids: NDArray[np.integer[Any]]) -> list[NDArray[Any]]:
         self._metrics.add(records_read=len(ids), bytes_read=records.data.nbytes)
         try:
             return check_batch(self._codec.decode(records), self.spec, len(ids))

@@ -21,23 +21,22 @@ _JOIN_BYTES = 1 << 18
 
 
 def gather_equal(
-    data: NDArray[np.uint8], starts: NDArray[np.int64], length: int, out: NDArray[np.uint8] | None
+    data: NDArray[np.uint8], begins: NDArray[np.int64], length: int, out: NDArray[np.uint8] | None
 ) -> NDArray[np.uint8]:
     """Copy records of one length, at most `STREAM_BYTES`, out of a range of blocks.
 
     Args:
         data: u8[range_bytes], whole files.
-        starts: i64[n], logical positions of the records.
+        begins: i64[n], physical positions of the records.
         length: Bytes of each record.
         out: u8[>= n * length] to write into, or None for a new array.
 
     Returns:
         u8[n * length], the beginning of `out` where that is given.
     """
-    num_rows = len(starts)
+    num_rows = len(begins)
     if not num_rows * length:
         return np.empty(0, np.uint8) if out is None else out[:0]
-    begins = to_physical(starts)
     row: Any = np.dtype((np.void, length))
     # One element at every byte: an index is a position, and an element the record that begins there.
     source = np.ndarray((len(data) - length + 1,), row, data, strides=(1,))

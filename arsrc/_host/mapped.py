@@ -25,7 +25,7 @@ from arsrc._host.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
 from arsrc._host.layout import to_physical
 from arsrc._host.places import FileRange
 from arsrc._host.record_index import Located, RecordIndex
-from arsrc.codecs.base import RecordBatch
+from arsrc.codecs.base import RecordBatch, uniform_offsets
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError, message
 
 _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
@@ -118,8 +118,11 @@ class MappedFiles:
             ArsrcReadError: A file was changed while it was open, or the files were closed.
             ArsrcValueError: `out` is too small.
         """
+        return self.copy(self.locate(record_ids), out)
+
+    def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:
+        """Return the records that `locate` found, as `read` does."""
         with self._gate:
-            located = self._locate(record_ids)
             self._watch.check(located.files)
             before = num_waits()
             batch = self._gather(located, out)
@@ -127,24 +130,20 @@ class MappedFiles:
                 self._cold.had_to_wait()
             return batch
 
-    def advise(self, record_ids: NDArray[np.int64]) -> None:
-        """Have the system fetch records that `read` will be asked for soon, without waiting for them.
+    def advise(self, located: Located) -> None:
+        """Have the system fetch records that will be copied soon, without waiting for them.
 
         Costs next to nothing while all that is read is in memory anyway.
 
         Args:
-            record_ids: i64[n], in `[0, num_records)`.
+            located: What `locate` found.
 
         Raises:
-            ArsrcIndexError: An id lies outside.
             ArsrcReadError: The files were closed.
         """
         with self._gate:
-            if not self._cold.is_worth_asking():
-                return
-            located = self._locate(record_ids)
-            ends = to_physical(located.starts + located.lengths)
-            self._area.will_need(to_physical(located.starts), ends, _GAP_BYTES)
+            if self._cold.is_worth_asking():
+                self._area.will_need(located.begins, to_physical(located.starts + located.lengths), _GAP_BYTES)
 
     def check(self) -> None:
         """Look whether any file was changed since it was opened.
@@ -159,7 +158,12 @@ class MappedFiles:
         self._gate.close()
         self._area.unmap()
 
-    def _locate(self, record_ids: NDArray[np.int64]) -> Located:
+    def locate(self, record_ids: NDArray[np.int64]) -> Located:
+        """Return where records lie, to be copied at any later time.
+
+        Raises:
+            ArsrcIndexError: An id lies outside.
+        """
         ids = np.ascontiguousarray(record_ids, np.int64)
         # As unsigned numbers, negative ids are large ones. Nothing else keeps reads inside the map.
         if len(ids) and ids.view(np.uint64).max() >= self.num_records:
@@ -173,7 +177,7 @@ class MappedFiles:
         if not isinstance(lengths, int) and num_rows and (lengths == lengths[0]).all():
             lengths = int(lengths[0])
         if isinstance(lengths, int):
-            offsets = np.arange(num_rows + 1) * lengths
+            offsets = uniform_offsets(num_rows, lengths)
         else:
             offsets = np.zeros(num_rows + 1, np.int64)
             np.cumsum(lengths, out=offsets[1:])
@@ -184,5 +188,5 @@ class MappedFiles:
             what = "the output is smaller than the records"
             raise ArsrcValueError(message("read", what, out_bytes=len(out), record_bytes=num_bytes))
         if isinstance(lengths, int) and lengths <= LARGE_RECORD_BYTES:
-            return RecordBatch(gather_equal(self._area.data, located.starts, lengths, out), offsets)
+            return RecordBatch(gather_equal(self._area.data, located.begins, lengths, out), offsets)
         return RecordBatch(gather_ragged(self._area.data, located.starts, offsets, out), offsets)

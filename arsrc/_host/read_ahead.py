@@ -5,10 +5,10 @@ import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from time import perf_counter
+from time import perf_counter, thread_time
 
 from arsrc._host.metrics import Metrics
-from arsrc._host.requests import Loaded, Request
+from arsrc._host.requests import Leaves, Loaded, Request
 
 _CHUNK_ROWS = 4096  # rows loaded together: permuting, reading and gathering many at once costs far less a row
 _CHUNK_BYTES = 16 * 2**20
@@ -16,8 +16,10 @@ _CHUNKS_AHEAD = 4
 _MAX_STREAMS = 16
 _IDLE_ROUNDS = 4
 _TIGHT_GAP = 400e-6  # seconds
-_TIGHT_COST = 250e-6
-_TELLING = 4  # requests of a load from which its cost can be told: the first ones meet cold caches
+_CHEAP = 100e-6  # what copies and decodes nothing takes, in seconds
+_CHEAP_ROW = 1e-6
+_GROWTH = 1.5
+_FORGETTING = 0.9
 
 
 class Flight:
@@ -56,7 +58,7 @@ class Stream:
         asked_at: Number of the call that asked for it last.
         ended: Whether nothing follows `last`.
         gap: Seconds that the program was away between the last calls; None before the second.
-        cost: Seconds to load a request on the calling thread.
+        cost: Seconds to load a request, where nothing holds it up; None before the first.
         left_at: When the last call returned.
     """
 
@@ -67,22 +69,37 @@ class Stream:
     asked_at: int = 0
     ended: bool = False
     gap: float | None = None
-    cost: float = 0.0
+    cost: float | None = None
     left_at: float | None = None
 
     def came(self, now: float) -> None:
         """Note that the program is back for the next request."""
         if self.left_at is not None:
-            gap = now - self.left_at
-            self.gap = gap if self.gap is None else (self.gap + gap) / 2
+            self.gap = _slowly(self.gap, now - self.left_at)
 
-    @property
-    def is_tight(self) -> bool:
-        """Whether the program asks for cheap requests in so quick a succession that threads would be in its way.
+    def took(self, seconds: float) -> None:
+        """Note how long a load on the program's own thread took."""
+        self.cost = _slowly(self.cost, seconds)
 
-        It and they would wait for the interpreter lock longer than the loads take on the program's own thread.
+    def took_elsewhere(self, seconds: float) -> None:
+        """Note how long a thread computed for a load; on the program's own, waiting for files may come to it."""
+        self.cost = seconds if self.cost is None else max(seconds, _FORGETTING * self.cost)
+
+    def is_tight(self, request: Request) -> bool:
+        """Whether the program asks for cheap requests like this in so quick a succession that threads are no help.
+
+        They could hide no more of a load than what the program does in between takes, and both would wait for the
+        interpreter lock for longer.
         """
-        return self.gap is not None and self.gap < _TIGHT_GAP and self.cost < _TIGHT_COST
+        if self.gap is None or self.cost is None or request.num_askers > 1:
+            return False
+        is_cheap = self.cost < _CHEAP + _CHEAP_ROW * request.num_elements
+        return is_cheap and self.gap < max(_TIGHT_GAP, self.cost)
+
+
+def _slowly(before: float | None, now: float) -> float:
+    """Follow a time down at once, but up slowly: one long one, as at an epoch's end, says little."""
+    return now if before is None else min(now, _GROWTH * before)
 
 
 class ReadAhead:
@@ -92,7 +109,8 @@ class ReadAhead:
     by whoever asks for it, so that an error reaches the step it belongs to.
 
     Args:
-        load: Loads requests of one stream at once and gives what each brings.
+        load: Loads requests of one stream at once and gives what each brings; for a single one, it may be given
+            arrays to write into.
         following: The `n` requests after one; fewer at the end of the last epoch.
         element_bytes: Decoded bytes of one element.
         max_bytes: Most decoded bytes kept, over all streams.
@@ -102,7 +120,7 @@ class ReadAhead:
 
     def __init__(
         self,
-        load: Callable[[Sequence[Request]], list[Loaded]],
+        load: Callable[[Sequence[Request], Leaves | None], list[Loaded]],
         following: Callable[[Request, int], list[Request]],
         element_bytes: int,
         max_bytes: int,
@@ -118,27 +136,33 @@ class ReadAhead:
         self._num_calls = 0
         self._threads = ThreadPoolExecutor(num_threads, "arsrc-read-ahead")
 
-    def get(self, request: Request) -> Loaded:
-        """Return what `request` brings."""
+    def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
+        """Return what `request` brings; `outs` are arrays like its leaves, which may be used for them."""
         if self._max_bytes == 0:
-            return self._load([request])[0]
+            return self._load([request], outs)[0]
         now = perf_counter()
         with self._lock:
             seat = self._seats.get(request)
             stream = self._streams.pop(request, None)
-            mine: Sequence[Request] = ()
-            if seat is None:
+            if stream is not None:
+                stream.came(now)
+            direct = seat is None and stream is not None and stream.is_tight(request)
+            mine = seat is None and not direct
+            if mine:
                 stream = stream or Stream(request, collections.deque([request]))
-                stream.came(now)
-                mine, seat = self._board_now(stream, request)
-            elif stream is not None:
-                stream.came(now)
-            seat.num_asked += 1
+                seat = self._board(request, _running([request]))
+            if seat is not None:
+                seat.num_asked += 1
             if stream is not None:
                 self._move_on(stream)
-            elif seat.num_asked == request.num_askers > 1:
+            elif seat is not None and seat.num_asked == request.num_askers > 1:
                 self._drop(request)
-        loaded = self._load_now(request, mine, seat.flight, stream) if mine else self._wait(request, seat.flight)
+        if seat is None:
+            loaded = self._load_here(request, outs, stream)
+        elif mine:
+            loaded = self._load_for_all(request, seat.flight, stream)
+        else:
+            loaded = self._wait(request, seat.flight)
         if stream is not None:
             stream.left_at = perf_counter()
         return loaded
@@ -167,26 +191,35 @@ class ReadAhead:
         except Exception:  # the flight's error may be another request's: see for ourselves
             with self._lock:
                 self._drop(request)
-            return self._load([request])[0]
+            return self._load([request], None)[0]
 
-    def _load_now(self, request: Request, requests: Sequence[Request], flight: Flight, stream: Stream | None) -> Loaded:
-        """Load `requests`, of which `request` is the first, on this thread; `flight` tells others who wait."""
+    def _load_here(self, request: Request, outs: Leaves | None, stream: Stream | None) -> Loaded:
+        """Load `request` on this thread."""
         start = perf_counter()
+        with self._metrics.timed("seconds_waited"):
+            loaded = self._load([request], outs)
+        if stream is not None:
+            stream.took(perf_counter() - start)
+        return loaded[0]
+
+    def _load_for_all(self, request: Request, flight: Flight, stream: Stream | None) -> Loaded:
+        """Load `request` on this thread; `flight` tells others who wait for it."""
         try:
-            with self._metrics.timed("seconds_waited"):
-                loaded = self._load(requests)
+            loaded = self._load_here(request, None, stream)
         except BaseException as error:
             flight.future.set_exception(error)
             with self._lock:
-                for one in requests:
-                    self._drop(one)
-            if len(requests) > 1 and isinstance(error, Exception):  # perhaps another one's error
-                return self._load([request])[0]
+                self._drop(request)
             raise
-        flight.future.set_result(loaded)
-        if stream is not None and len(requests) >= _TELLING:
-            stream.cost = (perf_counter() - start) / len(requests)
-        return loaded[0]
+        flight.future.set_result([loaded])
+        return loaded
+
+    def _load_ahead(self, requests: Sequence[Request], stream: Stream) -> list[Loaded]:
+        """Load `requests` on a thread of the pool."""
+        start = thread_time()
+        loaded = self._load(requests, None)
+        stream.took_elsewhere((thread_time() - start) / len(requests))
+        return loaded
 
     # The methods below run under the lock.
 
@@ -206,25 +239,6 @@ class ReadAhead:
         while len(self._streams) > _MAX_STREAMS:
             self._abandon()
 
-    def _board_now(self, stream: Stream, request: Request) -> tuple[Sequence[Request], Seat]:
-        """Board `request` for this thread to load, and in a tight loop those that follow with it."""
-        requests = [request]
-        if stream.is_tight and len(stream.ahead) == 1:
-            num_bytes = self._num_bytes(request)
-            chunk = self._chunk(request)
-            stream.window = min(max(1, 2 * stream.window), chunk)
-            size = min(stream.window, (self._max_bytes - self._bytes) // max(num_bytes, 1))
-            if size > 1:
-                requests += self._following(request, size - 1)
-                stream.ended = len(requests) < size
-                requests = [one for one in requests if one not in self._seats]
-                stream.ahead.extend(requests[1:])
-                stream.last = requests[-1]
-        flight = _running(requests)
-        for one in requests:
-            self._board(one, flight)
-        return requests, self._seats[request]
-
     def _chunk(self, request: Request) -> int:
         """Return how many requests to load together."""
         rows, num_bytes = max(request.num_elements, 1), max(self._num_bytes(request), 1)
@@ -243,7 +257,8 @@ class ReadAhead:
 
     def _schedule(self, stream: Stream) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
-        if stream.is_tight:
+        if stream.is_tight(stream.last):
+            stream.window = 0
             return
         num_bytes, chunk = self._num_bytes(stream.last), self._chunk(stream.last)
         most = min(self._max_bytes // max(num_bytes, 1), _CHUNK_ROWS)
@@ -256,17 +271,17 @@ class ReadAhead:
                 self._abandon()
             requests = self._following(stream.last, size)
             stream.ended = len(requests) < size
-            if not requests or not self._start(requests):
+            if not requests or not self._start(requests, stream):
                 stream.ended = True
                 return
             stream.ahead.extend(requests)
             stream.last = requests[-1]
 
-    def _start(self, requests: Sequence[Request]) -> bool:
+    def _start(self, requests: Sequence[Request], stream: Stream) -> bool:
         """Start loading those of `requests` that are not under way; False where there are no more threads."""
         missing = [request for request in requests if request not in self._seats]
         try:
-            flight = Flight(self._threads.submit(self._load, missing), missing) if missing else None
+            flight = Flight(self._threads.submit(self._load_ahead, missing, stream), missing) if missing else None
         except RuntimeError:  # the interpreter is exiting, or the source was closed
             return False
         for request in missing:

@@ -76,7 +76,7 @@ def index_groups(area: AddressRange, chunks: Chunks, end: int) -> Groups:
 def _read_heads(area: AddressRange, chunks: Chunks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return (bytes in front of the sizes, bytes of chunk data, bytes of sizes), each i64[num_chunks]."""
     num_chunks = len(chunks.begins)
-    data = gather_equal(area.data, chunks.begins, _HEAD_BYTES, None)
+    data = gather_equal(area.data, to_physical(chunks.begins), _HEAD_BYTES, None)
     rows = data.reshape(num_chunks, _HEAD_BYTES)
     words = rows[:, :CHUNK_HEADER_BYTES].copy().view("<i8")  # i64[num_chunks, 5]
     if (words[:, 3] != (ord("r") | chunks.counts << 8)).any() or (words[:, 4] != chunks.decoded_sizes).any():

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.file_index import Spans, Uniform
-from arsrc._host.layout import BLOCK_BYTES, STREAM_BYTES
+from arsrc._host.layout import BLOCK_BYTES, STREAM_BYTES, to_physical
 from arsrc._host.places import FileRange, GroupFiles, SpanFiles, UniformFiles
 from arsrc._host.record_groups import Groups
 
@@ -28,12 +28,24 @@ class Located(NamedTuple):
     Attributes:
         files: i64[n], the number of the slice of each.
         starts: i64[n], logical positions in the range.
+        begins: i64[n], physical ones.
         lengths: i64[n], bytes of each; one number where all records that there are have the same.
     """
 
     files: NDArray[np.int64]
     starts: NDArray[np.int64]
+    begins: NDArray[np.int64]
     lengths: NDArray[np.int64] | int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of each record if that is one number, else 0."""
+        return self.lengths if isinstance(self.lengths, int) else 0
+
+    def part(self, start: int, stop: int) -> "Located":
+        """Return where the records `[start, stop)` of these lie."""
+        lengths = self.lengths if isinstance(self.lengths, int) else self.lengths[start:stop]
+        return Located(self.files[start:stop], self.starts[start:stop], self.begins[start:stop], lengths)
 
 
 class RecordIndex:
@@ -76,7 +88,7 @@ class RecordIndex:
     def _find(self, record_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the slice of each record."""
         if len(self._stops) == 1:
-            return np.zeros(len(record_ids), np.int64)
+            return np.broadcast_to(np.int64(0), len(record_ids))
         if self._buckets is None:
             return np.searchsorted(self._stops, record_ids, side="right")
         files: NDArray[np.int64] = self._buckets[record_ids >> self._bucket_bits]
@@ -88,11 +100,12 @@ class RecordIndex:
         files = self._find(record_ids)
         if len(self._places) == 1:
             (places,) = self._places.values()
-            return Located(files, *places.locate(files, record_ids))
+            starts, length = places.locate(files, record_ids)
+            return Located(files, starts, to_physical(starts), length)
         starts, lengths = np.empty_like(record_ids), np.empty_like(record_ids)
         kinds = self._kinds[files]
         for kind, places in self._places.items():
             at = np.flatnonzero(kinds == kind)
             if len(at):
                 starts[at], lengths[at] = places.locate(self._numbers[files[at]], record_ids[at])
-        return Located(files, starts, lengths)
+        return Located(files, starts, to_physical(starts), lengths)

@@ -92,10 +92,15 @@ class HostSource:
         max_windows = min(4, self.schema.config.read.read_ahead_bytes // max(window_bytes, 1))
         return Windows(max_windows) if max_windows >= 2 else None
 
-    def get(self, request: Request) -> Loaded:
-        """Return what a request brings, read ahead where possible."""
+    def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
+        """Return what a request brings, read ahead where possible.
+
+        Args:
+            request: The request.
+            outs: Arrays like the leaves that it brings, which may be used for them.
+        """
         self.metrics.add(batches_served=request.num_batches * len(request.states))
-        return self._ahead.get(request)
+        return self._ahead.get(request, outs)
 
     def is_ready(self, request: Request) -> bool:
         """Whether `get(request)` would neither wait nor fail."""

@@ -1,6 +1,7 @@
 """What every codec is: whole batches of record bytes in, arrays out."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -41,6 +42,14 @@ class RecordBatch:
     def lengths(self) -> NDArray[np.int64]:
         """i64[num_records], bytes of each record."""
         return np.diff(self.offsets)
+
+
+@functools.lru_cache(64)
+def uniform_offsets(num_records: int, num_bytes: int) -> NDArray[np.int64]:
+    """Return the offsets i64[num_records + 1] of records of one length; the same read-only array each time."""
+    offsets = np.arange(num_records + 1, dtype=np.int64) * num_bytes
+    offsets.flags.writeable = False
+    return offsets
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import PyTree, RecordBatch
+from arsrc.codecs.base import PyTree, RecordBatch, uniform_offsets
 from arsrc.codecs.check import array_text, cast_batch, whole_number
 from arsrc.errors import ArsrcValueError, RecordError, message
 
@@ -87,9 +87,10 @@ def equal_rows(records: RecordBatch, num_bytes: int, why: str = "", fix: str = "
     Raises:
         RecordError: A record has another length; the text ends with `why` and `fix`.
     """
-    wrong = records.lengths != num_bytes  # bool[num_records]
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise RecordError(row, f"the record has {records.lengths[row]} bytes, not {num_bytes}{why}", fix)
+    if records.offsets is not uniform_offsets(len(records), num_bytes):
+        wrong = records.lengths != num_bytes  # bool[num_records]
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise RecordError(row, f"the record has {records.lengths[row]} bytes, not {num_bytes}{why}", fix)
     start = int(records.offsets[0])
     return records.data[start : start + len(records) * num_bytes].reshape(len(records), num_bytes)

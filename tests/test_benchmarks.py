@@ -1,0 +1,84 @@
+"""The benchmarks run, and measure every figure that arsrc is to reach; what they measure is not judged here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+# Every figure, by the name of its case; a part of the line that says what it is.
+FIGURES = {
+    "grain-60k": ("at least 150", "Grain's fastest"),
+    "read-60k": ("at least 6", "official read of 256"),
+    "core-read": ("at least 0.9", "official read of 256"),
+    "core-grain": ("at least 10", "Grain's MapDataset"),
+    "grain-1m": ("at least 500", "Grain's fastest"),
+    "read-1m": ("at least 25", "official read of 256"),
+    "shards": ("at least 0.8", "64 files"),
+    "callback": ("at least 0.7", "bare callback"),
+    "body": ("at least 0.95", "gather on the device"),
+    "gather": ("at least 0.8", "memcpy"),
+    "zstd": ("at least 1 ", "official read of 4096"),
+    "blocks": ("at least 20", "official random read of 256"),
+    "wait": ("at most 1.1", "max(c, r)"),
+    "cache-zstd": ("at least 0.8", "second epoch"),
+    "cache-decoded": ("at least 0.8", "decoded record by record"),
+    "cold": ("at least 1.5", "cold page cache"),
+    "open": ("at most 3", "open 1M records"),
+}
+
+# Of these the contestants need packages that the tests do not install.
+PEERS = ("Grain", "PyTorch", "cyreal", "datarax")
+PEER_CASES = {"grain-60k", "core-grain", "grain-1m"}
+
+
+def run(script: str, *args: str) -> str:
+    """Run a benchmark as users do, and return what it prints."""
+    command = [sys.executable, str(BENCHMARKS / script), *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+@pytest.mark.processes
+def test_every_figure_has_a_case_with_its_target() -> None:
+    lines = {line.split()[0]: line for line in run("throughput.py", "--list").splitlines()}
+    assert set(FIGURES) <= set(lines)
+    for name, parts in FIGURES.items():
+        assert all(part in lines[name] for part in parts), lines[name]
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_quick_run_measures_all_that_needs_no_other_packages(tmp_path: Path) -> None:
+    printed = run("throughput.py", "--quick", "--results", str(tmp_path), "--data", str(tmp_path / "data"))
+    assert "figures mean nothing" in printed
+    assert (tmp_path / "throughput.png").stat().st_size > 10_000
+    report = (tmp_path / "throughput.md").read_text()
+    assert str(tmp_path) not in report
+    assert os.uname().nodename not in report.split()
+    found = json.loads((tmp_path / "throughput.json").read_text())
+    for race, contestants in found["records_per_second"].items():
+        for name, rates in contestants.items():
+            missing = name.startswith(PEERS) and str(rates).startswith("not installed")
+            assert missing or all(rate > 0 for rate in rates), (race, name, rates)
+    measured = {case["case"] for case in found["cases"] if case["ratio"] is not None}
+    assert measured >= set(FIGURES) - PEER_CASES
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_the_studies_of_scale_run(tmp_path: Path) -> None:
+    printed = run("scale.py", "--quick", "--results", str(tmp_path))
+    assert "4,294,967,295" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"scale.md", "scale.png"}
+
+
+@pytest.mark.processes
+def test_without_an_accelerator_its_benchmark_says_so() -> None:
+    assert "there is none" in run("accelerator.py")
