@@ -74,7 +74,20 @@ class HostCall:
 
 def call_host(call: HostCall, operand: Array) -> list[Array]:
     """Return `call.results`, each with the leading axes that `operand` u32[*lead, n] has: one callback for all."""
-    return [_varying_with(value, operand) for value in _read(call, operand)]
+    carried = tuple(jax.ShapeDtypeStruct(result.shape, _carrier(result.dtype)) for result in call.results)
+    values = _read(dataclasses.replace(call, results=carried), operand)
+    return [
+        _varying_with(value, operand).astype(result.dtype) for value, result in zip(values, call.results, strict=True)
+    ]
+
+
+def _carrier(dtype: Any) -> Any:
+    """Return the dtype that values cross the bridge with: those of less than a byte are packed on the device."""
+    if jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 8:
+        return np.dtype(np.uint8 if jnp.issubdtype(dtype, jnp.unsignedinteger) else np.int8)
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 8:
+        return np.dtype(np.float32)
+    return dtype
 
 
 def _read(call: HostCall, operand: Array) -> list[Array]:
@@ -131,24 +144,16 @@ _lower_in_place = mlir.lower_fun(_in_place, multiple_results=True)
 
 
 def _lower_on_cpu(context: Any, operand: Any, *, call: HostCall) -> Any:
-    in_place = _runs_once(context.module_context.axis_context) and all(map(_has_whole_bytes, call.results))
-    return (_lower_in_place if in_place else _lower_callback)(context, operand, call=call)
+    each_device = _is_wanted_by_each_device(context.module_context.axis_context)
+    return (_lower_in_place if each_device else _lower_callback)(context, operand, call=call)
 
 
-def _runs_once(axis_context: Any) -> bool:
+def _is_wanted_by_each_device(axis_context: Any) -> bool:
     """Whether every device that runs a read wants it: not so where JAX divides a program among several by itself."""
     manual = getattr(axis_context, "manual_axes", None)
     if manual is not None:
         return set(manual) == set(axis_context.mesh.axis_names)
     return getattr(axis_context, "num_devices", 0) == 1
-
-
-def _has_whole_bytes(result: jax.ShapeDtypeStruct) -> bool:
-    """Whether elements are not packed, as those of 4 bits are."""
-    dtype = result.dtype
-    if jnp.issubdtype(dtype, jnp.integer):
-        return jnp.iinfo(dtype).bits % 8 == 0
-    return not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits % 8 == 0
 
 
 mlir.register_lowering(_read_p, _lower_callback)

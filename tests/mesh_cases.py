@@ -275,6 +275,17 @@ def test_an_axis_that_is_left_to_the_compiler_is_refused_by_jax(make: Callable[.
         run(arsrc.init(config))
 
 
+def test_a_program_that_jax_divides_by_itself_reads_once(make: Callable[..., Config]) -> None:
+    config = make(read=arsrc.ReadOptions(read_ahead_bytes=0))
+    state = arsrc.state_at(config, 2)
+    everywhere = jax.device_put(state, jax.sharding.NamedSharding(line(4), P()))
+    before = arsrc.io_metrics(config)["batches_served"]
+    _, batch = jax.jit(lambda state: arsrc.next_batch(config, state))(everywhere)
+    jax.block_until_ready(batch)
+    assert arsrc.io_metrics(config)["batches_served"] == before + 1
+    jax.tree.map(np.testing.assert_array_equal, batch, arsrc.peek(config, state))
+
+
 def test_without_axis_name_each_device_gets_the_whole_batch(make: Callable[..., Config]) -> None:
     config = make(num_epochs=1)
     run = on_devices(lambda state: arsrc.next_batch(config, state), line(4), P())

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec
 
 import arsrc
 from arsrc import ArrayRecordSourceConfig, ReadOptions
-from arsrc.codecs import Struct
+from arsrc.codecs import Map, Struct
 
 NUM_RECORDS = 23
 CODEC = Struct({"x": "int32", "y": ("float32", 3)})
@@ -659,6 +659,22 @@ def test_values_that_do_not_fit_32_bits_are_a_typed_error_at_their_own_batch_of_
     assert served == [0, -1, -(2**31), 2**31 - 1]
     with pytest.raises(arsrc.ArsrcValueError, match="int64 values do not fit int32"):
         next(batches)
+
+
+def test_values_of_less_than_a_byte_arrive_as_they_are(tmp_path):
+    path = str(tmp_path / "packed")
+    arsrc.write_array_record(path, [bytes([i, 15 - i, 3]) for i in range(8)])
+    spec = jax.ShapeDtypeStruct((3,), jnp.int4)
+    config = ArrayRecordSourceConfig(path, 3, Map(_as_int4, spec), num_epochs=1, remainder="pad")
+    expected = [[i - 16 * (i > 7), (15 - i) - 16 * (15 - i > 7), 3] for i in range(8)] + [[0, 0, 0]]
+    batches = jax.jit(lambda state: arsrc.next_batches(config, state, 3)[1])(arsrc.init(config))
+    assert batches.data.dtype == jnp.int4
+    assert batches.data.astype(jnp.int8).reshape(9, 3).tolist() == expected
+    check_equal(batches.data[2], list(arsrc.iterate(config))[2][1].data)
+
+
+def _as_int4(record: bytes) -> np.ndarray:
+    return np.frombuffer(record, np.int8).astype(jnp.int4)
 
 
 def test_disable_jit(make_config):

@@ -10,7 +10,7 @@ from time import perf_counter, thread_time
 from arsrc._host.metrics import Metrics
 from arsrc._host.requests import Leaves, Loaded, Request
 
-_CHUNK_ROWS = 4096  # rows loaded together: permuting, reading and gathering many at once costs far less a row
+_CHUNK_ROWS = 16_384  # rows loaded together: permuting, reading and gathering many at once costs far less a row
 _CHUNK_BYTES = 16 * 2**20
 _CHUNKS_AHEAD = 4
 _MAX_STREAMS = 16
