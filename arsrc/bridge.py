@@ -63,9 +63,8 @@ class HostCall:
         outs = [np.asarray(buffer) for buffer in buffers]
         flat = outs if len(lead) == 1 else [out.reshape(math.prod(lead), *out.shape[len(lead) :]) for out in outs]
         for out, leaf in zip(flat, self._read(operand, lead, flat), strict=True):
-            result = narrowed(leaf, out.dtype).reshape(out.shape)
-            if result.__array_interface__ != out.__array_interface__:  # another place in memory
-                out[...] = result
+            if leaf is not out:
+                out[...] = narrowed(leaf, out.dtype).reshape(out.shape)
 
     def _read(self, operand: np.ndarray, lead: tuple[int, ...], outs: Leaves | None) -> Leaves:
         with profile.annotate("arsrc: wait for a batch"):

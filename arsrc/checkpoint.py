@@ -25,12 +25,18 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
     """Return a text that is equal for equal data in equal order; host.
 
     Enter: record counts, file sizes, and hashes that the format keeps (of the footers and of a spread of chunks),
-    which reads kilobytes, not the data; slices; which order, and its version. Do not enter: where the files lie,
-    seed, batch size, remainder, epochs, codec, `read`, `name`, statistics.
+    which reads kilobytes, not the data; slices; which order, and its version; excluded records. Do not enter: where
+    the files lie, seed, batch size, remainder, epochs, codec, `read`, `name`, statistics.
 
     Raises:
         ArsrcReadError: A file cannot be read.
     """
+    excluded = ", ".join(f"{start}..{stop - 1}" for start, stop in config.exclude)
+    return _data_and_order(config) + (f", without records {excluded}" if excluded else "")
+
+
+def _data_and_order(config: ArrayRecordSourceConfig) -> str:
+    """Return the fingerprint but for excluded records: they change what is served, and no place of any other."""
     if config.shuffle_records and config.shuffle_block_size > 1:
         order = f"shuffled blocks of {config.shuffle_block_size} in windows of {config.shuffle_window_blocks}"
     elif config.shuffle_records:
@@ -44,7 +50,7 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
 
 
 def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[str, Any]:
-    """Return `state` as plain Python values, fit for JSON, with format version and fingerprint; host.
+    """Return `state` as plain Python values, fit for JSON, with format version, fingerprint and exclusions; host.
 
     Args:
         config: The source.
@@ -58,27 +64,29 @@ def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[s
         "epoch": int(state.epoch),
         "key_impl": str(jax.random.key_impl(state.key)),
         "key_words": np.asarray(jax.random.key_data(state.key)).tolist(),
-        "fingerprint": fingerprint(config),
+        "fingerprint": _data_and_order(config),
+        "exclude": [list(pair) for pair in config.exclude],
     }
 
 
 def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, Any]) -> SourceState:
     """Return the state that `to_state_dict` saved; host.
 
-    `batch_size`, `remainder`, `num_epochs` and the places of the files may have changed since: the stream goes on
-    at the same record.
+    `batch_size`, `remainder`, `num_epochs` and the places of the files may have changed since, and more records may be
+    excluded: the stream goes on at the same record.
 
     Args:
         config: The source to go on with.
         state_dict: From `to_state_dict`.
 
     Raises:
-        ArsrcValueError: It was saved from other data or another order, by another format version, or is damaged.
+        ArsrcValueError: It was saved from other data or another order, by another format version, or is damaged; or
+            records that were excluded would come back.
     """
     where = "from_state_dict"
     if not isinstance(state_dict, Mapping):
         raise ArsrcTypeError(message(where, "must be a mapping", state_dict=state_dict))
-    missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint"} - set(state_dict))
+    missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude"} - set(state_dict))
     if missing:
         raise ArsrcValueError(message(where, "is no source state", "Use to_state_dict.", missing=missing))
     if state_dict["version"] != FORMAT_VERSION:
@@ -90,13 +98,25 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
                 version=state_dict["version"],
             )
         )
-    saved, here = state_dict["fingerprint"], fingerprint(config)
+    saved, here = state_dict["fingerprint"], _data_and_order(config)
     if saved != here:
         raise ArsrcValueError(
             message(
                 where,
                 "the state belongs to other data or another order",
                 "Restore it with the config it was saved with:" + sides(saved=saved, config=here),
+            )
+        )
+    excluded = _pairs(state_dict["exclude"])
+    back = [
+        pair for pair in excluded if not any(start <= pair[0] and pair[1] <= stop for start, stop in config.exclude)
+    ]
+    if back:
+        raise ArsrcValueError(
+            message(
+                where,
+                "records that the run had excluded would come back",
+                "Exclude at least what it excluded:" + sides(saved=excluded, config=list(config.exclude)),
             )
         )
     return SourceState(
@@ -116,6 +136,13 @@ def _key(words: Any, impl: str) -> jax.Array:
         raise ArsrcValueError(
             message("from_state_dict", f"the key is damaged ({error})", key_words=words, key_impl=impl)
         ) from error
+
+
+def _pairs(value: Any) -> list[tuple[int, int]]:
+    try:
+        return [(operator.index(start), operator.index(stop)) for start, stop in value]
+    except (TypeError, ValueError) as error:
+        raise ArsrcValueError(message("from_state_dict", "is no list of ranges of records", exclude=value)) from error
 
 
 def _u32(state_dict: Mapping[str, Any], field: str) -> np.uint32:

@@ -290,7 +290,9 @@ class _ReadBatches:
             num_rows=self.num_rows,
             num_askers=self.num_askers,
         )
-        return source_of(self.schema).get(request, outs).leaves
+        source = source_of(self.schema)
+        leaves = source.get(request, outs).leaves
+        return leaves if outs is None else source.put(leaves, outs)
 
 
 @dataclasses.dataclass(frozen=True)

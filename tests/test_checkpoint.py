@@ -210,6 +210,7 @@ def test_a_state_dict_holds_plain_values_only(config: ArrayRecordSourceConfig):
         "key_impl": "threefry2x32",
         "key_words": [0, 42],
         "fingerprint": arsrc.fingerprint(config),
+        "exclude": [],
     }
     assert all(type(value) in (int, str, list) for value in state_dict.values())
 
@@ -307,6 +308,9 @@ def test_missing_entries_are_all_named(config: ArrayRecordSourceConfig):
         ("key_impl", 3),
         ("fingerprint", ""),
         ("fingerprint", None),
+        ("exclude", None),
+        ("exclude", [3]),
+        ("exclude", [[1, 2.5]]),
     ],
 )
 def test_a_damaged_entry_is_refused_and_shown(config: ArrayRecordSourceConfig, entry: str, value: Any):

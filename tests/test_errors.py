@@ -416,6 +416,12 @@ CASES = {
     "a state dict with a damaged index": Case(
         lambda world: saved(world, index=-3), VALUE, "from_state_dict", ("index=-3",)
     ),
+    "a state dict with a damaged exclusion": Case(
+        lambda world: saved(world, exclude=[7]), VALUE, "from_state_dict", ("exclude=[7]",)
+    ),
+    "a state dict with an exclusion that the config has not": Case(
+        lambda world: saved(world, exclude=[[3, 5]]), VALUE, "from_state_dict", ("(3, 5)", "come back")
+    ),
     "a state dict with a damaged key": Case(
         lambda world: saved(world, key_words=[1]), VALUE, "from_state_dict", ("key_words=[1]",)
     ),

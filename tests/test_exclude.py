@@ -333,8 +333,26 @@ def test_a_run_goes_on_without_records_that_harmed_it(config: Config) -> None:
     state = arsrc.from_state_dict(config, json.loads(saved))
     rest = [np.asarray(batch.record_ids) for _, batch in arsrc.iterate(config, state)]
     assert np.array_equal(rest, masked(np.stack([ids for _, ids in without_exclusion(config)[5:]])))
-    back = arsrc.from_state_dict(whole, arsrc.to_state_dict(config, state))
-    assert position(back) == position(state)
+
+
+def test_what_a_run_left_out_does_not_come_back_unnoticed(config: Config) -> None:
+    saved = json.loads(json.dumps(arsrc.to_state_dict(config, arsrc.state_at(config, 5))))
+    more = dataclasses.replace(config, exclude=[*config.exclude, 0, (N - 2, N)])
+    for same in (config, more):
+        assert position(arsrc.from_state_dict(same, saved)) == position(arsrc.state_at(config, 5))
+    for less in (dataclasses.replace(config, exclude=()), dataclasses.replace(config, exclude=config.exclude[1:])):
+        with pytest.raises(arsrc.ArsrcValueError, match="records that the run had excluded would come back"):
+            arsrc.from_state_dict(less, saved)
+
+
+def test_excluded_records_show_in_the_fingerprint(config: Config) -> None:
+    whole = dataclasses.replace(config, exclude=())
+    one = dataclasses.replace(config, exclude=[3])
+    assert arsrc.fingerprint(one) == f"{arsrc.fingerprint(whole)}, without records 3..3"
+    assert len({arsrc.fingerprint(each) for each in (whole, one, config)}) == 3
+    assert arsrc.fingerprint(dataclasses.replace(config, exclude=[3, 4])) == (
+        arsrc.fingerprint(dataclasses.replace(config, exclude=[(3, 5)]))
+    )
 
 
 # The field and the data.

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from arsrc._host.buffers import BufferPool
 from arsrc._host.cold_rule import ColdRule
 from arsrc._host.file_index import file_index
-from arsrc._host.mapped import MappedFiles, open_mapped
+from arsrc._host.mapped import MapOptions, MappedFiles, open_mapped
 from arsrc._host.places import FileRange
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError
 
@@ -36,7 +36,7 @@ def some_records(seed: Any, lengths: Sequence[int]) -> list[bytes]:
 
 def opened(*paths: str, **options: Any) -> MappedFiles:
     indices = [file_index(path, ArrayRecordReader(path).num_records()) for path in paths]
-    files = open_mapped([FileRange(i, 0, i.num_records) for i in indices if i is not None], **options)
+    files = open_mapped([FileRange(i, 0, i.num_records) for i in indices if i is not None], MapOptions(**options))
     assert files is not None
     assert None not in indices
     return files

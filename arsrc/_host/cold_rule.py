@@ -31,5 +31,6 @@ class ColdRule:
 
 
 def num_waits() -> int:
-    """Return how often this thread touched mapped memory that had to be read from a disk."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
+    """Return a number that grows when this thread has to wait for what is not in memory."""
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return usage.ru_majflt + usage.ru_inblock

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from arsrc._host.layout import BLOCK_BYTES, BLOCK_HEADER_BYTES, STREAM_BYTES, to_physical
 
-# From here on the copy itself takes so long that a call for each piece no longer counts.
+# From here on the copy itself takes so long that a call for each record no longer counts.
 LARGE_RECORD_BYTES = 16_384
 
 _SLAB_BYTES = 1 << 18  # copied twice, the first time into the cache
@@ -83,29 +83,12 @@ def gather_ragged(
     if out is None and num_bytes <= _JOIN_BYTES:
         return np.frombuffer(_join(data, starts, np.diff(offsets)), np.uint8)
     result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
-    if num_bytes > num_rows * LARGE_RECORD_BYTES:
-        _copy_pieces(data, starts, offsets, result)
-        return result
     slab = max(1, _JOIN_BYTES * num_rows // max(num_bytes, 1))
     for first in range(0, num_rows, slab):
         bounds = offsets[first : first + slab + 1]
         joined = _join(data, starts[first : first + slab], np.diff(bounds))
         result[bounds[0] : bounds[-1]] = np.frombuffer(joined, np.uint8)
     return result
-
-
-def _copy_pieces(
-    data: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    result: NDArray[np.uint8],
-) -> None:
-    _, begins, lengths = _pieces(starts, np.diff(offsets))
-    # Pieces come in the order of the output and fill it, so that each begins where the one before ends.
-    stops = np.cumsum(lengths)
-    columns = begins, begins + lengths, stops - lengths, stops
-    for begin, end, at, stop in zip(*(column.tolist() for column in columns), strict=True):
-        result[at:stop] = data[begin:end]
 
 
 def _join(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bytes:

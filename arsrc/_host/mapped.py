@@ -9,8 +9,10 @@ disk without a write to the file: that takes the chunks' hashes, which only arra
 disk that fails to read kills the process, as it does with any map.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,9 @@ from arsrc._host.file_index import FileIndex, FileStamp
 from arsrc._host.file_watch import FileWatch, changed
 from arsrc._host.gate import Gate
 from arsrc._host.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
-from arsrc._host.layout import to_physical
+from arsrc._host.helpers import Helpers
+from arsrc._host.large_records import Descriptors, read_record
+from arsrc._host.layout import STREAM_BYTES, to_physical
 from arsrc._host.places import FileRange
 from arsrc._host.record_index import Located, RecordIndex
 from arsrc.codecs.base import RecordBatch, uniform_offsets
@@ -32,16 +36,30 @@ _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
 _POOL_BYTES = 1 << 16  # below, the allocator gives out memory again by itself
 
 
-def open_mapped(
-    files: Sequence[FileRange], random_access: bool = False, pool: BufferPool | None = None
-) -> "MappedFiles | None":
+@dataclasses.dataclass(frozen=True)
+class MapOptions:
+    """How to read mapped files.
+
+    Attributes:
+        random_access: Whether records will be read in random order. The system then fetches single pages;
+            otherwise it reads on, which is faster for records that stand side by side.
+        pool: Where batches of 64 KiB or more come from, unless `read` is given an output.
+        helpers: Threads for large batches.
+        max_open_files: Most files with large records that are kept open.
+    """
+
+    random_access: bool = False
+    pool: BufferPool | None = None
+    helpers: Helpers | None = None
+    max_open_files: int = 64
+
+
+def open_mapped(files: Sequence[FileRange], options: MapOptions = MapOptions()) -> "MappedFiles | None":
     """Map files and number the records of their slices in this order.
 
     Args:
         files: The slices, of one file or of many. Their indices are joined: let go of them afterwards.
-        random_access: Whether records will be read in random order. The system then fetches single pages;
-            otherwise it reads on, which is faster for records that stand side by side.
-        pool: Where batches of 64 KiB or more come from, unless `read` is given an output.
+        options: How to read them.
 
     Returns:
         None where there are no records, or files cannot be mapped, or not so many.
@@ -64,9 +82,9 @@ def open_mapped(
         if isinstance(error, ArsrcReadError):
             raise
         return None
-    if random_access:
+    if options.random_access:
         area.expect_random_access()
-    return MappedFiles(area, ranges, positions, pool)
+    return MappedFiles(area, ranges, positions, options)
 
 
 def _map_file(area: AddressRange, position: int, index: FileIndex) -> None:
@@ -92,10 +110,12 @@ class MappedFiles:
         area: AddressRange,
         ranges: Sequence[FileRange],
         positions: Mapping[str, int],
-        pool: BufferPool | None,
+        options: "MapOptions",
     ) -> None:
         self._area = area
-        self._pool = pool
+        self._pool, self._helpers = options.pool, options.helpers
+        self._files = [(piece.index, positions[piece.index.path]) for piece in ranges]
+        self._descriptors = Descriptors(options.max_open_files)
         self._records = RecordIndex(ranges, [positions[piece.index.path] for piece in ranges])
         self.num_records = self._records.num_records
         self._watch = FileWatch([piece.index for piece in ranges])
@@ -157,6 +177,7 @@ class MappedFiles:
         """Unmap the files after the reads that are under way; later ones fail. May be called again."""
         self._gate.close()
         self._area.unmap()
+        self._descriptors.close()
 
     def locate(self, record_ids: NDArray[np.int64]) -> Located:
         """Return where records lie, to be copied at any later time.
@@ -187,6 +208,42 @@ class MappedFiles:
         elif len(out) < num_bytes:
             what = "the output is smaller than the records"
             raise ArsrcValueError(message("read", what, out_bytes=len(out), record_bytes=num_bytes))
-        if isinstance(lengths, int) and lengths <= LARGE_RECORD_BYTES:
-            return RecordBatch(gather_equal(self._area.data, located.begins, lengths, out), offsets)
-        return RecordBatch(gather_ragged(self._area.data, located.starts, offsets, out), offsets)
+        length = lengths if isinstance(lengths, int) else None
+        num_parts = min(self._helpers.num_parts(num_bytes), max(num_rows, 1)) if self._helpers else 1
+        if num_parts == 1:
+            return RecordBatch(self._copy_rows(located, length, offsets, out), offsets)
+        result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
+
+        def work(first: int, last: int) -> None:
+            bounds = offsets[first : last + 1]
+            part = result[bounds[0] : bounds[-1]]
+            self._copy_rows(located.part(first, last), length, bounds - bounds[0], part)
+
+        assert self._helpers is not None
+        self._helpers.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
+        return RecordBatch(result, offsets)
+
+    def _copy_rows(
+        self, located: Located, length: int | None, offsets: NDArray[np.int64], out: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
+        """Return the bytes of records, the beginning of `out` where that is given; `length` of each if it is one."""
+        if offsets[-1] > len(located.starts) * LARGE_RECORD_BYTES:
+            result = np.empty(offsets[-1], np.uint8) if out is None else out[: offsets[-1]]
+            self._read_large(located, offsets, result)
+            return result
+        if length is not None and length <= LARGE_RECORD_BYTES:
+            return gather_equal(self._area.data, located.begins, length, out)
+        return gather_ragged(self._area.data, located.starts, offsets, out)
+
+    def _read_large(self, located: Located, offsets: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        memory: Any = memoryview(out)  # type: ignore[arg-type]
+        columns = located.files, located.begins, located.starts, offsets[:-1], offsets[1:]
+        for file, begin, start, at, stop in zip(*(column.tolist() for column in columns), strict=True):
+            index, position = self._files[file]
+            opened = self._descriptors.get(index)
+            if opened is not None:
+                if read_record(opened, begin - position, start % STREAM_BYTES, memory[at:stop]):
+                    continue
+                self._watch.check_all()  # it became shorter
+            # The path leads elsewhere now: nobody changes the mapped file any more.
+            gather_ragged(self._area.data, np.array([start]), np.array([0, stop - at]), out[at:stop])

@@ -48,7 +48,7 @@ class ReaderPool:
     """
 
     def __init__(self, max_open: int) -> None:
-        self._max_open = max(1, min(max_open, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+        self.max_open = max(1, min(max_open, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         self._readers: collections.OrderedDict[str, Any] = collections.OrderedDict()
         self._lock = threading.Lock()
 
@@ -63,7 +63,7 @@ class ReaderPool:
             # Another thread may have opened it meanwhile: keep the first.
             reader = self._readers.setdefault(path, reader)
             self._readers.move_to_end(path)
-            while len(self._readers) > self._max_open:
+            while len(self._readers) > self.max_open:
                 self._readers.popitem(last=False)
         return reader
 

@@ -102,6 +102,17 @@ class HostSource:
         self.metrics.add(batches_served=request.num_batches * len(request.states))
         return self._ahead.get(request, outs)
 
+    def put(self, leaves: Leaves, outs: Leaves) -> Leaves:
+        """Copy leaves into `outs` where they are not there already and have the same dtype; return where they are."""
+        return [self._put(leaf, out) for leaf, out in zip(leaves, outs, strict=True)]
+
+    def _put(self, leaf: NDArray[np.generic], out: NDArray[np.generic]) -> NDArray[np.generic]:
+        if leaf.dtype != out.dtype:
+            return leaf
+        if leaf.__array_interface__ != out.__array_interface__:  # another place in memory
+            self.data_set.helpers.copy(leaf, out)
+        return out
+
     def is_ready(self, request: Request) -> bool:
         """Whether `get(request)` would neither wait nor fail."""
         return self._ahead.is_ready(request)
