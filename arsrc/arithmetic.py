@@ -51,22 +51,25 @@ def advance(xp: ModuleType, plan: Plan, index: Array, epoch: Array, steps: Array
     return _clamp(xp, plan, index, epoch + ahead)
 
 
-def rows(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Array, Array, Array]:
-    """Return what the rows of the next batch are.
+def rows(
+    xp: ModuleType, plan: Plan, index: Array, epoch: Array, row: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Return what rows of the next batch are.
 
     Args:
         xp: `numpy` or `jax.numpy`.
         plan: The static numbers.
         index: u32[...].
         epoch: u32[...], of the same shape.
+        row: u32[num_rows], numbers of rows below `batch_size`; None takes all of them.
 
     Returns:
-        `(position u32[..., batch_size], epoch u32[..., 1 or batch_size], valid bool[..., batch_size])`; the
-        position of a row that is not valid is 0.
+        `(position u32[..., num_rows], epoch u32[..., 1 or num_rows], valid bool[..., num_rows])`; the position of a
+        row that is not valid is 0.
     """
     index, epoch = settle(xp, plan, index, epoch)
     index, epoch = index[..., None], epoch[..., None]
-    row = np.arange(plan.batch_size, dtype=u32)
+    row = np.arange(plan.batch_size, dtype=u32) if row is None else row
     room = u32(plan.num_records) - index  # u32[..., 1], records left in the epoch, at least 1
     if plan.remainder == "wrap":
         passes, rest = row // u32(plan.num_records), row % u32(plan.num_records)

@@ -116,7 +116,7 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
             message(
                 where,
                 "records that the run had excluded would come back",
-                "Exclude at least what it excluded:" + sides(saved=excluded, config=list(config.exclude)),
+                "Exclude at least what it excluded:" + sides(saved=str(excluded), config=str(list(config.exclude))),
             )
         )
     return SourceState(

@@ -254,11 +254,8 @@ def next_rows(
     Returns:
         `(record_ids u32[num_rows], mask bool[num_rows], epoch u32[1 or num_rows])`.
     """
-    position, epoch, valid = arithmetic.rows(jnp, plan, state.index, state.epoch)
-    if num_rows not in (None, plan.batch_size):
-        cut = lambda rows: jax.lax.dynamic_slice_in_dim(rows, first_row, num_rows)  # noqa: E731
-        position, valid = cut(position), cut(valid)
-        epoch = epoch if epoch.shape == (1,) else cut(epoch)
+    row = np.arange(num_rows or plan.batch_size, dtype=np.uint32) + jnp.asarray(first_row, jnp.uint32)
+    position, epoch, valid = arithmetic.rows(jnp, plan, state.index, state.epoch, row)
     ids = order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
     ids, valid = order.served(jnp, plan, ids, valid)
     return ids, valid, epoch

@@ -92,6 +92,20 @@ CASES = (
         at_least=0.7,
     ),
     Case(
+        "callback-told",
+        "60k",
+        "the same, over a bare callback that is told which records are wanted",
+        _rates(_ONE, over="io_callback with an operand"),
+        at_least=0.7,
+    ),
+    Case(
+        "by-hand",
+        "60k",
+        "the same, over a callback that gathers from a NumPy array of all records, in an order that is given",
+        _rates(_ONE, over="io_callback by hand"),
+        at_least=1.0,
+    ),
+    Case(
         "grain-1m",
         "1m",
         "784 B uncompressed, 1M records in 4 files, best number of batches per fetch, over Grain's fastest",
@@ -111,6 +125,13 @@ CASES = (
         "body",
         "16 batches per fetch, step of 2 ms or more, over the same scan with a gather on the device",
         _rates(_SIXTEEN, over="device gather"),
+        at_least=0.95,
+    ),
+    Case(
+        "body-nested",
+        "body",
+        "the same, over a scan that gathers 16 batches at once on the device",
+        _rates(_SIXTEEN, over="gather on the device, 16"),
         at_least=0.95,
     ),
     Case(

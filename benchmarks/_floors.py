@@ -39,18 +39,55 @@ def bare_callback(data: DataSet) -> Contestant:
     return Contestant("bare io_callback", "floor", "the scan, the step, a callback that returns a constant", opened)
 
 
-def gather_on_device(data: DataSet, *, body: Body = consume, num_steps: int | None = None) -> Contestant:
-    """A scan over a table on the device, with the ids of each batch given."""
+def told_callback(data: DataSet, *, gathers: bool = False) -> Contestant:
+    """The same callback, told which records are wanted; it may gather them from an array in memory, as by hand."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Session]:
-        steps = num_steps or min(data.num_records // BATCH, MOST_STEPS)
+        steps = min(data.num_records // BATCH, MOST_STEPS)
+        table = data.expected(np.arange(data.num_records))
+        spec = jax.ShapeDtypeStruct((BATCH, data.record_bytes), np.uint8)
+        constant = table[:BATCH]
+
+        def rows(ids: Array) -> np.ndarray:
+            return table.take(np.asarray(ids), axis=0) if gathers else constant
+
+        def body(carry: Array, ids: Array) -> tuple[Array, None]:
+            return consume(carry, io_callback(rows, spec, ids, ordered=False))
+
+        program = jax.jit(lambda carry, ids: jax.lax.scan(body, carry, ids)[0])
+
+        def pieces(turn: int) -> Pieces:
+            order = np.random.default_rng(turn).permutation(data.num_records)
+            ids = jnp.asarray(np.resize(order, (steps, BATCH)).astype(np.uint32))
+            return _repeated(lambda: program(start(), ids), steps * BATCH)
+
+        yield Session(pieces, None)
+
+    if gathers:
+        counts = "the scan, the step, a callback that gathers from a NumPy array of all records; the order is given"
+        return Contestant("io_callback by hand", "floor", counts, opened)
+    counts = "the scan, the step, a callback that returns a constant and does not look at what it is told"
+    return Contestant("io_callback with an operand", "floor", counts, opened)
+
+
+def gather_on_device(
+    data: DataSet, *, body: Body = consume, num_steps: int | None = None, fetch: int = 1
+) -> Contestant:
+    """A scan over a table on the device, with the ids of each batch given; `fetch` batches gathered at once."""
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        steps = (num_steps or min(data.num_records // BATCH, MOST_STEPS)) // fetch * fetch
         table = jnp.asarray(data.expected(np.arange(data.num_records)))
         rows = lambda ids, table: table.at[ids].get(mode="promise_in_bounds")  # noqa: E731
 
         @jax.jit
         def program(carry: Array, table: Array, ids: Array) -> Array:
-            return jax.lax.scan(lambda carry, ids: body(carry, rows(ids, table)), carry, ids)[0]
+            if fetch == 1:
+                return jax.lax.scan(lambda carry, ids: body(carry, rows(ids, table)), carry, ids)[0]
+            groups = ids.reshape(-1, fetch, BATCH)
+            return jax.lax.scan(lambda carry, ids: jax.lax.scan(body, carry, rows(ids, table)), carry, groups)[0]
 
         def order(turn: int) -> Array:
             ids = np.random.default_rng(turn).permutation(data.num_records)
@@ -63,7 +100,8 @@ def gather_on_device(data: DataSet, *, body: Body = consume, num_steps: int | No
         yield Session(pieces, lambda: [rows(ids, table) for ids in order(0)[:CHECKED]])
 
     counts = "the scan, the step, a gather from device memory; the order is given"
-    return Contestant("device gather", "floor", counts, opened)
+    name = "device gather" if fetch == 1 else f"gather on the device, {fetch} at once"
+    return Contestant(name, "floor", counts, opened)
 
 
 def on_device(data: DataSet, *, body: Body, name: str, num_steps: int) -> Contestant:

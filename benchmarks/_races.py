@@ -92,6 +92,8 @@ def _everything(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
         _arsrc.scan(data, resident=True),
         _arsrc.scan(data, 16, name="arsrc with checksums", read=arsrc.ReadOptions(checksum="always")),
         _floors.bare_callback(data),
+        _floors.told_callback(data),
+        _floors.told_callback(data, gathers=True),
         _floors.gather_on_device(data),
         _floors.memcpy(data),
         _array_record.read(data),
@@ -123,7 +125,12 @@ def _opening(data: DataSet) -> list[Contestant]:
 
 def _beside_work(data: DataSet) -> list[Contestant]:
     body = LongStep(_arsrc.BATCH, 2e-3)
-    return [_arsrc.scan(data, 16, body=body), _floors.gather_on_device(data, body=body)]
+    return [
+        _arsrc.scan(data, 16, body=body),
+        _arsrc.scan(data, 1, body=body),
+        _floors.gather_on_device(data, body=body),
+        _floors.gather_on_device(data, body=body, fetch=16),
+    ]
 
 
 def _large(data: DataSet) -> list[Contestant]:

@@ -164,10 +164,8 @@ class Batches:
         first = requests[0]
         steps = np.arange(first.num_batches, dtype=np.uint32)
         index, epoch = arithmetic.advance(np, self._plan, *_states(requests), steps)  # u32[requests, states, batches]
-        position, epoch, valid = arithmetic.rows(np, self._plan, index, epoch)
-        rows = slice(first.first_row, first.first_row + first.num_rows)
-        position, valid = position[..., rows], valid[..., rows]
-        epoch = epoch if epoch.shape[-1] == 1 else epoch[..., rows]
+        row = np.arange(first.first_row, first.first_row + first.num_rows, dtype=np.uint32)
+        position, epoch, valid = arithmetic.rows(np, self._plan, index, epoch, row)
         # A single request is wanted at once; more of them are the beginning of a run.
         record_at = self._record_at if len(requests) == 1 else self._slabs.record_at
         ids = np.empty(position.shape, np.uint32)

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,16 @@ class Helpers:
         """
         parts = list(itertools.pairwise(bounds))
         tasks = [(self._submit(work, part), part) for part in parts[1:]]
-        work(*parts[0])
-        for task, part in tasks:
-            if task is None or task.cancel():
-                work(*part)
-        for task, _ in tasks:
-            if task is not None and not task.cancelled():
-                task.result()
+        try:
+            work(*parts[0])
+            for task, part in tasks:
+                if task is None or task.cancel():
+                    work(*part)
+        finally:  # after an error too nobody may go on to write where the caller no longer expects it
+            begun = [task for task, _ in tasks if task is not None and not task.cancel()]
+            wait(begun)
+        for task in begun:
+            task.result()
 
     def copy(self, source: NDArray[np.generic], out: NDArray[np.generic]) -> None:
         """Copy an array into another of the same shape and dtype."""

@@ -1,0 +1,131 @@
+"""Records that are read by position, straight into place."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+
+from arsrc import ArsrcReadError
+from arsrc._host.file_index import file_index
+from arsrc._host.helpers import Helpers
+from arsrc._host.mapped import MapOptions, MappedFiles, open_mapped
+from arsrc._host.places import FileRange
+
+WriteRecords = Callable[..., str]
+LENGTHS = [20_000, 65_511, 65_512, 65_513, 131_024, 300_000, 17_000, 1, 150_528, 64_000]
+
+pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux")
+
+
+def some_records(seed: int, lengths: Sequence[int]) -> list[bytes]:
+    rng = np.random.default_rng(seed)
+    return [rng.bytes(length) for length in lengths]
+
+
+def opened(*paths: str, max_open_files: int = 8, helpers: Helpers | None = None) -> MappedFiles:
+    indices = [file_index(path, ArrayRecordReader(path).num_records()) for path in paths]
+    ranges = [FileRange(index, 0, index.num_records) for index in indices if index is not None]
+    files = open_mapped(ranges, MapOptions(True, None, helpers, max_open_files))
+    assert files is not None
+    return files
+
+
+def read(files: MappedFiles, ids: Sequence[int]) -> list[bytes]:
+    batch = files.read(np.array(ids, np.int64))
+    return [batch[row] for row in range(len(batch))]
+
+
+def open_paths() -> list[str]:
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("group_size", [1, 3])
+@pytest.mark.parametrize("helped", [False, True])
+def test_records_come_whole_and_in_order(
+    tmp_path: Path, write_records: WriteRecords, group_size: int, helped: bool
+) -> None:
+    records = [some_records(seed, LENGTHS * 4) for seed in (0, 1)]
+    options = f"group_size:{group_size},uncompressed"
+    paths = [write_records(tmp_path / str(i), some, options) for i, some in enumerate(records)]
+    helpers = Helpers()
+    files = opened(*paths, helpers=helpers if helped else None)
+    everything = records[0] + records[1]
+    ids = np.random.default_rng(0).permutation(len(everything)).tolist() * 2
+    assert read(files, ids) == [everything[i] for i in ids]
+    files.close()
+    helpers.close()
+
+
+def test_records_of_one_length_come_whole(tmp_path: Path, write_records: WriteRecords) -> None:
+    records = some_records(0, [150_528] * 40)
+    helpers = Helpers()
+    files = opened(write_records(tmp_path / "a", records, "group_size:1,uncompressed"), helpers=helpers)
+    ids = [39, 0, 0, *range(40)]
+    assert read(files, ids) == [records[i] for i in ids]
+    files.close()
+    helpers.close()
+
+
+def test_a_record_may_have_more_pieces_than_one_call_takes(tmp_path: Path, write_records: WriteRecords) -> None:
+    records = some_records(0, [40_000_000, 30_000])
+    files = opened(write_records(tmp_path / "a", records, "group_size:1,uncompressed"))
+    assert read(files, [1, 0]) == records[::-1]
+    files.close()
+
+
+def test_few_files_stay_open_and_none_after_closing(tmp_path: Path, write_records: WriteRecords) -> None:
+    records = [some_records(seed, [30_000] * 3) for seed in range(6)]
+    paths = [write_records(tmp_path / str(i), some, "group_size:1,uncompressed") for i, some in enumerate(records)]
+    files = opened(*paths, max_open_files=2)
+    assert read(files, range(18)) == [record for some in records for record in some]
+    assert len(set(open_paths()) & set(paths)) == 2
+    files.close()
+    assert not set(open_paths()) & set(paths)
+
+
+def test_a_file_that_was_replaced_still_gives_its_old_records(tmp_path: Path, write_records: WriteRecords) -> None:
+    old, new = some_records(0, [30_000] * 4), some_records(1, [30_000] * 4)
+    path = write_records(tmp_path / "a", old, "group_size:1,uncompressed")
+    files = opened(path)
+    os.replace(write_records(tmp_path / "b", new, "group_size:1,uncompressed"), path)
+    assert read(files, [3, 1]) == [old[3], old[1]]
+    files.close()
+
+
+def test_a_file_that_was_removed_still_gives_its_records(tmp_path: Path, write_records: WriteRecords) -> None:
+    records = some_records(0, [30_000] * 4)
+    path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
+    files = opened(path)
+    os.remove(path)
+    assert read(files, [3, 1]) == [records[3], records[1]]
+    files.close()
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_file_that_became_shorter_is_an_error_that_names_it(
+    tmp_path: Path, write_records: WriteRecords, read_before: bool
+) -> None:
+    path = write_records(tmp_path / "a", some_records(0, [100_000] * 8), "group_size:1,uncompressed")
+    files = opened(path)
+    if read_before:
+        read(files, [0])
+    os.truncate(path, 200_000)
+    with pytest.raises(ArsrcReadError, match=r"changed while it was open: it had .* bytes, now 200000"):
+        read(files, [7])
+    files.close()
+
+
+def test_closed_files_are_an_error(tmp_path: Path, write_records: WriteRecords) -> None:
+    files = opened(write_records(tmp_path / "a", some_records(0, [30_000]), "group_size:1,uncompressed"))
+    files.close()
+    with pytest.raises(ArsrcReadError, match="the files were closed"):
+        read(files, [0])
