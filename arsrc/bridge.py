@@ -67,8 +67,7 @@ class HostCall:
                 out[...] = narrowed(leaf, out.dtype).reshape(out.shape)
 
     def _read(self, operand: np.ndarray, lead: tuple[int, ...], outs: Leaves | None) -> Leaves:
-        with profile.annotate("arsrc: wait for a batch"):
-            return self.read(operand.reshape(math.prod(lead), operand.shape[-1]), outs)
+        return self.read(operand.reshape(math.prod(lead), operand.shape[-1]), outs)
 
 
 def call_host(call: HostCall, operand: Array) -> list[Array]:

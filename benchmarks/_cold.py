@@ -26,6 +26,8 @@ _LARGE_BYTES = 2**28
 
 def drop(paths: list[str]) -> None:
     """Drop the pages of files from the page cache: of files that are on disk, and that nobody has mapped."""
+    if not hasattr(os, "posix_fadvise"):
+        raise Unable("pages cannot be dropped from the page cache here")
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:

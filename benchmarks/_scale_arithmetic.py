@@ -130,6 +130,9 @@ class _NoElements:
 
     shapes: Sequence[Any] = (((0,), np.dtype(np.uint8)),)
 
+    def locate(self, record_ids: Any) -> None:
+        """Say that nothing can be copied from where it lies."""
+
     def read(self, record_ids: Any) -> list[Any]:
         return [np.empty((*record_ids.shape, 0), np.uint8)]
 

@@ -9,8 +9,8 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc import ArsrcReadError
+from arsrc._host.copying import Copier
 from arsrc._host.file_index import file_index
-from arsrc._host.helpers import Helpers
 from arsrc._host.mapped import MapOptions, MappedFiles, open_mapped
 from arsrc._host.places import FileRange
 
@@ -25,10 +25,10 @@ def some_records(seed: int, lengths: Sequence[int]) -> list[bytes]:
     return [rng.bytes(length) for length in lengths]
 
 
-def opened(*paths: str, max_open_files: int = 8, helpers: Helpers | None = None) -> MappedFiles:
+def opened(*paths: str, max_open_files: int = 8, copier: Copier | None = None) -> MappedFiles:
     indices = [file_index(path, ArrayRecordReader(path).num_records()) for path in paths]
     ranges = [FileRange(index, 0, index.num_records) for index in indices if index is not None]
-    files = open_mapped(ranges, MapOptions(True, None, helpers, max_open_files))
+    files = open_mapped(ranges, MapOptions(True, None, copier, max_open_files))
     assert files is not None
     return files
 
@@ -56,23 +56,23 @@ def test_records_come_whole_and_in_order(
     records = [some_records(seed, LENGTHS * 4) for seed in (0, 1)]
     options = f"group_size:{group_size},uncompressed"
     paths = [write_records(tmp_path / str(i), some, options) for i, some in enumerate(records)]
-    helpers = Helpers()
-    files = opened(*paths, helpers=helpers if helped else None)
+    copier = Copier()
+    files = opened(*paths, copier=copier if helped else None)
     everything = records[0] + records[1]
     ids = np.random.default_rng(0).permutation(len(everything)).tolist() * 2
     assert read(files, ids) == [everything[i] for i in ids]
     files.close()
-    helpers.close()
+    copier.close()
 
 
 def test_records_of_one_length_come_whole(tmp_path: Path, write_records: WriteRecords) -> None:
     records = some_records(0, [150_528] * 40)
-    helpers = Helpers()
-    files = opened(write_records(tmp_path / "a", records, "group_size:1,uncompressed"), helpers=helpers)
+    copier = Copier()
+    files = opened(write_records(tmp_path / "a", records, "group_size:1,uncompressed"), copier=copier)
     ids = [39, 0, 0, *range(40)]
     assert read(files, ids) == [records[i] for i in ids]
     files.close()
-    helpers.close()
+    copier.close()
 
 
 def test_a_record_may_have_more_pieces_than_one_call_takes(tmp_path: Path, write_records: WriteRecords) -> None:

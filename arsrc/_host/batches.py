@@ -64,10 +64,14 @@ class Batches:
         elements: Where records come from.
         windows: Keeps decoded windows of a block order; None reads records one by one.
         metrics: Where reading is counted.
+        label: What profiles add to the name of a load.
     """
 
-    def __init__(self, plan: Plan, elements: Elements, windows: Windows | None, metrics: Metrics) -> None:
+    def __init__(
+        self, plan: Plan, elements: Elements, windows: Windows | None, metrics: Metrics, label: str = ""
+    ) -> None:
         self._plan, self._elements, self._windows, self._metrics = plan, elements, windows, metrics
+        self._label = f"arsrc: load batches{label}"
         self._record_at = functools.partial(order.record_at, np, plan)
         self._slabs = Slabs(self._record_at, plan.num_records)
         self._lock = threading.Lock()
@@ -81,7 +85,7 @@ class Batches:
             requests: The requests.
             outs: For a single request, arrays like the leaves that it brings, which may be used for them.
         """
-        with self._metrics.timed("seconds_read"), profile.annotate("arsrc: load batches"):
+        with self._metrics.timed("seconds_read"), profile.annotate(self._label):
             loaded: list[Loaded] = []
             while len(loaded) < len(requests):
                 rest = requests[len(loaded) :]

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.buffers import BufferPool
+from arsrc._host.copying import Copier
 from arsrc._host.file_index import FileIndex, file_index
 from arsrc._host.files import FileSlice
-from arsrc._host.helpers import Helpers
 from arsrc._host.layout import content_sample
 from arsrc._host.mapped import MapOptions, open_mapped
 from arsrc._host.places import FileRange
@@ -39,13 +39,13 @@ class DataSet:
         slices: The files with their record ranges, ends filled in.
         sizes: i64[num_files], records of each slice.
         num_records: Records in all.
-        helpers: Threads for large copies.
+        copier: Threads for large copies.
         is_grouped: Whether there are files of which a record cannot be read without decoding its neighbours.
     """
 
     def __init__(self, files: list[FileSlice], read: "ReadOptions", random_access: bool) -> None:
         self._pool = ReaderPool(read.max_open_files)
-        self.helpers = Helpers()
+        self.copier = Copier()
         self._map_files = read.checksum == "auto"
         opened = map_paths(self._open, list(dict.fromkeys(piece.path for piece in files)))
         self.slices = [_bounded(piece, opened[piece.path].num_records) for piece in files]
@@ -72,7 +72,7 @@ class DataSet:
             if index is not None
         ]
         self._mapped = open_mapped(
-            ranges, MapOptions(random_access, BufferPool(_BUFFER_BYTES), self.helpers, self._pool.max_open)
+            ranges, MapOptions(random_access, BufferPool(_BUFFER_BYTES), self.copier, self._pool.max_open)
         )
         is_mapped = np.array([index is not None and self._mapped is not None for index in indices])
         self.is_grouped = not is_mapped.all()
@@ -174,7 +174,7 @@ class DataSet:
         self._pool.close()
         if self._mapped is not None:
             self._mapped.close()
-        self.helpers.close()
+        self.copier.close()
 
 
 @dataclasses.dataclass(frozen=True)

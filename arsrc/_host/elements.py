@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host import profile
 from arsrc._host.cache import ElementCache
 from arsrc._host.dataset import DataSet
 from arsrc._host.metrics import Metrics
@@ -88,7 +89,7 @@ class Elements:
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of all records in order, some thousands at a time, and show how far they are."""
         rows = max(1, min(_SPAN_ROWS, _SPAN_BYTES // max(self.num_bytes, 1)))
-        for start in track(range(0, self.num_records, rows), self.num_records, label):
+        for start in track(range(0, self.num_records, rows), label):
             yield np.arange(start, min(start + rows, self.num_records), dtype=np.uint32)
 
     def _read_valid(self, ids: NDArray[np.int64]) -> Leaves:
@@ -108,7 +109,8 @@ class Elements:
         return leaves
 
     def _decoded(self, ids: NDArray[np.int64]) -> list[NDArray[Any]]:
-        return self._decode(self._data_set.read(ids), ids)
+        with profile.annotate(f"arsrc: read records{self._label}"):
+            return self._decode(self._data_set.read(ids), ids)
 
     def _decode(self, records: RecordBatch, ids: NDArray[np.integer[Any]]) -> list[NDArray[Any]]:
         self._metrics.add(records_read=len(ids), bytes_read=records.data.nbytes)

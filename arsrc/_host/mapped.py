@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from arsrc._host.address_range import MAX_MAPS, AddressRange
 from arsrc._host.buffers import BufferPool
 from arsrc._host.cold_rule import ColdRule, num_waits
+from arsrc._host.copying import Copier
 from arsrc._host.file_index import FileIndex, FileStamp
 from arsrc._host.file_watch import FileWatch, changed
 from arsrc._host.gate import Gate
 from arsrc._host.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
-from arsrc._host.helpers import Helpers
 from arsrc._host.large_records import Descriptors, read_record
 from arsrc._host.layout import STREAM_BYTES, to_physical
 from arsrc._host.places import FileRange
@@ -44,13 +44,13 @@ class MapOptions:
         random_access: Whether records will be read in random order. The system then fetches single pages;
             otherwise it reads on, which is faster for records that stand side by side.
         pool: Where batches of 64 KiB or more come from, unless `read` is given an output.
-        helpers: Threads for large batches.
+        copier: Threads for large batches.
         max_open_files: Most files with large records that are kept open.
     """
 
     random_access: bool = False
     pool: BufferPool | None = None
-    helpers: Helpers | None = None
+    copier: Copier | None = None
     max_open_files: int = 64
 
 
@@ -113,7 +113,7 @@ class MappedFiles:
         options: "MapOptions",
     ) -> None:
         self._area = area
-        self._pool, self._helpers = options.pool, options.helpers
+        self._pool, self._copier = options.pool, options.copier
         self._files = [(piece.index, positions[piece.index.path]) for piece in ranges]
         self._descriptors = Descriptors(options.max_open_files)
         self._records = RecordIndex(ranges, [positions[piece.index.path] for piece in ranges])
@@ -209,7 +209,7 @@ class MappedFiles:
             what = "the output is smaller than the records"
             raise ArsrcValueError(message("read", what, out_bytes=len(out), record_bytes=num_bytes))
         length = lengths if isinstance(lengths, int) else None
-        num_parts = min(self._helpers.num_parts(num_bytes), max(num_rows, 1)) if self._helpers else 1
+        num_parts = min(self._copier.num_parts(num_bytes), max(num_rows, 1)) if self._copier else 1
         if num_parts == 1:
             return RecordBatch(self._copy_rows(located, length, offsets, out), offsets)
         result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
@@ -219,8 +219,8 @@ class MappedFiles:
             part = result[bounds[0] : bounds[-1]]
             self._copy_rows(located.part(first, last), length, bounds - bounds[0], part)
 
-        assert self._helpers is not None
-        self._helpers.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
+        assert self._copier is not None
+        self._copier.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
         return RecordBatch(result, offsets)
 
     def _copy_rows(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc import order
-from arsrc._host import files
+from arsrc._host import files, profile
 from arsrc._host.batches import Batches
 from arsrc._host.cache import describe, open_cache
 from arsrc._host.dataset import DataSet
@@ -64,7 +64,8 @@ class HostSource:
                 config.read.cache_dir,
                 lambda: f"{self.data_set.content_hash()} {self.data_set.stamps()} {describe(codec)}",
             )
-        self.batches = Batches(self.plan, self.elements, self._open_windows(), self.metrics)
+        self.batches = Batches(self.plan, self.elements, self._open_windows(), self.metrics, label)
+        self._waiting = f"arsrc: wait for a batch{label}"
         self._ahead = ReadAhead(
             self.batches.load,
             self.batches.following,
@@ -100,7 +101,8 @@ class HostSource:
             outs: Arrays like the leaves that it brings, which may be used for them.
         """
         self.metrics.add(batches_served=request.num_batches * len(request.states))
-        return self._ahead.get(request, outs)
+        with profile.annotate(self._waiting):
+            return self._ahead.get(request, outs)
 
     def put(self, leaves: Leaves, outs: Leaves) -> Leaves:
         """Copy leaves into `outs` where they are not there already and have the same dtype; return where they are."""
@@ -110,7 +112,7 @@ class HostSource:
         if leaf.dtype != out.dtype:
             return leaf
         if leaf.__array_interface__ != out.__array_interface__:  # another place in memory
-            self.data_set.helpers.copy(leaf, out)
+            self.data_set.copier.copy(leaf, out)
         return out
 
     def is_ready(self, request: Request) -> bool:

@@ -14,7 +14,7 @@ _PART_BYTES = 4 * 2**20  # below, handing over takes longer than it saves
 _MAX_HELPERS = 3
 
 
-class Helpers:
+class Copier:
     """Does pieces of work on the calling thread and, where cores are there, on a few others. Safe to share."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Helpers:
     def run(self, work: Callable[[int, int], None], bounds: list[int]) -> None:
         """Call `work(bounds[i], bounds[i + 1])` for all `i`, and return when all are done.
 
-        What no thread has begun when the caller is through with the first part, it does itself: helpers that are
+        What no thread has begun when the caller is through with the first part, it does itself: threads that are
         busy elsewhere hold up nobody.
         """
         parts = list(itertools.pairwise(bounds))
