@@ -1,11 +1,15 @@
 """When reading ahead pays."""
 
 import collections
+import os
+import sys
+import threading
 
 import pytest
 
 from arsrc._host.read_ahead import Stream
 from arsrc._host.requests import Request
+from arsrc._host.threads import give_way
 
 REQUEST = Request(states=((0, 0, 0, 0),), num_batches=1, first_row=0, num_rows=256)
 
@@ -53,3 +57,19 @@ def test_loads_on_threads_that_compute_little_make_a_stream_tight_again() -> Non
 
 def test_what_several_devices_ask_for_is_loaded_for_all() -> None:
     assert not stream([50e-6], [80e-6]).is_tight(REQUEST._replace(num_askers=2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are a matter of the system")
+def test_threads_that_load_go_behind_those_of_the_program() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    found: list[int] = []
+
+    def work() -> None:
+        give_way()
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [min(before + 5, 19)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before

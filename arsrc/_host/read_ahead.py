@@ -9,6 +9,7 @@ from time import perf_counter, thread_time
 
 from arsrc._host.metrics import Metrics
 from arsrc._host.requests import Leaves, Loaded, Request
+from arsrc._host.threads import give_way
 
 _CHUNK_ROWS = 16_384  # rows loaded together: permuting, reading and gathering many at once costs far less a row
 _CHUNK_BYTES = 16 * 2**20
@@ -134,7 +135,7 @@ class ReadAhead:
         self._streams: collections.OrderedDict[Request, Stream] = collections.OrderedDict()  # by next request
         self._bytes = 0
         self._num_calls = 0
-        self._threads = ThreadPoolExecutor(num_threads, "arsrc-read-ahead")
+        self._threads = ThreadPoolExecutor(num_threads, "arsrc-read-ahead", give_way)
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what `request` brings; `outs` are arrays like its leaves, which may be used for them."""

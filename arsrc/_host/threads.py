@@ -1,18 +1,26 @@
 """Doing one thing to many files at once, where threads can be used."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 _MAX_THREADS = 16
+_NICENESS = 5
 _PROCESS = os.getpid()
 
 
 def is_forked() -> bool:
     """Whether this process is a fork of the one that imported arsrc: array_record's readers crash on its threads."""
     return os.getpid() != _PROCESS
+
+
+def give_way() -> None:
+    """Let the threads of the training program go before this one, where both want a core."""
+    if sys.platform == "linux":  # elsewhere this is the priority of the whole process
+        os.nice(_NICENESS)
 
 
 def map_paths(function: Callable[[str], T], paths: Sequence[str]) -> dict[str, T]:
