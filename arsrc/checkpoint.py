@@ -16,7 +16,7 @@ from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
 from arsrc.order import ORDER_VERSION, PAD_ID
-from arsrc.state import SourceState
+from arsrc.state import SourceState, check_single
 
 FORMAT_VERSION = 1
 
@@ -58,6 +58,7 @@ def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[s
     """
     if isinstance(state.index, jax.core.Tracer):
         raise ArsrcTypeError(message("to_state_dict", "runs on the host, not inside a JAX transformation"))
+    check_single("to_state_dict", state)
     return {
         "version": FORMAT_VERSION,
         "index": int(state.index),

@@ -53,11 +53,16 @@ def _ranges(exclude: Any) -> tuple[tuple[int, int], ...]:
         raise ArsrcTypeError(message("exclude", "must be record ids and ranges (start, stop)", exclude=exclude))
     ranges = []
     for entry in exclude:
-        pair = tuple(entry) if isinstance(entry, Iterable) else (entry, _integer("exclude", entry, 0) + 1)
+        if isinstance(entry, range) and entry.step == 1:
+            entry = entry.start, max(entry.start, entry.stop)
+        is_one = np.ndim(entry) == 0  # scalars of NumPy and JAX too
+        pair = (entry, _integer("exclude", entry, 0) + 1) if is_one else tuple(entry)
         if len(pair) != 2:
             raise ArsrcValueError(message("exclude", "a range is (start, stop)", exclude=entry))
-        start = _integer("exclude", pair[0], 0, 2**32 - 2)
-        ranges.append((start, _integer("exclude", pair[1], start, 2**32 - 1)))
+        start, stop = _integer("exclude", pair[0], 0, 2**32 - 2), _integer("exclude", pair[1], 0, 2**32 - 1)
+        if stop < start:
+            raise ArsrcValueError(message("exclude", "a range ends before it starts", exclude=pair))
+        ranges.append((start, stop))
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if joined and start <= joined[-1][1]:

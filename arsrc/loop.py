@@ -202,6 +202,7 @@ def iterate(
         raise ArsrcTypeError(
             message("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
         )
+    source_state.check_single("iterate", start)
     if device is not None and sharding is not None:
         raise ArsrcValueError(message("iterate", "takes a device or a sharding, not both", device=device))
     placement = device if sharding is None else sharding

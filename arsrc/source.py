@@ -24,7 +24,7 @@ from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, ArsrcValueError, message, sides
 from arsrc.order import PAD_ID, Plan
 from arsrc.resident import check_table, gather
-from arsrc.state import Array, Batch, SourceState, checked_ids, next_rows
+from arsrc.state import Array, Batch, SourceState, check_single, checked_ids, next_rows
 
 AxisName = str | tuple[str, ...]
 
@@ -166,6 +166,7 @@ def _next(
 ) -> tuple[SourceState, Batch]:
     if not isinstance(state, SourceState):
         raise ArsrcTypeError(message("next_batch", "takes the config, then a state", "Get one from init.", state=state))
+    check_single("next_batch", state)
     if axis_name is None and resident is None:
         _refuse_several_hosts(state.index)
     return _next_batches(_schema(config), num_batches, axis_name, state, resident)
@@ -182,7 +183,8 @@ def _refuse_several_hosts(value: Any) -> None:
             "next_batch",
             "in a program of several processes, JAX would make one host read for all",
             "Use next_global_batch(config, state, mesh=mesh, axis_name=...), or next_batch(..., axis_name=...) "
-            "inside jax.shard_map, or iterate(config, state, sharding=...).",
+            "inside jax.shard_map, or iterate(config, state, sharding=...). For arrays of this process alone, let the "
+            "mesh be one of jax.local_devices().",
             num_processes=jax.process_count(),
         )
     )

@@ -203,6 +203,17 @@ def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int |
     return _locate(plan, state, checked_ids("locate", "record_id", record_id, 0, plan.num_records))
 
 
+def check_single(where: str, state: SourceState) -> None:
+    """Refuse a stack of states, as an ensemble has.
+
+    Raises:
+        ArsrcTypeError: `state` is one.
+    """
+    if shape := jnp.shape(state.index):
+        fix = "Use jax.vmap, or take them one by one: jax.tree.map(lambda leaf: leaf[i], states)."
+        raise ArsrcTypeError(message(where, "takes one state, and this is a stack of them", fix, shape=shape))
+
+
 def checked_ids(where: str, name: str, value: Any, least: int, stop: int) -> Array:
     """Return `value` as u32[...]; what is not traced must be integers in `[least, stop)`, or padding ids."""
     value = value if hasattr(value, "dtype") else np.asarray(value)

@@ -154,6 +154,10 @@ VALUE, TYPE, INDEX = arsrc.ArsrcValueError, arsrc.ArsrcTypeError, arsrc.ArsrcInd
 READ, MISSING = arsrc.ArsrcReadError, arsrc.ArsrcFileNotFoundError
 
 
+def stacked(world: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), world.state())
+
+
 def saved(world: World, **changes: Any) -> Any:
     config = world.config()
     return arsrc.from_state_dict(config, arsrc.to_state_dict(config, arsrc.init(config)) | changes)
@@ -415,6 +419,21 @@ CASES = {
     ),
     "a state dict with a damaged index": Case(
         lambda world: saved(world, index=-3), VALUE, "from_state_dict", ("index=-3",)
+    ),
+    "a stack of states to next_batch": Case(
+        lambda world: arsrc.next_batch(world.config(), stacked(world)), TYPE, "next_batch", ("shape=(2,)", "vmap")
+    ),
+    "a stack of states to iterate": Case(
+        lambda world: list(arsrc.iterate(world.config(), stacked(world))), TYPE, "iterate", ("shape=(2,)",)
+    ),
+    "a stack of states to to_state_dict": Case(
+        lambda world: arsrc.to_state_dict(world.config(), stacked(world)), TYPE, "to_state_dict", ("shape=(2,)",)
+    ),
+    "an excluded record that there is not": Case(
+        lambda world: arsrc.init(world.config(exclude=[7, 200])), VALUE, "exclude", ("(200, 201)", "has 200")
+    ),
+    "an excluded range that ends before it starts": Case(
+        lambda world: world.config(exclude=[(10, 5)]), VALUE, "exclude", ("(10, 5)", "before it starts")
     ),
     "a state dict with a damaged exclusion": Case(
         lambda world: saved(world, exclude=[7]), VALUE, "from_state_dict", ("exclude=[7]",)

@@ -358,6 +358,12 @@ def test_excluded_records_show_in_the_fingerprint(config: Config) -> None:
 # The field and the data.
 
 
+def test_records_are_excluded_as_they_come_from_batches(path: str) -> None:
+    ids = [1, 2, 5]
+    for entries in (ids, np.array(ids), jnp.array(ids, jnp.uint32), list(jnp.array(ids)), [range(1, 3), 5]):
+        assert Config(path, 1, exclude=entries).exclude == ((1, 3), (5, 6))
+
+
 def test_excluding_all_records_is_refused(path: str) -> None:
     config = Config(path, 1, exclude=[(0, N)])
     with pytest.raises(arsrc.ArsrcValueError, match=rf"^\[arsrc\] exclude: excludes all {N} records"):

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from arsrc._host.buffers import BufferPool
 from arsrc._host.copying import Copier
-from arsrc._host.file_index import FileIndex, file_index
+from arsrc._host.file_index import FileIndex, FileStamp, file_index
+from arsrc._host.file_watch import changed
 from arsrc._host.files import FileSlice
 from arsrc._host.layout import content_sample
 from arsrc._host.mapped import MapOptions, open_mapped
@@ -62,7 +63,7 @@ class DataSet:
                     num_files=len(files),
                 )
             )
-        self._num_bytes = {path: file.num_bytes for path, file in opened.items()}
+        self._stamps = {path: file.stamp for path, file in opened.items()}
         self._base = np.cumsum(self.sizes) - self.sizes  # i64[num_files], first record id of each
         self._starts = np.array([piece.start for piece in self.slices])
         indices = [opened[piece.path].index for piece in self.slices]
@@ -81,12 +82,12 @@ class DataSet:
         self._in_map = np.where(is_mapped, in_map, -1)
 
     def _open(self, path: str) -> "_File":
-        num_bytes = os.stat(path).st_size
+        stamp = FileStamp.of(os.stat(path))
         num_records = self._pool.get(path).num_records()
         index = file_index(path, num_records) if self._map_files else None
         if index is not None:
             self._pool.drop(path)
-        return _File(num_records, num_bytes, index)
+        return _File(num_records, stamp, index)
 
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
@@ -145,7 +146,7 @@ class DataSet:
         for part in np.split(rows, cuts) if len(rows) else ():
             path = self.slices[files[part[0]]].path
             try:
-                records = self._pool.read(path, positions[part].tolist(), self._num_bytes[path])
+                records = self._pool.read(path, positions[part].tolist(), self._stamps[path].num_bytes)
             except ArsrcReadError as error:  # the file cannot be opened again
                 raise ArsrcReadError(f"{error} (record ids {_few(record_ids[part].tolist())})") from error
             except ReadFailure as error:
@@ -155,10 +156,17 @@ class DataSet:
             yield from zip(part.tolist(), records, strict=True)
 
     def content_hash(self) -> str:
-        """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie."""
+        """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.
+
+        Raises:
+            ArsrcReadError: A file cannot be read, or is no longer what was opened.
+        """
         samples = max(1, _HASH_SAMPLES // len(self.slices))
-        paths = list(self._num_bytes)
+        paths = list(self._stamps)
         contents = map_paths(lambda path: content_sample(path, samples), paths)
+        for path, stamp in self._stamps.items():  # afterwards: what was sampled is what was opened
+            if (now := FileStamp.of(os.stat(path))) != stamp:
+                raise changed(path, stamp, now)
         digest = hashlib.sha256()
         for piece in self.slices:
             digest.update(contents[piece.path] + f"{piece.start}:{piece.stop};".encode())
@@ -166,8 +174,7 @@ class DataSet:
 
     def stamps(self) -> str:
         """Return sizes and times of change of the files: what `content_hash` may not see, these do."""
-        stats = [os.stat(path) for path in self._num_bytes]
-        return ",".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
+        return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}" for stamp in self._stamps.values())
 
     def close(self) -> None:
         """Close all files."""
@@ -182,7 +189,7 @@ class _File:
     """What opening a file has found; `index` None: only array_record's reader can read it."""
 
     num_records: int
-    num_bytes: int
+    stamp: FileStamp
     index: FileIndex | None
 
 

@@ -162,6 +162,9 @@ def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> order.Plan:
         blocks=Blocks(num_records, config.shuffle_block_size, window_size) if by_block else None,
         exclude=config.exclude,
     )
+    if config.exclude and config.exclude[-1][0] >= num_records:
+        what = f"no such record: the data set has {num_records}"
+        raise ArsrcValueError(message("exclude", what, exclude=config.exclude[-1]))
     if sum(min(stop, num_records) - min(start, num_records) for start, stop in config.exclude) == num_records:
         raise ArsrcValueError(message("exclude", f"excludes all {num_records} records", exclude=config.exclude))
     if plan.steps_per_epoch == 0:
