@@ -13,7 +13,7 @@ A map of the package, in the order in which data flows:
     arithmetic.py   (index, epoch) in closed form, on u32
     opened.py       sizes and specs, metrics, close
     source.py       next_batch and its kin
-    bridge.py       how compiled programs call the host: the only io_callback
+    bridge.py       how compiled programs call the host: all callbacks
     mesh.py         next_global_batch
     resident.py     load_resident
     loop.py         scan_epoch, scan_steps, iterate

@@ -1,8 +1,9 @@
-"""The bridge: how compiled programs call the host, behind the package's only `io_callback`.
+"""The bridge: how compiled programs call the host. There are no other callbacks in this package.
 
 A read is a primitive of its own. To JAX it is what it is, a pure function of its operand: it may stand in
 `jax.checkpoint`, and a read whose result nobody uses is left out. In the compiled program it becomes a callback.
-CPU programs hand it the memory of its results, to be written in place; elsewhere, results are copied to the device.
+Elsewhere this is an `io_callback`, whose results are copied to the device; on a CPU, programs hand over the memory of
+the results, to be written in place.
 """
 
 import dataclasses

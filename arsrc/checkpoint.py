@@ -87,10 +87,7 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
     where = "from_state_dict"
     if not isinstance(state_dict, Mapping):
         raise ArsrcTypeError(message(where, "must be a mapping", state_dict=state_dict))
-    missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude"} - set(state_dict))
-    if missing:
-        raise ArsrcValueError(message(where, "is no source state", "Use to_state_dict.", missing=missing))
-    if state_dict["version"] != FORMAT_VERSION:
+    if state_dict.get("version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ArsrcValueError(
             message(
                 where,
@@ -99,6 +96,9 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
                 version=state_dict["version"],
             )
         )
+    missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude"} - set(state_dict))
+    if missing:
+        raise ArsrcValueError(message(where, "is no source state", "Use to_state_dict.", missing=missing))
     saved, here = state_dict["fingerprint"], _data_and_order(config)
     if saved != here:
         raise ArsrcValueError(

@@ -84,8 +84,8 @@ class ReadOptions:
         num_threads: Threads that read ahead.
         read_ahead_bytes: Decoded batches kept ready ahead of the training step, in bytes, over all streams
             of one config; 0 reads each batch when it is asked for.
-        max_open_files: Files held open at once; the least recently used ones are closed. Lowered by itself
-            where the process may open fewer.
+        max_open_files: Files held open at once, of those that array_record reads, and of those with records above
+            16 KiB; the least recently used ones are closed. Lowered by itself where the process may open fewer.
         cache_bytes: Memory that `cacheable=True` may fill with decoded elements, in bytes.
         cache_dir: Folder for a cache that exceeds `cache_bytes`; None refuses such a cache.
         checksum: "always" reads through array_record's reader, which verifies a hash of each chunk it

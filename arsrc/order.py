@@ -114,11 +114,18 @@ def served(xp: ModuleType, plan: Plan, record_id: Array, valid: Array) -> tuple[
     """Return `(record_id, valid)` with excluded records made invalid, and the padding id wherever it is not valid."""
     if plan.exclude:
         start, stop = np.array(plan.exclude, u32).T
-        place = xp.searchsorted(xp.asarray(start), record_id, side="right")
+        place = _place(xp, xp.asarray(start), record_id)
         # Place 0 is in front of all ranges: its stop is 0.
         stops = xp.asarray(np.concatenate([np.zeros(1, u32), stop]))
         valid = valid & (record_id >= stops[place])
     return xp.where(valid, record_id, u32(PAD_ID)), valid
+
+
+def _place(xp: ModuleType, firsts: Array, values: Array) -> Array:
+    """Return how many of `firsts`, which are sorted, are no larger than each value."""
+    # Under shard_map, JAX before 0.8 wants both to vary over the same devices.
+    firsts = firsts + values.ravel()[:1].sum(dtype=u32) * u32(0)
+    return xp.searchsorted(firsts, values, side="right")
 
 
 class _FileOrder:
@@ -134,11 +141,11 @@ class _FileOrder:
         self.starts = xp.cumsum(lengths, dtype=u32) - lengths  # first position of each file, in epoch order
 
     def record_at(self, position: Array) -> Array:
-        place = self.xp.searchsorted(self.starts, position, side="right") - 1
+        place = _place(self.xp, self.starts, position) - 1
         return self.base[self.files[place]] + position - self.starts[place]
 
     def position_of(self, record_id: Array) -> Array:
-        file = self.xp.searchsorted(self.base, record_id, side="right") - 1
+        file = _place(self.xp, self.base, record_id) - 1
         place = permutation.unpermute(self.xp, file.astype(u32), self.keys, self.num_files)
         return self.starts[place] + record_id - self.base[file]
 

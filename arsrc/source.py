@@ -221,6 +221,16 @@ def _rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | Array
     """Return the first row of the batch that this device reads, and how many."""
     if axis_name is None:
         return 0, plan.batch_size
+    names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
+    if not names <= set(jax.sharding.get_abstract_mesh().manual_axes):
+        raise ArsrcValueError(
+            message(
+                "next_batch",
+                "axis_name is no axis of a mesh that jax.shard_map divides here",
+                "Call it inside jax.shard_map, or use next_global_batch; vmap over states needs no axis_name.",
+                axis_name=axis_name,
+            )
+        )
     num_shards = jax.lax.axis_size(axis_name)
     if plan.batch_size % num_shards:
         raise ArsrcValueError(

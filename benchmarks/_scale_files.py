@@ -25,6 +25,7 @@ import arsrc
 from arsrc._host import registry
 from arsrc._host.dataset import DataSet as ArsrcDataSet
 from arsrc._host.dataset import _File
+from arsrc._host.file_index import FileStamp
 from arsrc._host.files import FileSlice
 
 _MOST_DESCRIPTORS = 256
@@ -173,7 +174,7 @@ class _SimulatedFiles(ArsrcDataSet):
 
     def _open(self, path: str) -> _File:
         del path
-        return _File(_RECORDS_PER_FILE, 2**17, None)
+        return _File(_RECORDS_PER_FILE, FileStamp(0, 0, 2**17, 0), None)
 
 
 def simulated(quick: bool) -> Study:

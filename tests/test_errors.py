@@ -420,6 +420,12 @@ CASES = {
     "a state dict with a damaged index": Case(
         lambda world: saved(world, index=-3), VALUE, "from_state_dict", ("index=-3",)
     ),
+    "an axis that no shard_map divides": Case(
+        lambda world: arsrc.next_batch(world.config(), world.state(), axis_name="data"),
+        VALUE,
+        "next_batch",
+        ("axis_name='data'", "jax.shard_map"),
+    ),
     "a stack of states to next_batch": Case(
         lambda world: arsrc.next_batch(world.config(), stacked(world)), TYPE, "next_batch", ("shape=(2,)", "vmap")
     ),

@@ -371,6 +371,12 @@ def test_vmap_of_batch_at_and_take(config, state):
     check_equal(jax.vmap(functools.partial(arsrc.take, config))(ids), stacked([arsrc.take(config, i) for i in ids]))
 
 
+def test_an_axis_of_vmap_is_no_axis_of_devices(config, ensemble):
+    step = functools.partial(arsrc.next_batch, config, axis_name="members")
+    with pytest.raises(arsrc.ArsrcValueError, match=r"is no axis of a mesh that jax.shard_map divides here"):
+        jax.vmap(step, axis_name="members")(ensemble)
+
+
 def test_vmap_of_next_batches(config, ensemble):
     step = functools.partial(arsrc.next_batches, config, num_batches=2)
     check_equal(jax.vmap(step)(ensemble), stacked([step(member(ensemble, i)) for i in range(3)]))

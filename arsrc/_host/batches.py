@@ -22,7 +22,10 @@ from arsrc.order import Plan
 Array = NDArray[Any]
 
 _STRETCH_ROWS = 16_384
-_MAX_STRETCHES = 32
+_KEPT_ROWS = 2**18
+_KEPT_REQUESTS = 2**14
+_KEPT_STRETCHES = 3  # at least: the one being loaded, the next, and what it grew from
+_EPOCHS_IN_STRETCH = 4
 
 
 class Stretch:
@@ -38,6 +41,12 @@ class Stretch:
     def __init__(self, requests: list[Request], after: Request, ended: bool) -> None:
         self.requests, self.after, self.ended = requests, after, ended
         self.rows: Rows | None = None
+        self.lock = threading.Lock()  # held while its rows are computed
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all requests."""
+        return len(self.requests) * self.requests[0].num_elements
 
 
 class Rows(NamedTuple):
@@ -122,19 +131,25 @@ class Batches:
         if stretch is not None and row < len(stretch.requests):
             return stretch, row
         if stretch is not None:  # a run goes on
-            most = max(1, _STRETCH_ROWS // max(1, request.num_elements))
+            most_rows = min(_STRETCH_ROWS, _EPOCHS_IN_STRETCH * self._plan.num_records)
+            most = max(1, most_rows // max(1, request.num_elements))
             count = max(count, min(2 * len(stretch.requests), most))
         stretch = self._stretch(request, count)
         with self._lock:
             self._stretches.append(stretch)
             self._places[stretch.after] = stretch, len(stretch.requests)
             self._places |= {one: (stretch, row) for row, one in enumerate(stretch.requests)}
-            if len(self._stretches) > _MAX_STRETCHES:
-                oldest = self._stretches.popleft()
-                for one in (*oldest.requests, oldest.after):
-                    if one in self._places and self._places[one][0] is oldest:
-                        del self._places[one]
+            self._forget()
         return stretch, 0
+
+    def _forget(self) -> None:
+        while len(self._stretches) > _KEPT_STRETCHES and (
+            sum(stretch.num_rows for stretch in self._stretches) > _KEPT_ROWS or len(self._places) > _KEPT_REQUESTS
+        ):
+            oldest = self._stretches.popleft()
+            for one in (*oldest.requests, oldest.after):
+                if one in self._places and self._places[one][0] is oldest:
+                    del self._places[one]
 
     def _stretch(self, request: Request, count: int) -> Stretch:
         steps = [request.num_batches * ahead for ahead in range(1, count + 1)]
@@ -148,9 +163,10 @@ class Batches:
 
     def _load(self, stretch: Stretch, first: int, last: int, outs: Leaves | None) -> list[Loaded]:
         """Load the requests `[first, last)` of a stretch."""
-        rows = stretch.rows
-        if rows is None:
-            rows = stretch.rows = self._rows(stretch.requests)  # twice at worst, and alike
+        with stretch.lock:
+            rows = stretch.rows
+            if rows is None:
+                rows = stretch.rows = self._rows(stretch.requests)
         ids = rows.ids[first:last]
         if rows.located is not None and all(rows.whole[first:last]):
             size = stretch.requests[0].num_elements

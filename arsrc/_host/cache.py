@@ -62,11 +62,6 @@ class ElementCache:
         raw = np.memmap(path, np.uint8, "r+", shape=(num_bytes,))
         return raw.view(dtype).reshape(shape)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether every record is here."""
-        return self._num_missing == 0
-
     def get(self, ids: NDArray[np.int64], load: Callable[[NDArray[np.int64]], Leaves]) -> tuple[Leaves, int]:
         """Return the leaves of the records `ids`, and how many of them were there already."""
         missing = ids[~self._filled[ids]] if self._num_missing else ids[:0]

@@ -1,14 +1,14 @@
 """Threads that lend a hand with one large copy: a core alone does not use what memory can give."""
 
 import itertools
-import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.threads import is_forked
+from arsrc._host.threads import is_forked, num_cores
 
 _PART_BYTES = 4 * 2**20  # below, handing over takes longer than it saves
 _MAX_HELPERS = 3
@@ -18,7 +18,7 @@ class Copier:
     """Does pieces of work on the calling thread and, where cores are there, on a few others. Safe to share."""
 
     def __init__(self) -> None:
-        self._num_helpers = min(_MAX_HELPERS, (os.cpu_count() or 1) - 1)
+        self._num_helpers = min(_MAX_HELPERS, num_cores() - 1)
         self._threads = ThreadPoolExecutor(_MAX_HELPERS, "arsrc-copy")  # begin with the first task
 
     def num_parts(self, num_bytes: int) -> int:
@@ -31,18 +31,14 @@ class Copier:
         What no thread has begun when the caller is through with the first part, it does itself: threads that are
         busy elsewhere hold up nobody.
         """
-        parts = list(itertools.pairwise(bounds))
-        tasks = [(self._submit(work, part), part) for part in parts[1:]]
+        shared = _Work(work, list(itertools.pairwise(bounds)))
         try:
-            work(*parts[0])
-            for task, part in tasks:
-                if task is None or task.cancel():
-                    work(*part)
-        finally:  # after an error too nobody may go on to write where the caller no longer expects it
-            begun = [task for task, _ in tasks if task is not None and not task.cancel()]
-            wait(begun)
-        for task in begun:
-            task.result()
+            for _ in range(len(bounds) - 2):
+                self._threads.submit(shared.take_part)
+        except RuntimeError:  # no more threads: the interpreter is exiting, or the source was closed
+            pass
+        shared.take_part()
+        shared.finish()
 
     def copy(self, source: NDArray[np.generic], out: NDArray[np.generic]) -> None:
         """Copy an array into another of the same shape and dtype."""
@@ -61,8 +57,40 @@ class Copier:
         """Stop the threads, after what they are doing."""
         self._threads.shutdown(wait=True)
 
-    def _submit(self, work: Callable[[int, int], None], part: tuple[int, int]) -> Future[None] | None:
-        try:
-            return self._threads.submit(work, *part)
-        except RuntimeError:  # the interpreter is exiting, or the source was closed
-            return None
+
+class _Work:
+    """Parts of one piece of work, each taken by one thread; who comes late finds none."""
+
+    def __init__(self, work: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
+        self._work, self._parts = work, parts[::-1]
+        self._state = threading.Condition()
+        self._num_running = 0
+        self._error: BaseException | None = None
+
+    def take_part(self) -> None:
+        """Do parts until none is left, or one has failed."""
+        while True:
+            with self._state:
+                if not self._parts:
+                    return
+                part = self._parts.pop()
+                self._num_running += 1
+            error: BaseException | None = None
+            try:
+                self._work(*part)
+            except BaseException as caught:
+                error = caught
+            with self._state:
+                self._num_running -= 1
+                if error is not None:
+                    self._error = error
+                    self._parts.clear()
+                self._state.notify_all()
+
+    def finish(self) -> None:
+        """Return when nobody works any more: who called no longer expects anybody to write. Raise what failed."""
+        with self._state:
+            self._parts.clear()
+            self._state.wait_for(lambda: not self._num_running)
+        if self._error is not None:
+            raise self._error

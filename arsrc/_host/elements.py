@@ -117,10 +117,10 @@ class Elements:
         try:
             return check_batch(self._codec.decode(records), self.spec, len(ids))
         except RecordError as error:
-            raise located(error, int(ids[error.row]), self._data_set, self._label) from error
+            raise with_place(error, int(ids[error.row]), self._data_set, self._label) from error
 
 
-def located(error: RecordError, record_id: int, data_set: DataSet, label: str) -> ArsrcValueError:
+def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str) -> ArsrcValueError:
     """Return a codec's error with the record's place in the data set instead of its row."""
     path, position = data_set.where(record_id)
     what = f"record {record_id} (record {position} of {path!r}): {error.what}"

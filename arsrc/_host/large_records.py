@@ -1,4 +1,4 @@
-"""Copying large records: a system call each, from the page cache straight into place.
+"""Copying large records: a system call for each 30 MB, from the page cache straight into place.
 
 For them it is faster than the map, whose pages each cost a fault when they are touched first.
 """

@@ -144,11 +144,7 @@ class MappedFiles:
         """Return the records that `locate` found, as `read` does."""
         with self._gate:
             self._watch.check(located.files)
-            before = num_waits()
-            batch = self._gather(located, out)
-            if num_waits() != before:
-                self._cold.had_to_wait()
-            return batch
+            return self._gather(located, out)
 
     def advise(self, located: Located) -> None:
         """Have the system fetch records that will be copied soon, without waiting for them.
@@ -211,17 +207,26 @@ class MappedFiles:
         length = lengths if isinstance(lengths, int) else None
         num_parts = min(self._copier.num_parts(num_bytes), max(num_rows, 1)) if self._copier else 1
         if num_parts == 1:
-            return RecordBatch(self._copy_rows(located, length, offsets, out), offsets)
+            return RecordBatch(self._copy_part(located, length, offsets, out), offsets)
         result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
 
         def work(first: int, last: int) -> None:
             bounds = offsets[first : last + 1]
             part = result[bounds[0] : bounds[-1]]
-            self._copy_rows(located.part(first, last), length, bounds - bounds[0], part)
+            self._copy_part(located.part(first, last), length, bounds - bounds[0], part)
 
         assert self._copier is not None
         self._copier.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
         return RecordBatch(result, offsets)
+
+    def _copy_part(
+        self, located: Located, length: int | None, offsets: NDArray[np.int64], out: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
+        before = num_waits()
+        result = self._copy_rows(located, length, offsets, out)
+        if num_waits() != before:
+            self._cold.had_to_wait()
+        return result
 
     def _copy_rows(
         self, located: Located, length: int | None, offsets: NDArray[np.int64], out: NDArray[np.uint8] | None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter, thread_time
 
+from arsrc._host.cold_rule import num_waits
 from arsrc._host.metrics import Metrics
 from arsrc._host.requests import Leaves, Loaded, Request
 from arsrc._host.threads import give_way
@@ -83,7 +84,7 @@ class Stream:
         self.cost = _slowly(self.cost, seconds)
 
     def took_elsewhere(self, seconds: float) -> None:
-        """Note how long a thread computed for a load; on the program's own, waiting for files may come to it."""
+        """Note how long a thread computed for a load, which says less than a load on the program's own."""
         self.cost = seconds if self.cost is None else max(seconds, _FORGETTING * self.cost)
 
     def is_tight(self, request: Request) -> bool:
@@ -115,6 +116,7 @@ class ReadAhead:
         following: The `n` requests after one; fewer at the end of the last epoch.
         element_bytes: Decoded bytes of one element.
         max_bytes: Most decoded bytes kept, over all streams.
+        is_quick: Whether a load copies what lies in memory, and computes and waits for little else.
         num_threads: Threads that load.
         metrics: Where waiting is counted.
     """
@@ -125,11 +127,12 @@ class ReadAhead:
         following: Callable[[Request, int], list[Request]],
         element_bytes: int,
         max_bytes: int,
+        is_quick: bool,
         num_threads: int,
         metrics: Metrics,
     ) -> None:
         self._load, self._following, self._element_bytes = load, following, element_bytes
-        self._max_bytes, self._metrics = max_bytes, metrics
+        self._max_bytes, self._is_quick, self._metrics = max_bytes, is_quick, metrics
         self._lock = threading.Lock()
         self._seats: dict[Request, Seat] = {}
         self._streams: collections.OrderedDict[Request, Stream] = collections.OrderedDict()  # by next request
@@ -147,7 +150,7 @@ class ReadAhead:
             stream = self._streams.pop(request, None)
             if stream is not None:
                 stream.came(now)
-            direct = seat is None and stream is not None and stream.is_tight(request)
+            direct = seat is None and stream is not None and self._is_tight(stream, request)
             mine = seat is None and not direct
             if mine:
                 stream = stream or Stream(request, collections.deque([request]))
@@ -158,7 +161,7 @@ class ReadAhead:
                 self._move_on(stream)
             elif seat is not None and seat.num_asked == request.num_askers > 1:
                 self._drop(request)
-        if seat is None:
+        if seat is None:  # nobody else gets it, so it may lie in memory that the program will write again
             loaded = self._load_here(request, outs, stream)
         elif mine:
             loaded = self._load_for_all(request, seat.flight, stream)
@@ -169,10 +172,12 @@ class ReadAhead:
         return loaded
 
     def is_ready(self, request: Request) -> bool:
-        """Whether `get(request)` would neither wait nor fail."""
+        """Whether `get(request)` would hardly have to wait."""
         with self._lock:
-            seat = self._seats.get(request)
-        return seat is not None and seat.flight.is_good()
+            seat, stream = self._seats.get(request), self._streams.get(request)
+        if seat is None:
+            return stream is not None and self._is_tight(stream, request)
+        return seat.flight.is_good()
 
     def close(self) -> None:
         """Forget everything ahead and stop the threads."""
@@ -217,10 +222,14 @@ class ReadAhead:
 
     def _load_ahead(self, requests: Sequence[Request], stream: Stream) -> list[Loaded]:
         """Load `requests` on a thread of the pool."""
-        start = thread_time()
+        start, before = thread_time(), num_waits()
         loaded = self._load(requests, None)
-        stream.took_elsewhere((thread_time() - start) / len(requests))
+        if num_waits() == before:
+            stream.took_elsewhere((thread_time() - start) / len(requests))
         return loaded
+
+    def _is_tight(self, stream: Stream, request: Request) -> bool:
+        return self._is_quick and stream.is_tight(request)
 
     # The methods below run under the lock.
 
@@ -258,7 +267,7 @@ class ReadAhead:
 
     def _schedule(self, stream: Stream) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
-        if stream.is_tight(stream.last):
+        if self._is_tight(stream, stream.last):
             stream.window = 0
             return
         num_bytes, chunk = self._num_bytes(stream.last), self._chunk(stream.last)

@@ -12,7 +12,7 @@ from arsrc._host import files, profile
 from arsrc._host.batches import Batches
 from arsrc._host.cache import describe, open_cache
 from arsrc._host.dataset import DataSet
-from arsrc._host.elements import Elements, located
+from arsrc._host.elements import Elements, with_place
 from arsrc._host.metrics import Metrics
 from arsrc._host.read_ahead import ReadAhead
 from arsrc._host.requests import Leaves, Loaded, Request
@@ -71,6 +71,7 @@ class HostSource:
             self.batches.following,
             self.elements.num_bytes,
             0 if is_forked() else config.read.read_ahead_bytes,
+            config.cacheable or not self.data_set.is_grouped,
             config.read.num_threads,
             self.metrics,
         )
@@ -83,7 +84,7 @@ class HostSource:
         try:
             return codec.resolve(self.data_set.read(np.array([first]))[0])
         except RecordError as error:
-            raise located(error, first, self.data_set, label) from error
+            raise with_place(error, first, self.data_set, label) from error
 
     def _open_windows(self) -> Windows | None:
         """Windows pay where a record cannot be read without its neighbours; two must fit, this and the next."""
@@ -116,7 +117,7 @@ class HostSource:
         return out
 
     def is_ready(self, request: Request) -> bool:
-        """Whether `get(request)` would neither wait nor fail."""
+        """Whether `get(request)` would hardly have to wait."""
         return self._ahead.is_ready(request)
 
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:

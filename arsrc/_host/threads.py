@@ -17,6 +17,11 @@ def is_forked() -> bool:
     return os.getpid() != _PROCESS
 
 
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def give_way() -> None:
     """Let the threads of the training program go before this one, where both want a core."""
     if sys.platform == "linux":  # elsewhere this is the priority of the whole process

@@ -34,8 +34,3 @@ class Windows:
                     self._windows.pop(key, None)
                 future.set_exception(error)
         return future.result()
-
-    def clear(self) -> None:
-        """Forget all windows."""
-        with self._lock:
-            self._windows.clear()

@@ -44,7 +44,7 @@ class RecordBatch:
         return np.diff(self.offsets)
 
 
-@functools.lru_cache(64)
+@functools.lru_cache(8)
 def uniform_offsets(num_records: int, num_bytes: int) -> NDArray[np.int64]:
     """Return the offsets i64[num_records + 1] of records of one length; the same read-only array each time."""
     offsets = np.arange(num_records + 1, dtype=np.int64) * num_bytes
