@@ -2,8 +2,8 @@
 
 A read is a primitive of its own. To JAX it is what it is, a pure function of its operand: it may stand in
 `jax.checkpoint`, and a read whose result nobody uses is left out. In the compiled program it becomes a callback.
-Elsewhere this is an `io_callback`, whose results are copied to the device; on a CPU, programs hand over the memory of
-the results, to be written in place.
+That is an `io_callback`, whose results are copied to the device; on a CPU, where a device has a program to itself, the
+program hands over the memory of the results, to be written in place.
 """
 
 import dataclasses

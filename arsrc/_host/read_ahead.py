@@ -1,4 +1,4 @@
-"""Batches prepared on threads before they are asked for."""
+"""Batches prepared on threads before they are asked for, where that is of use."""
 
 import collections
 import dataclasses
