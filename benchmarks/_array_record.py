@@ -13,7 +13,7 @@ from _records import Readers, join
 from _train_step import start, step
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-_MOST_READS = 256  # plans of so many reads are made before the time runs, and used again and again
+_MOST_READS = 512  # plans of so many reads are made before the time runs, and used again and again
 
 
 def orders(data: DataSet, size: int, turn: int) -> list[Any]:

@@ -165,7 +165,7 @@ def _cached(mapped: DataSet, zstd: DataSet, deflated: DataSet, fetches: Sequence
 
 
 def _uncached(data: DataSet, quick: bool) -> list[Contestant]:
-    steps = 2 if quick else 64
+    steps = 2 if quick else 512
     scans = [_cold.scan(data, fetch, steps) for fetch in (1, 16)]
     sizes = (256,) if quick else (256, 4096)
     return scans + [_cold.official_read(data, size, steps * _arsrc.BATCH) for size in sizes]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arsrc._host.buffers import BufferPool
-from arsrc._host.cold_rule import ColdRule
+from arsrc._host.cold_rule import ColdRule, num_waits
 from arsrc._host.file_index import file_index
 from arsrc._host.mapped import MapOptions, MappedFiles, open_mapped
 from arsrc._host.places import FileRange
@@ -70,7 +70,6 @@ def test_any_ids_of_any_lengths_are_read(
         ids = data.draw(st.lists(st.integers(0, len(records) - 1), max_size=40))
         expected = [records[i] for i in ids]
         out = np.full(sum(map(len, expected)) + 5, 0xAA, np.uint8)
-        files.advise(files.locate(np.array(ids, np.int64)))
         assert records_of(files, ids) == expected
         assert records_of(files, ids, out) == expected
         assert bytes(out) == b"".join(expected) + b"\xaa" * 5
@@ -186,30 +185,48 @@ def is_in_memory(path: str, position: int) -> bool:
             return False
 
 
-def test_advice_brings_in_the_records_and_not_what_lies_between(tmp_path: Path, write_records: WriteRecords) -> None:
-    path = write_records(tmp_path / "a", some_records(0, [200_000] * 50), "group_size:1,uncompressed")
-    files = opened(path, random_access=True)
+def drop_from_memory(path: str) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_a_cold_read_brings_in_the_records_and_not_what_lies_between(
+    tmp_path: Path, write_records: WriteRecords
+) -> None:
+    records = some_records(0, [200_000] * 50)
+    path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
+    files = opened(path, random_access=True)
+    drop_from_memory(path)
     if is_in_memory(path, 100 + 20 * 200_000):
         pytest.skip("the file system keeps files in memory")
-    files.advise(files.locate(np.array([30, 10, 11])))
+    assert records_of(files, [30, 10, 11]) == [records[row] for row in (30, 10, 11)]
     middles = {row: 100_000 + row * 200_120 for row in (10, 11, 20, 30, 40)}
-    for _ in range(1_000):
-        if all(is_in_memory(path, middles[row]) for row in (10, 11, 30)):
-            break
-        threading.Event().wait(0.01)
     assert [row for row in middles if is_in_memory(path, middles[row])] == [10, 11, 30]
 
 
-def test_advice_is_given_up_while_reads_do_not_wait_and_taken_up_when_they_do() -> None:
+def test_records_are_asked_for_while_the_disk_reads_and_not_when_they_are_in_memory() -> None:
     rule = ColdRule()
-    assert [rule.is_worth_asking() for _ in range(18)] == [True] * 16 + [False] * 2
-    for num_times in (16, 32, 64):
-        rule.had_to_wait()
-        rule.had_to_wait()
-        assert [rule.is_worth_asking() for _ in range(num_times + 1)] == [True] * num_times + [False]
+    assert rule.is_worth_asking
+    for num_records, waited, expected in [(1, False, True), (256, False, False), (1, False, False), (1, True, True)]:
+        rule.note(num_records, waited)
+        assert rule.is_worth_asking == expected
+
+
+def test_this_thread_sees_that_the_disk_reads(tmp_path: Path, write_records: WriteRecords) -> None:
+    path = write_records(tmp_path / "a", some_records(0, [784] * 3_000), "group_size:1,uncompressed")
+    files = opened(path, random_access=True)
+    drop_from_memory(path)
+    if is_in_memory(path, 1_000_000):
+        pytest.skip("the file system keeps files in memory")
+    ids = np.random.default_rng(0).integers(0, 3_000, 500)
+    waits = []
+    for _ in range(2):
+        before = num_waits()
+        files.read(ids)
+        waits.append(num_waits() - before)
+    assert waits[0] > 0
+    assert waits[1] == 0
 
 
 # Closing.
@@ -226,9 +243,8 @@ def test_closing_unmaps_and_later_reads_fail(tmp_path: Path, write_records: Writ
     files.close()
     files.close()
     assert num_maps(path) == 0
-    for call in (files.read, files.advise):
-        with pytest.raises(ArsrcReadError, match=r"^\[arsrc\] read: the files were closed"):
-            call(np.array([0]))
+    with pytest.raises(ArsrcReadError, match=r"^\[arsrc\] read: the files were closed"):
+        files.read(np.array([0]))
 
 
 def test_files_that_nobody_uses_any_more_are_unmapped(tmp_path: Path, write_records: WriteRecords) -> None:
@@ -257,7 +273,6 @@ def test_closing_while_threads_read_gives_whole_records_or_an_error(
             for turn in itertools.count():
                 ids = rng.integers(0, len(records), min(len(records), 700) if turn % 2 else 10)
                 try:
-                    files.advise(files.locate(ids))
                     batch = files.read(ids)
                 except ArsrcReadError:
                     break

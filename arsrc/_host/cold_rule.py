@@ -2,35 +2,29 @@
 
 import resource
 
-_FIRST = 16
-_MOST = 1024
+_FEW_RECORDS = 64
 
 
 class ColdRule:
     """Asking costs a system call per record, so that it pays only for what is not in memory yet.
 
-    Whether that is so shows in a read that nobody asked for: if it had to wait, the next reads are asked for,
-    twice as many each time; if not, none is. No lock: a number that is off by one changes only the speed.
+    Whether the next records are shows in those before: it is so if the disk read nothing for them, asked or not.
+    No lock: a read that judges by an older one changes only the speed.
+
+    Attributes:
+        is_worth_asking: Whether to ask for the records of the next read.
     """
 
     def __init__(self) -> None:
-        self._left = self._next = _FIRST
+        self.is_worth_asking = True
 
-    def is_worth_asking(self) -> bool:
-        """Return whether to ask, and count it."""
-        if self._left <= 0:
-            return False
-        self._left -= 1
-        return True
-
-    def had_to_wait(self) -> None:
-        """Take note that a read that nobody asked for had to wait for the disk."""
-        if self._left <= 0:
-            self._left = self._next
-            self._next = min(2 * self._next, _MOST)
+    def note(self, num_records: int, waited: bool) -> None:
+        """Take note of a read, and whether the disk read anything for it. Few records in memory say little."""
+        if waited or num_records >= _FEW_RECORDS:
+            self.is_worth_asking = waited
 
 
 def num_waits() -> int:
-    """Return a number that grows when this thread has to wait for what is not in memory."""
+    """Return a number that grows when the disk reads for this thread, or the thread has to wait for what it reads."""
     usage = resource.getrusage(resource.RUSAGE_THREAD)
     return usage.ru_majflt + usage.ru_inblock

@@ -133,7 +133,6 @@ class DataSet:
             ArsrcReadError: A file changed since it was opened.
         """
         assert self._mapped is not None
-        self._mapped.advise(located)  # a cold disk serves many requests at once faster than one by one
         return self._mapped.copy(located, out)
 
     def _read_by_reader(

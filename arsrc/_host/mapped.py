@@ -144,22 +144,12 @@ class MappedFiles:
         """Return the records that `locate` found, as `read` does."""
         with self._gate:
             self._watch.check(located.files)
-            return self._gather(located, out)
-
-    def advise(self, located: Located) -> None:
-        """Have the system fetch records that will be copied soon, without waiting for them.
-
-        Costs next to nothing while all that is read is in memory anyway.
-
-        Args:
-            located: What `locate` found.
-
-        Raises:
-            ArsrcReadError: The files were closed.
-        """
-        with self._gate:
-            if self._cold.is_worth_asking():
+            before = num_waits()
+            if self._cold.is_worth_asking:  # a cold disk serves many requests at once faster than one by one
                 self._area.will_need(located.begins, to_physical(located.starts + located.lengths), _GAP_BYTES)
+            records = self._gather(located, out)
+            self._cold.note(len(located.starts), num_waits() != before)
+            return records
 
     def check(self) -> None:
         """Look whether any file was changed since it was opened.
@@ -207,26 +197,17 @@ class MappedFiles:
         length = lengths if isinstance(lengths, int) else None
         num_parts = min(self._copier.num_parts(num_bytes), max(num_rows, 1)) if self._copier else 1
         if num_parts == 1:
-            return RecordBatch(self._copy_part(located, length, offsets, out), offsets)
+            return RecordBatch(self._copy_rows(located, length, offsets, out), offsets)
         result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
 
         def work(first: int, last: int) -> None:
             bounds = offsets[first : last + 1]
             part = result[bounds[0] : bounds[-1]]
-            self._copy_part(located.part(first, last), length, bounds - bounds[0], part)
+            self._copy_rows(located.part(first, last), length, bounds - bounds[0], part)
 
         assert self._copier is not None
         self._copier.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
         return RecordBatch(result, offsets)
-
-    def _copy_part(
-        self, located: Located, length: int | None, offsets: NDArray[np.int64], out: NDArray[np.uint8] | None
-    ) -> NDArray[np.uint8]:
-        before = num_waits()
-        result = self._copy_rows(located, length, offsets, out)
-        if num_waits() != before:
-            self._cold.had_to_wait()
-        return result
 
     def _copy_rows(
         self, located: Located, length: int | None, offsets: NDArray[np.int64], out: NDArray[np.uint8] | None
