@@ -128,7 +128,9 @@ batching.primitive_batchers[_read_p] = _read_members
 def _by_callback(operand: Array, *, call: HostCall) -> list[Array]:
     # io_callback: where it stands in the compiled program, a read happens once. Unordered: states, not the order
     # of calls, decide what is read.
-    values: list[Array] = io_callback(call, call.specs(operand.shape[:-1]), operand, ordered=False)
+    called = io_callback(call, call.specs(operand.shape[:-1]), operand, ordered=False)
+    # Where JAX lets one device call for several, that device would become the place of the program's results.
+    values: list[Array] = jax.lax.optimization_barrier(called)
     return values
 
 
@@ -138,25 +140,47 @@ def _in_place(operand: Array, *, call: HostCall) -> list[Array]:
     return values
 
 
-_lower_callback = mlir.lower_fun(_by_callback, multiple_results=True)
+_lower_by_callback = mlir.lower_fun(_by_callback, multiple_results=True)
 _lower_in_place = mlir.lower_fun(_in_place, multiple_results=True)
 
 
+def _lower(context: Any, operand: Any, *, call: HostCall) -> Any:
+    if not _is_for_each_device(context):
+        _refuse_several_hosts()
+    return _lower_by_callback(context, operand, call=call)
+
+
 def _lower_on_cpu(context: Any, operand: Any, *, call: HostCall) -> Any:
-    each_device = _is_wanted_by_each_device(context.module_context.axis_context)
-    return (_lower_in_place if each_device else _lower_callback)(context, operand, call=call)
+    if not _is_for_each_device(context):
+        return _lower(context, operand, call=call)
+    return _lower_in_place(context, operand, call=call)
 
 
-def _is_wanted_by_each_device(axis_context: Any) -> bool:
-    """Whether every device that runs a read wants it: not so where JAX divides a program among several by itself."""
+mlir.register_lowering(_read_p, _lower)
+mlir.register_lowering(_read_p, _lower_on_cpu, platform="cpu")
+
+
+def _is_for_each_device(context: Any) -> bool:
+    """Whether every device that runs a read calls for itself; where JAX divides a program by itself, one calls."""
+    axis_context = context.module_context.axis_context
     manual = getattr(axis_context, "manual_axes", None)
     if manual is not None:
         return set(manual) == set(axis_context.mesh.axis_names)
     return getattr(axis_context, "num_devices", 0) == 1
 
 
-mlir.register_lowering(_read_p, _lower_callback)
-mlir.register_lowering(_read_p, _lower_on_cpu, platform="cpu")
+def _refuse_several_hosts() -> None:
+    if jax.process_count() > 1:
+        raise ArsrcValueError(
+            message(
+                "read",
+                "in a program of several processes, JAX would make one host read for all",
+                "Use next_global_batch(config, state, mesh=mesh, axis_name=...), or next_batch(..., axis_name=...) "
+                "inside jax.shard_map, or iterate(config, state, sharding=...). For arrays of this process alone, let "
+                "the mesh be one of jax.local_devices().",
+                num_processes=jax.process_count(),
+            )
+        )
 
 
 def _varying_with(value: Array, operand: Array) -> Array:

@@ -16,7 +16,7 @@ from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
 from arsrc.order import ORDER_VERSION, PAD_ID
-from arsrc.state import SourceState, check_single
+from arsrc.state import SourceState, check_state
 
 FORMAT_VERSION = 1
 
@@ -56,9 +56,9 @@ def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[s
         config: The source.
         state: A state of it; not traced.
     """
+    check_state("to_state_dict", state)
     if isinstance(state.index, jax.core.Tracer):
         raise ArsrcTypeError(message("to_state_dict", "runs on the host, not inside a JAX transformation"))
-    check_single("to_state_dict", state)
     return {
         "version": FORMAT_VERSION,
         "index": int(state.index),
@@ -143,11 +143,12 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
     try:
         return [(operator.index(start), operator.index(stop)) for start, stop in value]
     except (TypeError, ValueError) as error:
-        raise ArsrcValueError(message("from_state_dict", "is no list of ranges of records", exclude=value)) from error
+        what = "exclude is no list of ranges of records"
+        raise ArsrcValueError(message("from_state_dict", what, exclude=value)) from error
 
 
 def _u32(state_dict: Mapping[str, Any], field: str) -> np.uint32:
     value = state_dict[field]
     if type(value) is not int or not 0 <= value <= PAD_ID:
-        raise ArsrcValueError(message("from_state_dict", "is no u32", **{field: value}))
+        raise ArsrcValueError(message("from_state_dict", f"{field} is no u32", **{field: value}))
     return np.uint32(value)

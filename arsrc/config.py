@@ -1,7 +1,6 @@
 """What is fixed about a source: `ArrayRecordSourceConfig` and `ReadOptions`, checked at construction."""
 
 import dataclasses
-import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -11,6 +10,7 @@ import numpy as np
 
 from arsrc._host import files
 from arsrc.codecs import Bytes, Codec
+from arsrc.codecs.check import check_codec, whole_number
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 from arsrc.frozen import HashOnce
 
@@ -19,20 +19,6 @@ Checksum = Literal["auto", "always"]
 
 MAX_BATCH_SIZE = 2**30
 """Largest batch size; keeps every sum of the u32 arithmetic below 2**32."""
-
-
-def _integer(field: str, value: Any, least: int, most: int | None = None) -> int:
-    """Return `value` as an int in `[least, most]`."""
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ArsrcTypeError(message(field, "must be an integer", **{_leaf(field): value})) from None
-    if number < least or (most is not None and number > most):
-        span = f"at least {least}" if most is None else f"in [{least}, {most}]"
-        raise ArsrcValueError(message(field, f"must be {span}", **{_leaf(field): value}))
-    return number
 
 
 def _boolean(field: str, value: Any) -> bool:
@@ -53,13 +39,16 @@ def _ranges(exclude: Any) -> tuple[tuple[int, int], ...]:
         raise ArsrcTypeError(message("exclude", "must be record ids and ranges (start, stop)", exclude=exclude))
     ranges = []
     for entry in exclude:
-        if isinstance(entry, range) and entry.step == 1:
+        if isinstance(entry, range):
+            if entry.step != 1:
+                raise ArsrcValueError(message("exclude", "a range has steps of 1", exclude=entry))
             entry = entry.start, max(entry.start, entry.stop)
         is_one = np.ndim(entry) == 0  # scalars of NumPy and JAX too
-        pair = (entry, _integer("exclude", entry, 0) + 1) if is_one else tuple(entry)
+        pair = (entry, whole_number("exclude", "exclude", entry, 0) + 1) if is_one else tuple(entry)
         if len(pair) != 2:
             raise ArsrcValueError(message("exclude", "a range is (start, stop)", exclude=entry))
-        start, stop = _integer("exclude", pair[0], 0, 2**32 - 2), _integer("exclude", pair[1], 0, 2**32 - 1)
+        start = whole_number("exclude", "exclude", pair[0], 0, 2**32 - 2)
+        stop = whole_number("exclude", "exclude", pair[1], 0, 2**32 - 1)
         if stop < start:
             raise ArsrcValueError(message("exclude", "a range ends before it starts", exclude=pair))
         ranges.append((start, stop))
@@ -107,7 +96,8 @@ class ReadOptions:
             ("max_open_files", 1),
             ("cache_bytes", 0),
         ):
-            object.__setattr__(self, field, _integer(f"ReadOptions.{field}", getattr(self, field), least))
+            number = whole_number(f"ReadOptions.{field}", field, getattr(self, field), least)
+            object.__setattr__(self, field, number)
         if self.cache_dir is not None:
             if not isinstance(self.cache_dir, (str, os.PathLike)):
                 raise ArsrcTypeError(
@@ -183,9 +173,14 @@ class ArrayRecordSourceConfig(HashOnce):
     def __post_init__(self) -> None:
         put = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731
         put("paths", files.normalize(self.paths))
-        put("batch_size", _integer("batch_size", self.batch_size, 1, MAX_BATCH_SIZE))
-        put("seed", _integer("seed", self.seed, 0, 2**32 - 1))
-        put("num_epochs", _integer("num_epochs", self.num_epochs, -1, 2**32 - 2))
+        for field, least, most in (
+            ("batch_size", 1, MAX_BATCH_SIZE),
+            ("seed", 0, 2**32 - 1),
+            ("num_epochs", -1, 2**32 - 2),
+            ("shuffle_block_size", 1, 2**31),
+            ("shuffle_window_blocks", 1, 2**31),
+        ):
+            put(field, whole_number(field, field, getattr(self, field), least, most))
         if self.num_epochs == 0:
             raise ArsrcValueError(
                 message(
@@ -195,14 +190,12 @@ class ArrayRecordSourceConfig(HashOnce):
                     num_epochs=0,
                 )
             )
-        put("shuffle_block_size", _integer("shuffle_block_size", self.shuffle_block_size, 1, 2**31))
-        put("shuffle_window_blocks", _integer("shuffle_window_blocks", self.shuffle_window_blocks, 1, 2**31))
         self._check_blocks()
         for field in ("shuffle_files", "shuffle_records", "stochastic", "local_files_only", "cacheable"):
             put(field, _boolean(field, getattr(self, field)))
         put("exclude", _ranges(self.exclude))
         _one_of("remainder", self.remainder, get_args(Remainder))
-        _check_codec(self.codec)
+        check_codec(self.codec)
         _check_stream(self.stochastic, self.stream_name)
         self._check_statistics()
         if self.precomputed_stats is not None:
@@ -299,18 +292,6 @@ class FrozenStats(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(self._stats)
-
-
-def _check_codec(codec: Any) -> None:
-    if isinstance(codec, type) or not isinstance(codec, Codec):
-        raise ArsrcTypeError(
-            message(
-                "codec",
-                "is no codec",
-                "Use one of arsrc.codecs, as an instance: Bytes(), Struct(...), Ragged(...), Map(...).",
-                codec=codec,
-            )
-        )
 
 
 def _check_stream(stochastic: bool, stream_name: Any) -> None:

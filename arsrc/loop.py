@@ -14,17 +14,17 @@ from arsrc import state as source_state
 from arsrc._host import registry
 from arsrc._host.requests import Request
 from arsrc.bridge import narrowed
+from arsrc.codecs.check import whole_number
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 from arsrc.mesh import next_global_batch
 from arsrc.order import PAD_ID
 from arsrc.placement import place, replicated, rows_of_process
-from arsrc.source import AxisName
-from arsrc.state import Batch, SourceState
+from arsrc.state import AxisName, Batch, SourceState
 
 Carry = TypeVar("Carry")
-NextBatch = Callable[[ArrayRecordSourceConfig, SourceState], tuple[SourceState, Batch]]
-Body = Callable[[Carry, Batch], tuple[Carry, Any]]
+NextBatch = Callable[[ArrayRecordSourceConfig, SourceState], tuple[SourceState, Any]]
+Body = Callable[[Carry, Any], tuple[Carry, Any]]
 
 
 def scan_epoch(
@@ -51,7 +51,8 @@ def scan_epoch(
             `next_batch`; outside of it together with `mesh`, as for `next_global_batch`.
         mesh: The mesh of `axis_name`, outside of `shard_map`.
         resident: The table of `load_resident`, to gather from instead of reading files.
-        next_batch: Replaces `arsrc.next_batch`; then the options above must stay at their defaults.
+        next_batch: Replaces `arsrc.next_batch`, and may bring more than a batch, such as `record_keys`; then the
+            options above must stay at their defaults.
 
     Returns:
         `(state, carry, outputs)`, outputs stacked on a leading axis of steps.
@@ -108,30 +109,31 @@ def scan_steps(
     Raises:
         ArsrcValueError: A number is out of range, or options exclude each other.
     """
-    if num_steps < 0 or batches_per_fetch < 1:
-        raise ArsrcValueError(
-            message(
-                "scan_steps",
-                "needs num_steps of at least 0 and batches_per_fetch of at least 1",
-                num_steps=num_steps,
-                batches_per_fetch=batches_per_fetch,
-            )
-        )
+    num_steps = whole_number("scan_steps", "num_steps", num_steps, 0)
+    batches_per_fetch = whole_number("scan_steps", "batches_per_fetch", batches_per_fetch, 1)
     fetch = _fetcher(batches_per_fetch, axis_name, mesh, resident, next_batch)
     num_fetches, rest = divmod(num_steps, batches_per_fetch)
+
+    def step(carry: Any, batch: Any) -> tuple[Any, Any]:
+        result: Any = body(carry, batch)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            fix = "Return (carry, None) where there is nothing to put out."
+            kind = type(result).__name__
+            raise ArsrcTypeError(message("scan_steps", "body must return (carry, output)", fix, returned=kind))
+        return result
 
     def run(carry: Any, _: None, num_batches: int = batches_per_fetch) -> tuple[Any, Any]:
         state, inner = carry
         state, batches = fetch(config, state, num_batches)
         if batches_per_fetch == 1:
-            inner, outputs = body(inner, batches)
+            inner, outputs = step(inner, batches)
         else:
-            inner, outputs = jax.lax.scan(body, inner, batches)
+            inner, outputs = jax.lax.scan(step, inner, batches)
         return (state, inner), outputs
 
     (state, carry), outputs = jax.lax.scan(run, (state, carry), length=num_fetches)
     if batches_per_fetch > 1:
-        outputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
+        outputs = jax.tree.map(lambda leaf: leaf.reshape(num_fetches * batches_per_fetch, *leaf.shape[2:]), outputs)
     if rest:
         (state, carry), last = run((state, carry), None, num_batches=rest)
         outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, last)
@@ -144,7 +146,7 @@ def _fetcher(
     mesh: Mesh | None,
     resident: Any,
     next_batch: NextBatch | None,
-) -> Callable[[ArrayRecordSourceConfig, SourceState, int], tuple[SourceState, Batch]]:
+) -> Callable[[ArrayRecordSourceConfig, SourceState, int], tuple[SourceState, Any]]:
     """Return what brings batches: `fetch(config, state, num_batches)`, without an axis of batches if it is one."""
     options = {"axis_name": axis_name, "mesh": mesh, "resident": resident}
     given = [name for name, value in options.items() if value is not None]
@@ -198,11 +200,11 @@ def iterate(
             went wrong with a record, with its type, at its batch. Iterate again from the last state to go on.
     """
     start = source_state.init(config) if state is None else state
+    source_state.check_state("iterate", start)
     if isinstance(start.index, jax.core.Tracer):
         raise ArsrcTypeError(
             message("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
         )
-    source_state.check_single("iterate", start)
     if device is not None and sharding is not None:
         raise ArsrcValueError(message("iterate", "takes a device or a sharding, not both", device=device))
     placement = device if sharding is None else sharding

@@ -7,10 +7,10 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from arsrc import source
+from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcValueError, message
-from arsrc.source import AxisName
-from arsrc.state import Batch, SourceState
+from arsrc.state import AxisName, Batch, SourceState, check_state, hashable
 
 
 def next_global_batch(
@@ -41,19 +41,21 @@ def next_global_batch(
     Raises:
         ArsrcValueError: `batch_size` does not divide among the devices, or the mesh has no such axis (at trace time).
     """
-    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
-    if not names or not set(names) <= set(mesh.axis_names):
+    registry.source(config)
+    check_state("next_global_batch", state)
+    names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
+    if not names or not names <= set(mesh.axis_names):
         raise ArsrcValueError(
             message("next_global_batch", "the mesh has no such axis", axis_name=axis_name, mesh_axes=mesh.axis_names)
         )
-    return _next_global_batch(config, mesh, axis_name if isinstance(axis_name, str) else names, num_batches, state)
+    return _next_global_batch(config, mesh, hashable(axis_name), num_batches, state)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _next_global_batch(
     config: ArrayRecordSourceConfig,
     mesh: Mesh,
-    axis_name: AxisName,
+    axis_name: AxisName | None,
     num_batches: int | None,
     state: SourceState,
 ) -> tuple[SourceState, Batch]:

@@ -161,10 +161,8 @@ def _each_epoch(
     epochs: Any
     if xp is np:
         epochs = np.unique(epoch)
-    elif plan.epochs_in_batch == 1:
-        epochs = [xp.ravel(epoch)[0]]
     else:
-        epochs = [xp.min(epoch) + u32(later) for later in range(plan.epochs_in_batch)]
+        epochs = [xp.ravel(epoch)[0] + u32(later) for later in range(plan.epochs_in_batch)]
     result = order_of(epochs[0])(values)
     for one in epochs[1:]:
         result = xp.where(epoch == one, order_of(one)(values), result)

@@ -1,10 +1,12 @@
 """The whole decoded data set as device arrays, from which batches are gathered without a callback."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding, SingleDeviceSharding
 
 from arsrc._host import memory, registry
 from arsrc.config import ArrayRecordSourceConfig
@@ -30,7 +32,8 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Tab
             `next_batch(..., axis_name=..., resident=table)` inside `shard_map` takes.
 
     Returns:
-        The tree of `element_spec` with leaves `[num_records, ...]`, record `i` in row `i`.
+        The tree of `element_spec` with leaves `[num_records, ...]`, record `i` in row `i`. Rows of excluded records
+        are zero: load again for a config that excludes fewer.
 
     Raises:
         ArsrcValueError: The decoded data set is larger than the memory that is free; the text has both sizes.
@@ -38,7 +41,8 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Tab
         ArsrcReadError: A record cannot be read.
     """
     host = registry.source(config)
-    _check_fits(host.plan.num_records * host.elements.num_bytes, device)
+    rows = host.plan.num_records
+    _check_fits([jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in host.elements.shapes], device)
     table = jax.tree.unflatten(jax.tree.structure(host.elements.spec), host.all_elements("load_resident"))
     return place(table, device)
 
@@ -57,7 +61,7 @@ def gather(plan: Plan, table: Table, record_ids: Array, mask: Array) -> Any:
 
 
 def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
-    """Raise `ArsrcValueError` unless `table` is what `load_resident` gives for this data set."""
+    """Raise `ArsrcValueError` unless `table` has the structure, shapes and dtypes that `load_resident` gives."""
     wanted = jax.tree.map(
         lambda leaf: f"{jax.dtypes.canonicalize_dtype(leaf.dtype).name}{[plan.num_records, *leaf.shape]}",
         element_spec,
@@ -73,17 +77,25 @@ def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
         )
 
 
-def _check_fits(num_bytes: int, device: Any) -> None:
-    devices = [device] if isinstance(device, jax.Device) else list(getattr(device, "device_set", jax.devices()[:1]))
-    free = min(_free_bytes(one) for one in devices)
-    if num_bytes > free:
-        raise ArsrcValueError(
-            message(
-                "load_resident",
-                f"the decoded data set has {num_bytes} bytes, and {free} are free on {devices[0]}",
-                "Stream it (leave resident= out), or choose fewer records.",
+def _check_fits(leaves: list[jax.ShapeDtypeStruct], device: Any) -> None:
+    """Refuse a table that does not fit into memory: whole on this host, which reads it, and in parts on devices."""
+    sharding = device if isinstance(device, Sharding) else SingleDeviceSharding(device or jax.devices()[0])
+    places = [("this host", sum(_num_bytes(leaf, leaf.shape) for leaf in leaves), memory.free_bytes())]
+    on_device = sum(_num_bytes(leaf, sharding.shard_shape(leaf.shape)) for leaf in leaves)
+    places += [(str(one), on_device, _free_bytes(one)) for one in sharding.addressable_devices]
+    for where, needed, free in places:
+        if needed > free:
+            raise ArsrcValueError(
+                message(
+                    "load_resident",
+                    f"the decoded data set needs {needed} bytes on {where}, and {free} are free there",
+                    "Stream it (leave resident= out), or choose fewer records.",
+                )
             )
-        )
+
+
+def _num_bytes(leaf: jax.ShapeDtypeStruct, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * leaf.dtype.itemsize
 
 
 def _free_bytes(device: jax.Device) -> int:

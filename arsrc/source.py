@@ -20,13 +20,22 @@ from arsrc._host import registry
 from arsrc._host.requests import Request
 from arsrc._host.source import HostSource, Schema
 from arsrc.bridge import HostCall, Leaves, call_host
+from arsrc.codecs.check import whole_number
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcReadError, ArsrcTypeError, ArsrcValueError, message, sides
-from arsrc.order import PAD_ID, Plan
+from arsrc.errors import ArsrcReadError, ArsrcTypeError, message, sides
+from arsrc.order import PAD_ID
 from arsrc.resident import check_table, gather
-from arsrc.state import Array, Batch, SourceState, check_single, checked_ids, next_rows
-
-AxisName = str | tuple[str, ...]
+from arsrc.state import (
+    Array,
+    AxisName,
+    Batch,
+    SourceState,
+    check_state,
+    checked_ids,
+    hashable,
+    next_rows,
+    rows_of_device,
+)
 
 
 def next_batch(
@@ -56,12 +65,12 @@ def next_batch(
     Raises:
         ArsrcValueError: `batch_size` does not divide among the devices (at trace time); or `resident` is not the
             table of this data set; or a plain call in a program of several processes, where JAX would make one
-            host read for all.
+            host read for all (when it is compiled).
         jax.errors.JaxRuntimeError: A record cannot be read or decoded; its text holds the `[arsrc]` message.
             A `ValueError` where JAX's fast path runs the program. The state is as it was, and the source stays
             usable.
     """
-    return _next(config, None, state, axis_name, resident)
+    return _next("next_batch", config, None, state, axis_name, resident)
 
 
 def next_batches(
@@ -88,14 +97,13 @@ def next_batches(
         ArsrcValueError: `num_batches` is less than 1.
         jax.errors.JaxRuntimeError: As for `next_batch`.
     """
-    if num_batches < 1:
-        raise ArsrcValueError(message("next_batches", "needs at least one", num_batches=num_batches))
-    return _next(config, int(num_batches), state, axis_name, resident)
+    num_batches = whole_number("next_batches", "num_batches", num_batches, 1)
+    return _next("next_batches", config, num_batches, state, axis_name, resident)
 
 
 def peek(config: ArrayRecordSourceConfig, state: SourceState) -> Batch:
     """Return the batch that `next_batch` would give, without a new state."""
-    return _next(config, None, state, None, None)[1]
+    return _next("peek", config, None, state, None, None)[1]
 
 
 def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | Array, size: int | None = None) -> Batch:
@@ -111,16 +119,19 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
         size: Records, static; defaults to `batch_size`.
 
     Returns:
-        A batch of `size` rows, all valid.
+        A batch of `size` rows, all valid but those of excluded records.
 
     Raises:
         ArsrcIndexError: `start` is out of range (where it is not traced).
         ArsrcValueError: `size` is less than 1.
+        ArsrcTypeError: `size` or `start` is no integer.
     """
     schema = _schema(config)
-    size = config.batch_size if size is None else int(size)
-    if size < 1:
-        raise ArsrcValueError(message("batch_at", "needs at least one record", size=size))
+    check_state("batch_at", state)
+    size = config.batch_size if size is None else whole_number("batch_at", "size", size, 1)
+    if shape := np.shape(start):
+        fix = "Use take for positions that are not neighbours, or jax.vmap."
+        raise ArsrcTypeError(message("batch_at", "start must be one position", fix, shape=shape))
     if isinstance(start, jax.core.Tracer):
         start = _modulo(start, schema.plan.num_records)
     else:
@@ -158,36 +169,16 @@ def _schema(config: ArrayRecordSourceConfig) -> Schema:
 
 
 def _next(
+    where: str,
     config: ArrayRecordSourceConfig,
     num_batches: int | None,
     state: SourceState,
     axis_name: AxisName | None,
     resident: Any,
 ) -> tuple[SourceState, Batch]:
-    if not isinstance(state, SourceState):
-        raise ArsrcTypeError(message("next_batch", "takes the config, then a state", "Get one from init.", state=state))
-    check_single("next_batch", state)
-    if axis_name is None and resident is None:
-        _refuse_several_hosts(state.index)
-    return _next_batches(_schema(config), num_batches, axis_name, state, resident)
-
-
-def _refuse_several_hosts(value: Any) -> None:
-    """Refuse a plain callback where it would run on one host of several: all but eager calls on local arrays."""
-    if jax.process_count() == 1 or jax.sharding.get_abstract_mesh().manual_axes:
-        return
-    if not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True):
-        return
-    raise ArsrcValueError(
-        message(
-            "next_batch",
-            "in a program of several processes, JAX would make one host read for all",
-            "Use next_global_batch(config, state, mesh=mesh, axis_name=...), or next_batch(..., axis_name=...) "
-            "inside jax.shard_map, or iterate(config, state, sharding=...). For arrays of this process alone, let the "
-            "mesh be one of jax.local_devices().",
-            num_processes=jax.process_count(),
-        )
-    )
+    schema = _schema(config)
+    check_state(where, state)
+    return _next_batches(schema, num_batches, hashable(axis_name), state, resident)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -196,7 +187,7 @@ def _next_batches(
 ) -> tuple[SourceState, Batch]:
     """Return `num_batches` batches, or one without an axis of batches."""
     plan, steps = schema.plan, num_batches or 1
-    rows = _rows_of_device(plan, axis_name)
+    rows = rows_of_device(plan, axis_name)
 
     index, epoch = arithmetic.advance(
         jnp, plan, state.index[None], state.epoch[None], np.arange(steps, dtype=np.uint32)
@@ -215,35 +206,6 @@ def _next_batches(
     index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
     state = SourceState(index=index, epoch=epoch, key=state.key)
     return state, jax.tree.map(lambda leaf: leaf[0], batch) if num_batches is None else batch
-
-
-def _rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | Array, int]:
-    """Return the first row of the batch that this device reads, and how many."""
-    if axis_name is None:
-        return 0, plan.batch_size
-    names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
-    if not names <= set(jax.sharding.get_abstract_mesh().manual_axes):
-        raise ArsrcValueError(
-            message(
-                "next_batch",
-                "axis_name is no axis of a mesh that jax.shard_map divides here",
-                "Call it inside jax.shard_map, or use next_global_batch; vmap over states needs no axis_name.",
-                axis_name=axis_name,
-            )
-        )
-    num_shards = jax.lax.axis_size(axis_name)
-    if plan.batch_size % num_shards:
-        raise ArsrcValueError(
-            message(
-                "next_batch",
-                f"the batch does not divide among {num_shards} devices",
-                f"Choose a batch_size that is a multiple of {num_shards}.",
-                batch_size=plan.batch_size,
-                axis_name=axis_name,
-            )
-        )
-    num_rows = plan.batch_size // num_shards
-    return jax.lax.axis_index(axis_name).astype(jnp.uint32) * np.uint32(num_rows), num_rows
 
 
 def _num_askers(axis_name: AxisName | None) -> int:

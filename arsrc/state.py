@@ -17,10 +17,11 @@ import numpy as np
 from arsrc import arithmetic, order
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcIndexError, ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError, message
 from arsrc.order import PAD_ID, Plan
 
 Array = jax.Array
+AxisName = str | tuple[str, ...]
 T = TypeVar("T")
 
 
@@ -142,7 +143,7 @@ def advance(config: ArrayRecordSourceConfig, state: SourceState, steps: int | Ar
     Raises:
         ArsrcValueError: `steps` is negative or too large (where it is not traced).
     """
-    return _advance(_plan(config), state, _count("advance", "steps", steps))
+    return _advance(*_checked("advance", config, state), _count("advance", "steps", steps))
 
 
 def state_at(config: ArrayRecordSourceConfig, step: int | Array, key: Any = None) -> SourceState:
@@ -161,73 +162,86 @@ def state_at(config: ArrayRecordSourceConfig, step: int | Array, key: Any = None
 
 def step_of(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
     """Return u32[], the number of batches between `init` and `state`; saturates at 2**32 - 1."""
-    return _step_of(_plan(config), state)
+    return _step_of(*_checked("step_of", config, state))
 
 
 def is_exhausted(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
     """Return bool[], whether `num_epochs` lie behind `state` and no batch is left."""
-    return _is_exhausted(_plan(config), state)
+    return _is_exhausted(*_checked("is_exhausted", config, state))
 
 
 def record_ids(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
     """Return u32[batch_size], ids of the records of the next batch; 2**32 - 1 in rows without a record."""
-    return _rows(_plan(config), state)[0]
+    return _rows(*_checked("record_ids", config, state))[0]
 
 
 def batch_mask(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
     """Return bool[batch_size], which rows of the next batch hold a record."""
-    return _rows(_plan(config), state)[1]
+    return _rows(*_checked("batch_mask", config, state))[1]
 
 
-def record_keys(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
+def record_keys(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
     """Return key[batch_size], a PRNG key for each row of the next batch, say for augmentation.
 
     A row's key depends on the state's key, its epoch and its record id alone: not on batch size, position or
-    number of devices.
+    number of devices. (With keys of the "unsafe_rbg" kind it does: their `fold_in` is another one under `vmap`.)
+
+    Args:
+        config: The source.
+        state: Where the batch comes from.
+        axis_name: As for `next_batch`: the keys of this device's rows, key[batch_size / D].
     """
-    return _record_keys(_plan(config), state)
+    plan, state = _checked("record_keys", config, state)
+    return _record_keys(plan, hashable(axis_name), state)
 
 
 def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int | Array) -> Array:
     """Return u32[...], the positions at which the state's epoch serves records: the inverse of the order.
 
+    With `remainder="drop"`, positions from `steps_per_epoch * batch_size` on are passed over.
+
     Args:
         config: The source.
         state: Gives key and epoch; its index plays no part.
-        record_id: int or integer[...] in `[0, num_records)`; may be traced.
+        record_id: int or integer[...] in `[0, num_records)`; may be traced, and is then not checked.
 
     Raises:
         ArsrcIndexError: An id is not in the data set (where it is not traced).
     """
-    plan = _plan(config)
+    plan, state = _checked("locate", config, state)
     return _locate(plan, state, checked_ids("locate", "record_id", record_id, 0, plan.num_records))
 
 
-def check_single(where: str, state: SourceState) -> None:
-    """Refuse a stack of states, as an ensemble has.
+def check_state(where: str, state: Any) -> None:
+    """Refuse what is no single state.
 
     Raises:
-        ArsrcTypeError: `state` is one.
+        ArsrcTypeError: `state` is none, or a stack of states, as an ensemble has.
     """
+    if not isinstance(state, SourceState):
+        fix = "Arguments are the config, then a state, which init gives."
+        raise ArsrcTypeError(message(where, "state is no SourceState", fix, state=type(state).__name__))
     if shape := jnp.shape(state.index):
         fix = "Use jax.vmap, or take them one by one: jax.tree.map(lambda leaf: leaf[i], states)."
         raise ArsrcTypeError(message(where, "takes one state, and this is a stack of them", fix, shape=shape))
 
 
-def checked_ids(where: str, name: str, value: Any, least: int, stop: int) -> Array:
-    """Return `value` as u32[...]; what is not traced must be integers in `[least, stop)`, or padding ids."""
+def checked_ids(
+    where: str, name: str, value: Any, least: int, stop: int, kind: type[ArsrcError] = ArsrcIndexError
+) -> Array:
+    """Return `value` as u32[...]; what is not traced must be integers in `[least, stop)`, else `kind` is raised."""
     value = value if hasattr(value, "dtype") else np.asarray(value)
-    dtype = value.dtype
-    if not np.issubdtype(dtype, np.integer):
-        raise ArsrcTypeError(message(where, "must be integers", **{name: dtype}))
+    if not np.issubdtype(value.dtype, np.integer):
+        if value.size:
+            raise ArsrcTypeError(message(where, f"{name} must be integers", **{name: value.dtype}))
+        value = value.astype(np.uint32)  # an empty list
     if isinstance(value, jax.core.Tracer):
         return _traced_u32(value)
     values = np.asarray(value)
     outside = (values < least) | (values >= stop)
     if outside.any():
-        raise ArsrcIndexError(
-            message(where, f"lies outside [{least}, {stop})", **{name: int(values[outside].ravel()[0])})
-        )
+        wrong = int(values[outside].ravel()[0])
+        raise kind(message(where, f"{name} must be in [{least}, {stop})", **{name: wrong}))
     return jnp.asarray(values.astype(np.int64) % stop, jnp.uint32)
 
 
@@ -245,16 +259,17 @@ def _traced_u32(value: Array) -> Array:
 
 def _count(where: str, name: str, value: int | Array) -> Array:
     """Return a number of steps as u32[]."""
-    if isinstance(value, jax.core.Tracer):
-        return _traced_u32(value)
-    try:
-        return jnp.asarray(checked_ids(where, name, value, 0, 2**32))
-    except ArsrcIndexError as error:
-        raise ArsrcValueError(str(error)) from None
+    return checked_ids(where, name, value, 0, 2**32, ArsrcValueError)
 
 
 def _plan(config: ArrayRecordSourceConfig) -> Plan:
     return registry.source(config).plan
+
+
+def _checked(where: str, config: ArrayRecordSourceConfig, state: SourceState) -> tuple[Plan, SourceState]:
+    plan = _plan(config)
+    check_state(where, state)
+    return plan, state
 
 
 def next_rows(
@@ -270,6 +285,40 @@ def next_rows(
     ids = order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
     ids, valid = order.served(jnp, plan, ids, valid)
     return ids, valid, epoch
+
+
+def rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | Array, int]:
+    """Return the first row of the batch that this device reads, and how many."""
+    if axis_name is None:
+        return 0, plan.batch_size
+    names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
+    if not names <= set(jax.sharding.get_abstract_mesh().manual_axes):
+        raise ArsrcValueError(
+            message(
+                "axis_name",
+                "is no axis of a mesh that jax.shard_map divides here",
+                "Call it inside jax.shard_map, or use next_global_batch; vmap over states needs no axis_name.",
+                axis_name=axis_name,
+            )
+        )
+    num_shards = jax.lax.axis_size(axis_name)
+    if plan.batch_size % num_shards:
+        raise ArsrcValueError(
+            message(
+                "batch_size",
+                f"the batch does not divide among {num_shards} devices",
+                f"Choose a batch_size that is a multiple of {num_shards}.",
+                batch_size=plan.batch_size,
+                axis_name=axis_name,
+            )
+        )
+    num_rows = plan.batch_size // num_shards
+    return jax.lax.axis_index(axis_name).astype(jnp.uint32) * np.uint32(num_rows), num_rows
+
+
+def hashable(axis_name: AxisName | None) -> AxisName | None:
+    """Return `axis_name` with a tuple in place of a list."""
+    return axis_name if axis_name is None or isinstance(axis_name, str) else tuple(axis_name)
 
 
 def _jit(function: Callable[..., T]) -> Callable[..., T]:
@@ -291,7 +340,7 @@ def _step_of(plan: Plan, state: SourceState) -> Array:
 @_jit
 def _is_exhausted(plan: Plan, state: SourceState) -> Array:
     if plan.num_epochs < 0:
-        return jnp.zeros((), bool)
+        return jnp.zeros_like(state.epoch, bool)
     _, epoch = arithmetic.settle(jnp, plan, state.index, state.epoch)
     return epoch >= np.uint32(plan.num_epochs)
 
@@ -301,9 +350,9 @@ def _rows(plan: Plan, state: SourceState) -> tuple[Array, Array]:
     return next_rows(plan, state)[:2]
 
 
-@_jit
-def _record_keys(plan: Plan, state: SourceState) -> Array:
-    ids, _, epoch = next_rows(plan, state)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _record_keys(plan: Plan, axis_name: AxisName | None, state: SourceState) -> Array:
+    ids, _, epoch = next_rows(plan, state, *rows_of_device(plan, axis_name))
     fold = jax.vmap(lambda e, r: jax.random.fold_in(jax.random.fold_in(state.key, e), r))
     return fold(jnp.broadcast_to(epoch, ids.shape), ids)
 

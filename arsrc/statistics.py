@@ -10,7 +10,7 @@ from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, message
 from arsrc.order import PAD_ID
-from arsrc.state import SourceState
+from arsrc.state import SourceState, check_state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,8 +43,10 @@ def operation_stats(
         since: The state to count from; defaults to the first. Passing a later one is the "reset".
 
     Returns:
-        `{"applied_count", "skipped_count"}`, exact integers.
+        `{"applied_count", "skipped_count"}`, exact integers. Excluded records count like others: they are served as
+        padding.
     """
+    check_state("operation_stats", state)
     if isinstance(state.index, jax.core.Tracer):
         raise ArsrcTypeError(message("operation_stats", "runs on the host, not inside a JAX transformation"))
     plan = registry.source(config).plan
@@ -94,7 +96,10 @@ def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
     host = registry.source(config)
     totals: list[LeafStatistics] = []
     for ids in host.spans("dataset_statistics"):
-        parts = [_of(leaf) for leaf in host.elements.read(ids[ids != PAD_ID])]
+        ids = ids[ids != PAD_ID]
+        if not len(ids):
+            continue
+        parts = [_of(leaf) for leaf in host.elements.read(ids)]
         totals = [_merged(a, b) for a, b in zip(totals, parts, strict=True)] if totals else parts
     return jax.tree.unflatten(jax.tree.structure(host.elements.spec), totals)
 

@@ -11,7 +11,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from arsrc.codecs import Bytes, Codec
-from arsrc.codecs.check import whole_number
+from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.encoding import encode_elements
 from arsrc.errors import (
     ArsrcFileNotFoundError,
@@ -81,8 +81,7 @@ def write_array_record(
     targets = _targets(path, num_shards)
     if not isinstance(options, str):
         raise ArsrcTypeError(message("options", "must be a string", options=options))
-    if isinstance(codec, type) or not isinstance(codec, Codec):
-        raise ArsrcTypeError(message("codec", "is no codec", "Use an instance, such as Bytes().", codec=codec))
+    check_codec(codec)
     stream = encode_elements(elements, codec)
     if stream.num_records is not None:
         _check_count(stream.num_records, num_shards)

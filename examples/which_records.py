@@ -93,6 +93,7 @@ def main():
                 continue
             print(f"step {spike}: the loss jumps to {more[spike - len(losses)]:.0f}")
             found += find_bad_records(config, spike, weights)
+            arsrc.close(config)
             config = dataclasses.replace(config, exclude=found)
             print(f"going on from step {len(losses)} without", *found)
 

@@ -275,15 +275,44 @@ def test_an_axis_that_is_left_to_the_compiler_is_refused_by_jax(make: Callable[.
         run(arsrc.init(config))
 
 
-def test_a_program_that_jax_divides_by_itself_reads_once(make: Callable[..., Config]) -> None:
+READS = {
+    "next_batch": lambda config, state: arsrc.next_batch(config, state)[1],
+    "data of next_batch": lambda config, state: arsrc.next_batch(config, state)[1].data,
+    "data of next_batches": lambda config, state: arsrc.next_batches(config, state, 2)[1].data,
+    "data of batch_at": lambda config, state: arsrc.batch_at(config, state, 3, 5).data,
+    "data of take": lambda config, state: arsrc.take(config, arsrc.record_ids(config, state)).data,
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_program_that_jax_divides_by_itself_reads_once_and_every_device_has_it(
+    make: Callable[..., Config], name: str
+) -> None:
     config = make(read=arsrc.ReadOptions(read_ahead_bytes=0))
     state = arsrc.state_at(config, 2)
     everywhere = jax.device_put(state, jax.sharding.NamedSharding(line(4), P()))
-    before = arsrc.io_metrics(config)["batches_served"]
-    _, batch = jax.jit(lambda state: arsrc.next_batch(config, state))(everywhere)
-    jax.block_until_ready(batch)
-    assert arsrc.io_metrics(config)["batches_served"] == before + 1
-    jax.tree.map(np.testing.assert_array_equal, batch, arsrc.peek(config, state))
+    expected = jax.tree.leaves(READS[name](config, state))
+    before = arsrc.io_metrics(config)["records_read"]
+    found = jax.block_until_ready(jax.jit(functools.partial(READS[name], config))(everywhere))
+    assert arsrc.io_metrics(config)["records_read"] == before + expected[0].size
+    for leaf, whole in zip(jax.tree.leaves(found), expected, strict=True):
+        assert len(leaf.addressable_shards) == 4
+        for shard in leaf.addressable_shards:
+            np.testing.assert_array_equal(shard.data, whole[shard.index])
+
+
+@pytest.mark.parametrize("axis_name", ["data", ("data",), ["data"]])
+def test_each_device_has_the_keys_of_its_rows(make: Callable[..., Config], axis_name: Any) -> None:
+    config = make()
+    state = arsrc.state_at(config, 2)
+
+    def on_device(state: arsrc.SourceState) -> Any:
+        batch = arsrc.next_batch(config, state, axis_name=axis_name)[1]
+        return batch.record_ids, jax.random.key_data(arsrc.record_keys(config, state, axis_name=axis_name))
+
+    ids, keys = on_devices(on_device, line(4), P("data"))(state)
+    np.testing.assert_array_equal(ids, arsrc.record_ids(config, state))
+    np.testing.assert_array_equal(keys, jax.random.key_data(arsrc.record_keys(config, state)))
 
 
 def test_without_axis_name_each_device_gets_the_whole_batch(make: Callable[..., Config]) -> None:

@@ -34,7 +34,7 @@ FUNCTIONS = {
     "is_exhausted": "(config, state)",
     "record_ids": "(config, state)",
     "batch_mask": "(config, state)",
-    "record_keys": "(config, state)",
+    "record_keys": "(config, state, *, axis_name=None)",
     "locate": "(config, state, record_id)",
     # sizes and specs
     "num_records": "(config)",

@@ -470,7 +470,7 @@ REFUSED = [
     (
         lambda: Struct({"x": ("f4", (2, 0))}),
         ArsrcValueError,
-        r"Struct field 'x' shape: must be at least 1; got size=0",
+        r"Struct field 'x' shape: size must be at least 1; got size=0",
     ),
     (lambda: SMALL.encode(np.zeros(3)), ArsrcTypeError, r"must be a mapping .*got elements='ndarray'"),
     (lambda: SMALL.encode({"x": 1, "z": 2}), ArsrcValueError, r"names differ.*\['x', 'y'\].*\['x', 'z'\]"),

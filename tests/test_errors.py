@@ -330,9 +330,32 @@ CASES = {
         ("[0, 200)", "record_id=200"),
     ),
     # reading
-    "a state that is none": Case(lambda world: arsrc.next_batch(world.config(), 3), TYPE, "next_batch", ("state=3",)),
+    "a state that is none": Case(
+        lambda world: arsrc.next_batch(world.config(), 3), TYPE, "next_batch", ("state='int'",)
+    ),
     "state and config in the wrong order": Case(
-        lambda world: arsrc.next_batch(world.state(), world.config()), TYPE, "next_batch", ("the config, then a state",)
+        lambda world: arsrc.next_batch(world.state(), world.config()), TYPE, "config", ("the config, then a state",)
+    ),
+    "state and config in the wrong order in the arithmetic": Case(
+        lambda world: arsrc.advance(world.state(), world.config()), TYPE, "config", ("config='SourceState'",)
+    ),
+    "a path in place of a config": Case(lambda world: arsrc.init(world.path), TYPE, "config", ("config='str'",)),
+    "a stack of states in the arithmetic": Case(
+        lambda world: arsrc.record_ids(
+            world.config(), jax.vmap(functools.partial(arsrc.state_at, world.config()))(jnp.arange(3))
+        ),
+        TYPE,
+        "record_ids",
+        ("shape=(3,)", "jax.vmap"),
+    ),
+    "a number of batches that is no integer": Case(
+        lambda world: arsrc.next_batches(world.config(), world.state(), 2.9), TYPE, "next_batches", ("num_batches=2.9",)
+    ),
+    "a traced number of batches": Case(
+        lambda world: jax.jit(lambda n: arsrc.next_batches(world.config(), world.state(), n))(2),
+        TYPE,
+        "next_batches",
+        ("static",),
     ),
     "an axis that the mesh has not": Case(
         lambda world: arsrc.next_global_batch(
@@ -357,12 +380,33 @@ CASES = {
     "batch_at of no records": Case(
         lambda world: arsrc.batch_at(world.config(), world.state(), 0, 0), VALUE, "batch_at", ("size=0",)
     ),
+    "batch_at of a size that is no integer": Case(
+        lambda world: arsrc.batch_at(world.config(), world.state(), 0, 2.9), TYPE, "batch_at", ("size=2.9",)
+    ),
+    "batch_at of several positions": Case(
+        lambda world: arsrc.batch_at(world.config(), world.state(), [0, 5]), TYPE, "batch_at", ("shape=(2,)", "take")
+    ),
     "take beyond the data": Case(
         lambda world: arsrc.take(world.config(), [3, 200]), INDEX, "take", ("[0, 200)", "record_ids=200")
     ),
     "take of a negative id": Case(lambda world: arsrc.take(world.config(), [-1]), INDEX, "take", ("record_ids=-1",)),
     "take of floats": Case(lambda world: arsrc.take(world.config(), [0.5]), TYPE, "take", ("record_ids=", "float")),
     # loops
+    "a number of steps that is no integer": Case(
+        lambda world: scan(world, 3.5), TYPE, "scan_steps", ("num_steps=3.5",)
+    ),
+    "a body that gives the carry alone": Case(
+        lambda world: arsrc.scan_steps(world.config(), world.state(), 0, lambda carry, _: carry, 2),
+        TYPE,
+        "scan_steps",
+        ("(carry, output)",),
+    ),
+    "a body that gives nothing, with several batches in a fetch": Case(
+        lambda world: arsrc.scan_steps(world.config(), world.state(), 0, lambda *_: None, 2, batches_per_fetch=2),
+        TYPE,
+        "scan_steps",
+        ("(carry, output)", "returned='NoneType'"),
+    ),
     "a negative number of steps": Case(lambda world: scan(world, -1), VALUE, "scan_steps", ("num_steps=-1",)),
     "no batches in a fetch": Case(
         lambda world: scan(world, 1, batches_per_fetch=0), VALUE, "scan_steps", ("batches_per_fetch=0",)
@@ -423,7 +467,7 @@ CASES = {
     "an axis that no shard_map divides": Case(
         lambda world: arsrc.next_batch(world.config(), world.state(), axis_name="data"),
         VALUE,
-        "next_batch",
+        "axis_name",
         ("axis_name='data'", "jax.shard_map"),
     ),
     "a stack of states to next_batch": Case(
@@ -437,6 +481,12 @@ CASES = {
     ),
     "an excluded record that there is not": Case(
         lambda world: arsrc.init(world.config(exclude=[7, 200])), VALUE, "exclude", ("(200, 201)", "has 200")
+    ),
+    "an excluded range with gaps": Case(
+        lambda world: world.config(exclude=[range(0, 4, 2)]), VALUE, "exclude", ("range(0, 4, 2)", "steps of 1")
+    ),
+    "an address in place of a path": Case(
+        lambda world: world.config(paths="gs://bucket/data"), VALUE, "paths", ("gs://bucket/data", "Mount")
     ),
     "an excluded range that ends before it starts": Case(
         lambda world: world.config(exclude=[(10, 5)]), VALUE, "exclude", ("(10, 5)", "before it starts")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 
 import arsrc
-from arsrc.codecs import Bytes, Map
+from arsrc.codecs import Bytes, Map, Struct
 
 N = 60
 PAD_ID = 2**32 - 1
@@ -259,6 +259,14 @@ def test_whole_passes_over_the_data_leave_excluded_records_out(config: Config) -
         seen = count_reads(config, read)
         assert seen.pop(1) == 2  # the codec looks at the first of them when the files are opened
         assert seen == dict.fromkeys(set(range(2, N)) - EXCLUDED, 1)
+
+
+def test_statistics_of_data_whose_beginning_is_excluded_are_those_of_the_rest(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=5_000)
+    path = arsrc.write_array_record(tmp_path / "x", {"x": values}, codec=Struct({"x": "float64"}))[0]
+    found = arsrc.dataset_statistics(Config(path, 8, codec=Struct({"x": "float64"}), exclude=[(0, 4_500)]))["x"]
+    assert (found.count, found.min, found.max) == (500, values[4_500:].min(), values[4_500:].max())
+    np.testing.assert_allclose([found.mean, found.variance], [values[4_500:].mean(), values[4_500:].var()])
 
 
 def test_only_what_is_served_counts_as_read(config: Config) -> None:

@@ -289,7 +289,10 @@ def ask_plainly(folder: Path) -> dict[str, str]:
         "eager": lambda: arsrc.next_batch(config, on_mesh),
         "several": lambda: jax.jit(lambda state: arsrc.next_batches(config, state, 2))(on_mesh),
         "peek": lambda: jax.jit(lambda state: arsrc.peek(config, state))(on_mesh),
-        "scan_epoch": lambda: arsrc.scan_epoch(config, on_mesh, None, lambda _, b: (None, b.mask)),
+        "batch_at": lambda: jax.jit(lambda state: arsrc.batch_at(config, state, 0).data)(on_mesh),
+        "take": lambda: jax.jit(lambda state: arsrc.take(config, arsrc.record_ids(config, state)).data)(on_mesh),
+        "a local state": lambda: jax.jit(lambda x: arsrc.next_batch(config, state)[1].data["id"] + x)(on_mesh.epoch),
+        "scan_epoch": lambda: arsrc.scan_epoch(config, on_mesh, None, lambda _, b: (None, b.data["id"])),
     }
     errors = {}
     for name, call in calls.items():
@@ -298,11 +301,12 @@ def ask_plainly(folder: Path) -> dict[str, str]:
             errors[name] = "none"
         except arsrc.ArsrcValueError as error:
             errors[name] = str(error)
-    assert arsrc.io_metrics(config)["batches_served"] == served  # refused when traced
-    # Each process for itself, eagerly: that is no global program, and works.
-    _, batch = arsrc.next_batch(config, state)
-    assert np.array_equal(batch.data["id"], batch.record_ids)
-    assert np.array_equal(arsrc.record_ids(config, state), batch.record_ids)
+    assert arsrc.io_metrics(config)["batches_served"] == served  # refused before it runs
+    # Each process for itself, on a device of its own: those are no global programs, and work.
+    for next_batch in (arsrc.next_batch, jax.jit(arsrc.next_batch, static_argnums=0)):
+        _, batch = next_batch(config, state)
+        assert np.array_equal(batch.data["id"], batch.record_ids)
+        assert np.array_equal(arsrc.record_ids(config, state), batch.record_ids)
     return errors
 
 

@@ -132,6 +132,24 @@ def test_a_next_batch_of_ones_own_is_used(config: arsrc.ArrayRecordSourceConfig)
         assert int(arsrc.step_of(config, scan[0])) == 12
 
 
+def test_a_next_batch_of_ones_own_may_bring_keys_beside_the_batch(config: arsrc.ArrayRecordSourceConfig) -> None:
+    def with_keys(config: Any, state: arsrc.SourceState) -> tuple[arsrc.SourceState, Any]:
+        keys = arsrc.record_keys(config, state)
+        state, batch = arsrc.next_batch(config, state)
+        return state, (batch, keys)
+
+    def draw(carry: None, batch_and_keys: Any) -> tuple[None, Any]:
+        batch, keys = batch_and_keys
+        return carry, (batch.record_ids, jax.vmap(jax.random.bits)(keys))
+
+    _, _, (ids, bits) = arsrc.scan_epoch(config, arsrc.init(config), None, draw, next_batch=with_keys)
+    state = arsrc.init(config)
+    for step, (after, batch) in enumerate(itertools.islice(arsrc.iterate(config), 6)):
+        assert np.array_equal(ids[step], batch.record_ids)
+        assert np.array_equal(bits[step], jax.vmap(jax.random.bits)(arsrc.record_keys(config, state)))
+        state = after
+
+
 def test_scans_refuse_numbers_that_make_no_sense(config: arsrc.ArrayRecordSourceConfig) -> None:
     state = arsrc.init(config)
     for num_steps, arguments, value in (

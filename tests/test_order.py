@@ -289,15 +289,17 @@ def test_jit_gives_the_bits_of_numpy(name: str, words: tuple[int, ...]) -> None:
             assert np.array_equal(array, expected)
 
 
+@pytest.mark.parametrize("first", [7, MAX - 1])  # epochs count modulo 2**32
 @pytest.mark.parametrize("name", ["records", "files, several epochs in a batch", "blocks"])
-def test_an_epoch_for_each_position_gives_what_each_epoch_gives_alone(name: str) -> None:
+def test_an_epoch_for_each_position_gives_what_each_epoch_gives_alone(name: str, first: int) -> None:
     plan = ON_DEVICE[name]
     if plan.remainder != "wrap" and not plan.blocks:
         plan = by_records(100, batch_size=300, remainder="wrap")
     most = min(plan.epochs_in_batch, 3) if plan.remainder == "wrap" else 3
     position = np.tile(np.arange(plan.num_records, dtype=np.uint32), most)
-    epochs = np.repeat(np.arange(7, 7 + most, dtype=np.uint32), plan.num_records)
-    alone = [i for epoch in range(7, 7 + most) for i in ids_of(plan, epoch)]
+    each = u32([(first + later) % 2**32 for later in range(most)])
+    epochs = np.repeat(each, plan.num_records)
+    alone = [i for epoch in each.tolist() for i in ids_of(plan, epoch)]
     assert order.record_at(np, plan, u32(KEY), epochs, position).tolist() == alone
     in_jit = jax.jit(lambda e, p: order.record_at(jnp, plan, jnp.asarray(u32(KEY)), e, p))(epochs, position)
     assert np.asarray(in_jit).tolist() == alone

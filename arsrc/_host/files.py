@@ -9,6 +9,7 @@ from typing import Any
 
 from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError, message
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SLICE = re.compile(r"(?P<path>.*)\[(?P<start>\d*):(?P<stop>\d*)\]", re.DOTALL)
 
 
@@ -54,6 +55,9 @@ def _as_text(path: Any) -> str:
         raise ArsrcTypeError(message("paths", "holds something that is no path", path=path))
     if not text:
         raise ArsrcValueError(message("paths", "holds an empty path", path=text))
+    if _ADDRESS.match(text):
+        fix = "Mount the bucket (gcsfuse, s3fs, ...) or copy the files: only files of a file system are read."
+        raise ArsrcValueError(message("paths", "holds an address in place of a path", fix, path=text))
     parse(text)
     return text
 

@@ -20,8 +20,8 @@ _IDLE_ROUNDS = 4
 _TIGHT_GAP = 400e-6  # seconds
 _CHEAP = 100e-6  # what copies and decodes nothing takes, in seconds
 _CHEAP_ROW = 1e-6
-_GROWTH = 1.5
-_FORGETTING = 0.9
+_GROWTH = 1.2
+_FORGETTING = 0.5
 
 
 class Flight:

@@ -1,4 +1,4 @@
-"""The one registry of open sources, keyed by config: the only global state of the package."""
+"""The one registry of open sources, keyed by config: nothing else is open outside of it."""
 
 import atexit
 import os
@@ -6,6 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from arsrc._host.source import HostSource
+from arsrc.errors import ArsrcTypeError, message
+from arsrc.frozen import HashOnce
 
 if TYPE_CHECKING:
     from arsrc.config import ArrayRecordSourceConfig
@@ -28,7 +30,12 @@ _registry = _Registry()
 
 
 def source(config: "ArrayRecordSourceConfig") -> HostSource:
-    """Return the open source of `config`, opening it if it is not."""
+    """Return the open source of `config`, opening it if it is not.
+
+    Raises:
+        ArsrcTypeError: It is no config.
+    """
+    _check(config)
     found = _registry.sources.get(config)
     if found is not None:
         return found
@@ -36,6 +43,12 @@ def source(config: "ArrayRecordSourceConfig") -> HostSource:
         if config not in _registry.sources:
             _registry.sources[config] = HostSource(config)
         return _registry.sources[config]
+
+
+def _check(config: object) -> None:
+    if not isinstance(config, HashOnce):
+        fix = "Arguments are the config, then a state."
+        raise ArsrcTypeError(message("config", "is no ArrayRecordSourceConfig", fix, config=type(config).__name__))
 
 
 def close(config: "ArrayRecordSourceConfig") -> None:

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import PyTree
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.codecs.base import Codec, PyTree
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
 
 NUMPY_ONLY = "Give NumPy arrays: decoding runs inside a callback, where a call into JAX can deadlock."
 
@@ -89,7 +89,7 @@ def leaf_difference(spec: PyTree, leaf: int, wanted: str, found: str) -> tuple[s
 
 def both_sides(wanted: str, found: str) -> str:
     """Put two texts on aligned lines, to follow what is wrong in a message."""
-    return f"Both sides:\n  spec: {wanted}\n  got:  {found}"
+    return "Both sides:" + sides(spec=wanted, got=found)
 
 
 def leaf_paths(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
@@ -155,17 +155,27 @@ def array_dtype(where: str, value: Any) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def whole_number(where: str, name: str, value: Any, least: int) -> int:
-    """Return `value` as an int of at least `least`."""
+def whole_number(where: str, name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return `value` as an int in `[least, most]`."""
+    subject = "" if where.endswith(name) else f"{name} "
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise ArsrcTypeError(message(where, "must be an integer", **{name: value})) from None
-    if number < least:
-        raise ArsrcValueError(message(where, f"must be at least {least}", **{name: value}))
+        fix = "It is static: it cannot be traced." if isinstance(value, jax.core.Tracer) else ""
+        raise ArsrcTypeError(message(where, f"{subject}must be an integer", fix, **{name: value})) from None
+    if number < least or (most is not None and number > most):
+        span = f"at least {least}" if most is None else f"in [{least}, {most}]"
+        raise ArsrcValueError(message(where, f"{subject}must be {span}", **{name: value}))
     return number
+
+
+def check_codec(codec: Any) -> None:
+    """Raise `ArsrcTypeError` unless `codec` is one."""
+    if isinstance(codec, type) or not isinstance(codec, Codec):
+        fix = "Use one of arsrc.codecs, as an instance: Bytes(), Struct(...), Ragged(...), Map(...)."
+        raise ArsrcTypeError(message("codec", "is no codec", fix, codec=codec))
 
 
 def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

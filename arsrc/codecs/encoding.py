@@ -72,7 +72,8 @@ def _batch_leaves(batch: PyTree) -> tuple[list[NDArray[Any]], Any, int]:
     fix = "All leaves of a batch share the leading axis; pass single elements as a list or a generator."
     for path, array in zip(paths, arrays, strict=True):
         if array.ndim == 0:
-            raise ArsrcValueError(message("elements", f"leaf {path} has no leading axis", fix))
+            hint = "Give NumPy arrays: JAX takes a list for a tree, and its items for the leaves. "
+            raise ArsrcValueError(message("elements", f"leaf {path} has no leading axis", hint + fix))
         if len(array) != len(arrays[0]):
             lengths = {f"{paths[0]}": len(arrays[0]), f"{path}": len(array)}
             raise ArsrcValueError(message("elements", "leading axes differ", fix, lengths=lengths))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree, RecordBatch
 from arsrc.codecs.bytes_codec import equal_rows
-from arsrc.codecs.check import array_spec, array_text, cast_batch
+from arsrc.codecs.check import array_spec, array_text, both_sides, cast_batch
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 
 Field = tuple[str, np.dtype[Any], tuple[int, ...]]
@@ -87,7 +87,7 @@ class Struct:
             raise ArsrcTypeError(message("Struct.encode", what, elements=type(elements).__name__))
         names = [name for name, _, _ in self._fields()]
         if set(elements) != set(names):
-            fix = f"Both sides:\n  spec: {sorted(names)}\n  got:  {sorted(map(str, elements))}"
+            fix = both_sides(str(sorted(names)), str(sorted(map(str, elements))))
             raise ArsrcValueError(message("Struct.encode", "the field names differ", fix))
         columns = {
             name: cast_batch(f"Struct.encode field {name!r}", elements[name], dtype, shape)
