@@ -3,7 +3,7 @@
 import collections
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from arsrc import arithmetic, block_order, order
 from arsrc._host import profile
 from arsrc._host.elements import Elements
 from arsrc._host.metrics import Metrics
+from arsrc._host.once import Once
 from arsrc._host.record_index import Located
 from arsrc._host.requests import Leaves, Loaded, Request
 from arsrc._host.slabs import Slabs
@@ -35,13 +36,14 @@ class Stretch:
         requests: The requests, as many as there are before the last epoch ends, but at least one.
         after: The request that follows the last of them, exhausted or not.
         ended: Whether it is exhausted.
-        rows: What the rows hold, once that is computed.
+        rows: What the rows hold.
     """
 
-    def __init__(self, requests: list[Request], after: Request, ended: bool) -> None:
+    def __init__(
+        self, requests: list[Request], after: Request, ended: bool, rows: Callable[[Sequence[Request]], "Rows"]
+    ) -> None:
         self.requests, self.after, self.ended = requests, after, ended
-        self.rows: Rows | None = None
-        self.lock = threading.Lock()  # held while its rows are computed
+        self.rows = Once(lambda: rows(requests))
 
     @property
     def num_rows(self) -> int:
@@ -137,7 +139,7 @@ class Batches:
         stretch = self._stretch(request, count)
         with self._lock:
             self._stretches.append(stretch)
-            self._places[stretch.after] = stretch, len(stretch.requests)
+            self._places.setdefault(stretch.after, (stretch, len(stretch.requests)))
             self._places |= {one: (stretch, row) for row, one in enumerate(stretch.requests)}
             self._forget()
         return stretch, 0
@@ -159,14 +161,11 @@ class Batches:
         exhausted = (epoch[0] == self._plan.num_epochs).all(axis=0) & (self._plan.num_epochs >= 0)  # bool[count]
         if exhausted.any():
             later = later[: int(exhausted.argmax()) + 1]
-        return Stretch([request, *later[:-1]], later[-1], bool(exhausted[len(later) - 1]))
+        return Stretch([request, *later[:-1]], later[-1], bool(exhausted[len(later) - 1]), self._rows)
 
     def _load(self, stretch: Stretch, first: int, last: int, outs: Leaves | None) -> list[Loaded]:
         """Load the requests `[first, last)` of a stretch."""
-        with stretch.lock:
-            rows = stretch.rows
-            if rows is None:
-                rows = stretch.rows = self._rows(stretch.requests)
+        rows = stretch.rows.get()
         ids = rows.ids[first:last]
         if rows.located is not None and all(rows.whole[first:last]):
             size = stretch.requests[0].num_elements

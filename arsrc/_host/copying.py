@@ -1,5 +1,6 @@
 """Threads that lend a hand with one large copy: a core alone does not use what memory can give."""
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable
@@ -33,12 +34,12 @@ class Copier:
         """
         shared = _Work(work, list(itertools.pairwise(bounds)))
         try:
-            for _ in range(len(bounds) - 2):
-                self._threads.submit(shared.take_part)
-        except RuntimeError:  # no more threads: the interpreter is exiting, or the source was closed
-            pass
-        shared.take_part()
-        shared.finish()
+            with contextlib.suppress(RuntimeError):  # no more threads: the interpreter exits, or the source was closed
+                for _ in range(len(bounds) - 2):
+                    self._threads.submit(shared.take_part)
+            shared.take_part()
+        finally:
+            shared.finish()
 
     def copy(self, source: NDArray[np.generic], out: NDArray[np.generic]) -> None:
         """Copy an array into another of the same shape and dtype."""

@@ -1,14 +1,17 @@
 """Batches prepared on threads before they are asked for, where that is of use."""
 
 import collections
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, thread_time
+from typing import Any
 
 from arsrc._host.cold_rule import num_waits
 from arsrc._host.metrics import Metrics
+from arsrc._host.once import Once
 from arsrc._host.requests import Leaves, Loaded, Request
 from arsrc._host.threads import give_way
 
@@ -27,17 +30,20 @@ _FORGETTING = 0.5
 class Flight:
     """One load of several requests, under way or done."""
 
-    def __init__(self, future: "Future[list[Loaded]]", requests: Sequence[Request]) -> None:
-        self.future = future
+    def __init__(self, requests: Sequence[Request], load: Callable[[], list[Loaded]]) -> None:
         self._row = {request: row for row, request in enumerate(requests)}
+        self._loaded = Once(load)
+        self.is_good = self._loaded.is_good
+        self.cancel: Callable[[], Any] = lambda: None
+
+    def depart(self) -> None:
+        """Load; what goes wrong is told to those who ask for a result."""
+        with contextlib.suppress(Exception):
+            self._loaded.get()
 
     def result(self, request: Request) -> Loaded:
-        """Wait for the load and return what one of its requests brings."""
-        return self.future.result()[self._row[request]]
-
-    def is_good(self) -> bool:
-        """Whether the load is done and did not fail."""
-        return self.future.done() and not self.future.cancelled() and self.future.exception() is None
+        """Return what one of the requests brings, loading or waiting for it if need be."""
+        return self._loaded.get()[self._row[request]]
 
 
 @dataclasses.dataclass(eq=False)
@@ -145,28 +151,14 @@ class ReadAhead:
         if self._max_bytes == 0:
             return self._load([request], outs)[0]
         now = perf_counter()
-        with self._lock:
-            seat = self._seats.get(request)
-            stream = self._streams.pop(request, None)
-            if stream is not None:
-                stream.came(now)
-            direct = seat is None and stream is not None and self._is_tight(stream, request)
-            mine = seat is None and not direct
-            if mine:
-                stream = stream or Stream(request, collections.deque([request]))
-                seat = self._board(request, _running([request]))
-            if seat is not None:
-                seat.num_asked += 1
-            if stream is not None:
-                self._move_on(stream)
-            elif seat is not None and seat.num_asked == request.num_askers > 1:
-                self._drop(request)
-        if seat is None:  # nobody else gets it, so it may lie in memory that the program will write again
-            loaded = self._load_here(request, outs, stream)
-        elif mine:
-            loaded = self._load_for_all(request, seat.flight, stream)
-        else:
-            loaded = self._wait(request, seat.flight)
+        try:
+            with self._lock:
+                flight, stream = self._take_seat(request, now)
+        except BaseException:  # an interrupt, after which the books may be wrong
+            self._forget()
+            raise
+        with self._metrics.timed("seconds_waited"):
+            loaded = self._load_here(request, outs, stream) if flight is None else self._wait(request, flight)
         if stream is not None:
             stream.left_at = perf_counter()
         return loaded
@@ -181,47 +173,35 @@ class ReadAhead:
 
     def close(self) -> None:
         """Forget everything ahead and stop the threads."""
+        self._forget()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _forget(self) -> None:
         with self._lock:
             self._seats.clear()
             self._streams.clear()
             self._bytes = 0
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _wait(self, request: Request, flight: Flight) -> Loaded:
-        """Return what `request` brings, from a flight that somebody else loads."""
-        if flight.future.done():
+        """Return what `request` brings from a flight."""
+        if flight.is_good():
             self._metrics.add(batches_ready=request.num_batches * len(request.states))
-        try:
-            with self._metrics.timed("seconds_waited"):
-                return flight.result(request)
-        except Exception:  # the flight's error may be another request's: see for ourselves
-            with self._lock:
-                self._drop(request)
-            return self._load([request], None)[0]
+        with contextlib.suppress(Exception):  # the flight's error may be another request's: see for ourselves
+            return flight.result(request)
+        with self._lock:
+            self._drop(request)
+        return self._load([request], None)[0]
 
     def _load_here(self, request: Request, outs: Leaves | None, stream: Stream | None) -> Loaded:
-        """Load `request` on this thread."""
+        """Load `request` for this thread alone, so that it may lie in memory that the program will write again."""
         start = perf_counter()
-        with self._metrics.timed("seconds_waited"):
-            loaded = self._load([request], outs)
+        (loaded,) = self._load([request], outs)
         if stream is not None:
             stream.took(perf_counter() - start)
-        return loaded[0]
-
-    def _load_for_all(self, request: Request, flight: Flight, stream: Stream | None) -> Loaded:
-        """Load `request` on this thread; `flight` tells others who wait for it."""
-        try:
-            loaded = self._load_here(request, None, stream)
-        except BaseException as error:
-            flight.future.set_exception(error)
-            with self._lock:
-                self._drop(request)
-            raise
-        flight.future.set_result([loaded])
         return loaded
 
     def _load_ahead(self, requests: Sequence[Request], stream: Stream) -> list[Loaded]:
-        """Load `requests` on a thread of the pool."""
+        """Load `requests` for all who will ask for them."""
         start, before = thread_time(), num_waits()
         loaded = self._load(requests, None)
         if num_waits() == before:
@@ -232,6 +212,23 @@ class ReadAhead:
         return self._is_quick and stream.is_tight(request)
 
     # The methods below run under the lock.
+
+    def _take_seat(self, request: Request, now: float) -> tuple[Flight | None, Stream | None]:
+        """Return the flight that brings `request`, None if it is best loaded here, and the stream it belongs to."""
+        seat = self._seats.get(request)
+        stream = self._streams.pop(request, None)
+        if stream is not None:
+            stream.came(now)
+        if seat is None and not (stream is not None and self._is_tight(stream, request)):
+            stream = stream or Stream(request, collections.deque([request]))
+            seat = self._board([request], stream)
+        if seat is not None:
+            seat.num_asked += 1
+        if stream is not None:
+            self._move_on(stream)
+        elif seat is not None and seat.num_asked == request.num_askers > 1:
+            self._drop(request)
+        return seat.flight if seat is not None else None, stream
 
     def _move_on(self, stream: Stream) -> None:
         """Take the next request of `stream` as asked for, let go of older ones, and schedule more."""
@@ -245,7 +242,12 @@ class ReadAhead:
             stream.ended = not stream.ahead
             stream.last = stream.ahead[0] if stream.ahead else stream.last
         self._let_go(stream)
-        self._streams[stream.ahead[0] if stream.ahead else stream.behind[-1]] = stream
+        after = stream.ahead[0] if stream.ahead else stream.behind[-1]
+        if (met := self._streams.pop(after, None)) is not None:  # from here on, the two are one
+            stream.behind.extendleft(reversed(met.behind))
+            if len(met.ahead) > len(stream.ahead):
+                stream.ahead, stream.last, stream.ended = met.ahead, met.last, met.ended
+        self._streams[after] = stream
         while len(self._streams) > _MAX_STREAMS:
             self._abandon()
 
@@ -290,22 +292,27 @@ class ReadAhead:
     def _start(self, requests: Sequence[Request], stream: Stream) -> bool:
         """Start loading those of `requests` that are not under way; False where there are no more threads."""
         missing = [request for request in requests if request not in self._seats]
+        if not missing:
+            return True
+        flight = self._board(missing, stream).flight
         try:
-            flight = Flight(self._threads.submit(self._load_ahead, missing, stream), missing) if missing else None
+            flight.cancel = self._threads.submit(flight.depart).cancel
         except RuntimeError:  # the interpreter is exiting, or the source was closed
+            for request in missing:
+                self._drop(request)
             return False
-        for request in missing:
-            assert flight is not None
-            self._board(request, flight)
         return True
 
     def _num_bytes(self, request: Request) -> int:
         return request.num_elements * self._element_bytes
 
-    def _board(self, request: Request, flight: Flight) -> Seat:
-        seat = self._seats[request] = Seat(flight)
-        self._bytes += self._num_bytes(request)
-        return seat
+    def _board(self, requests: Sequence[Request], stream: Stream) -> Seat:
+        """Give each of `requests` a seat in a new flight; returns that of the first."""
+        flight = Flight(requests, lambda: self._load_ahead(requests, stream))
+        for request in requests:
+            self._seats[request] = Seat(flight)
+            self._bytes += self._num_bytes(request)
+        return self._seats[requests[0]]
 
     def _drop(self, request: Request) -> None:
         if self._seats.pop(request, None) is not None:
@@ -321,12 +328,5 @@ class ReadAhead:
         _, stream = self._streams.popitem(last=False)
         for request in (*stream.behind, *stream.ahead):
             if (seat := self._seats.get(request)) is not None:
-                seat.flight.future.cancel()
+                seat.flight.cancel()
                 self._drop(request)
-
-
-def _running(requests: Sequence[Request]) -> Flight:
-    """Return a flight that this thread is about to load; it can no longer be cancelled."""
-    future: Future[list[Loaded]] = Future()
-    future.set_running_or_notify_cancel()
-    return Flight(future, requests)

@@ -3,8 +3,8 @@
 import collections
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
 
+from arsrc._host.once import Once
 from arsrc._host.requests import Leaves
 
 
@@ -13,24 +13,19 @@ class Windows:
 
     def __init__(self, max_windows: int) -> None:
         self._max_windows = max_windows
-        self._windows: collections.OrderedDict[Hashable, Future[Leaves]] = collections.OrderedDict()
+        self._windows: collections.OrderedDict[Hashable, Once[Leaves]] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, load: Callable[[], Leaves]) -> Leaves:
         """Return the leaves of a window, loading it if it is not there."""
         with self._lock:
-            future = self._windows.get(key)
-            mine = future is None
-            if future is None:
-                future = self._windows[key] = Future()
+            window = self._windows.setdefault(key, Once(load))
             self._windows.move_to_end(key)
             while len(self._windows) > self._max_windows:
                 self._windows.popitem(last=False)
-        if mine:
-            try:
-                future.set_result(load())
-            except BaseException as error:
-                with self._lock:
-                    self._windows.pop(key, None)
-                future.set_exception(error)
-        return future.result()
+        try:
+            return window.get()
+        except Exception:
+            with self._lock:
+                self._windows.pop(key, None)
+            raise
