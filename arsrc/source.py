@@ -297,12 +297,21 @@ def source_of(schema: Schema) -> HostSource:
             message(
                 "next_batch",
                 "the files changed after the program was compiled or the loop begun",
-                "Restore them, or trace the program again (jax.clear_caches()):"
-                + sides(then=_text(schema), now=_text(source.schema)),
+                "Restore them, or trace the program again (jax.clear_caches()):" + _differences(schema, source.schema),
             )
         )
     return source
 
 
-def _text(schema: Schema) -> str:
-    return f"{schema.plan.num_records} records, {schema.codec}"
+def _differences(then: Schema, now: Schema) -> str:
+    """Return what of the numbers and the codec differs, on lines of both sides."""
+    pairs = [
+        (field.name, getattr(then.plan, field.name), getattr(now.plan, field.name))
+        for field in dataclasses.fields(then.plan)
+    ]
+    pairs.append(("codec", then.codec, now.codec))
+    changed = [(name, before, after) for name, before, after in pairs if before != after]
+    return sides(
+        then=", ".join(f"{name}={before!s:.200}" for name, before, _ in changed),
+        now=", ".join(f"{name}={after!s:.200}" for name, _, after in changed),
+    )

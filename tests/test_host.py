@@ -523,6 +523,33 @@ def scaled(by: int) -> Callable[[bytes], Any]:
     return lambda record: np.float32(record[0] * by)
 
 
+def scaled_by_table(by: int) -> Callable[[bytes], Any]:
+    tables = {"table": np.arange(3_000) * by, "middle": 1_500}
+    return lambda record: np.float32(record[0] * tables["table"][tables["middle"]] / tables["middle"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """Multiplies; other classes of this name do so otherwise."""
+
+    by: int
+
+    def __call__(self, record: bytes) -> Any:
+        return np.float32(record[0] * self.by)
+
+
+def scaled_by_a_class(by: int) -> Callable[[bytes], Any]:
+    if by == 2:
+        return Scaled(2)
+
+    class Other(Scaled):
+        def __call__(self, record: bytes) -> Any:
+            return np.float32(record[0] * (self.by + 1))
+
+    Other.__qualname__, Other.__name__ = Scaled.__qualname__, Scaled.__name__
+    return Other(2)
+
+
 def scaled_inside(which: int) -> Callable[[bytes], Any]:
     functions = [
         lambda record: np.float32(sum(byte * 2 for byte in record[:1])),
@@ -545,10 +572,12 @@ def scaled_by_default(by: int) -> Callable[[bytes], Any]:
     [
         (scaled(2), scaled(3)),
         (scaled_inside(0), scaled_inside(1)),
+        (scaled_by_table(2), scaled_by_table(3)),
+        (scaled_by_a_class(2), scaled_by_a_class(3)),
         (scaled_by_default(2), scaled_by_default(3)),
         (functools.partial(scaled_by_default(1), by=2), functools.partial(scaled_by_default(1), by=3)),
     ],
-    ids=["closures", "inner code", "defaults", "partials"],
+    ids=["closures", "inner code", "large arrays", "methods", "defaults", "partials"],
 )
 def test_functions_that_give_other_elements_have_caches_in_files_of_their_own(make_config, tmp_path, functions):
     read = ReadOptions(cache_bytes=0, cache_dir=str(tmp_path))
@@ -574,6 +603,17 @@ def test_a_cache_in_files_that_lost_a_file_is_filled_anew(make_config, tmp_path,
     arsrc.close(config)
     np.testing.assert_array_equal(read_ids(config, np.arange(NUM_RECORDS)), DATA)
     assert arsrc.io_metrics(config)["records_read"] == 0
+
+
+@pytest.mark.processes
+def test_a_cache_in_files_that_lost_a_file_is_not_taken_for_whole_after_a_kill(make_config, tmp_path):
+    config = make_config(cacheable=True, name=None, read=ReadOptions(cache_bytes=0, cache_dir=str(tmp_path)))
+    read_ids(config, np.arange(NUM_RECORDS))
+    arsrc.close(config)
+    (leaf,) = tmp_path.glob("*/leaf-0")
+    leaf.unlink()
+    assert run_python(KILLED_WHILE_FILLING, config.paths[0], tmp_path) == "filled"
+    np.testing.assert_array_equal(read_ids(config, np.arange(NUM_RECORDS)), DATA)
 
 
 SHARED_CACHE = """

@@ -92,16 +92,13 @@ class AddressRange:
         """Tell the system not to read the surroundings of a page that it has to fetch."""
         _LIBC.madvise(self._address, len(self.data), mmap.MADV_RANDOM)
 
-    def will_need(self, begins: NDArray[np.int64], ends: NDArray[np.int64], gap: int) -> int:
+    def will_need(self, begins: NDArray[np.int64], ends: NDArray[np.int64], gap: int) -> None:
         """Start reading the bytes `[begins, ends)` into the page cache, without waiting for them.
 
         Args:
             begins: i64[n], in any order.
             ends: i64[n]
             gap: Read what lies between two ranges too where it is at most so many bytes.
-
-        Returns:
-            How many pieces were asked for, one system call each.
         """
         order = np.argsort(begins)
         begins = begins[order] // mmap.PAGESIZE * mmap.PAGESIZE
@@ -111,7 +108,6 @@ class AddressRange:
         lasts = reach[np.concatenate((apart, [len(reach) - 1]))] if len(begins) else reach
         for begin, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
             _LIBC.madvise(self._address + begin, end - begin, mmap.MADV_WILLNEED)
-        return len(firsts)
 
     def unmap(self) -> None:
         """Give the range back; nobody may be reading `data` any more."""

@@ -26,7 +26,7 @@ _STRETCH_ROWS = 16_384
 _KEPT_ROWS = 2**18
 _KEPT_REQUESTS = 2**14
 _KEPT_STRETCHES = 3  # at least: the one being loaded, the next, and what it grew from
-_EPOCHS_IN_STRETCH = 4
+_EPOCHS_IN_SLABS = 4
 
 
 class Stretch:
@@ -133,8 +133,7 @@ class Batches:
         if stretch is not None and row < len(stretch.requests):
             return stretch, row
         if stretch is not None:  # a run goes on
-            most_rows = min(_STRETCH_ROWS, _EPOCHS_IN_STRETCH * self._plan.num_records)
-            most = max(1, most_rows // max(1, request.num_elements))
+            most = max(1, _STRETCH_ROWS // max(1, request.num_elements))
             count = max(count, min(2 * len(stretch.requests), most))
         stretch = self._stretch(request, count)
         with self._lock:
@@ -185,8 +184,9 @@ class Batches:
         index, epoch = arithmetic.advance(np, self._plan, *_states(requests), steps)  # u32[requests, states, batches]
         row = np.arange(first.first_row, first.first_row + first.num_rows, dtype=np.uint32)
         position, epoch, valid = arithmetic.rows(np, self._plan, index, epoch, row)
-        # A single request is wanted at once; more of them are the beginning of a run.
-        record_at = self._record_at if len(requests) == 1 else self._slabs.record_at
+        # A single request is wanted at once; more of them are the beginning of a run, but hardly of many epochs.
+        is_run = len(requests) > 1 and position.size <= _EPOCHS_IN_SLABS * self._plan.num_records
+        record_at = self._slabs.record_at if is_run else self._record_at
         ids = np.empty(position.shape, np.uint32)
         for member, key_words in enumerate(_key_words(first)):
             at = np.s_[:, member]

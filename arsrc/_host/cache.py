@@ -1,13 +1,10 @@
 """Decoded elements kept: one array per leaf, in memory or in files, filled as records are first read."""
 
-import dataclasses
-import functools
 import hashlib
 import json
 import os
 import shutil
 import threading
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,7 +53,8 @@ class ElementCache:
             return np.empty(shape, dtype)
         path = os.path.join(self._folder, f"leaf-{number}")
         if _size(path) != num_bytes:
-            self._found_whole = False  # what was filled in it is lost
+            self._found_whole = False  # what was filled in it is lost: nobody may take it for filled again
+            self._remove_marks()
             with open(path, "ab") as file:
                 file.truncate(num_bytes)
         raw = np.memmap(path, np.uint8, "r+", shape=(num_bytes,))
@@ -86,8 +84,12 @@ class ElementCache:
         with self._lock:
             self._filled[:] = False
             self._num_missing = len(self._filled)
-            if self._folder is not None and os.path.exists(self._marks):
-                os.remove(self._marks)
+            if self._folder is not None:
+                self._remove_marks()
+
+    def _remove_marks(self) -> None:
+        if os.path.exists(self._marks):
+            os.remove(self._marks)
 
     def close(self) -> None:
         """Write out what is filled."""
@@ -136,29 +138,6 @@ def open_cache(
     with open(os.path.join(folder, "elements.json"), "w") as file:
         file.write(what)
     return ElementCache(num_records, shapes, folder)
-
-
-def describe(value: Any) -> str:
-    """Return a text that is the same for equal codecs in every process, also for functions inside them.
-
-    Functions are told apart by name, code, defaults and what they close over; globals that they use are not seen.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = ", ".join(f"{f.name}={describe(getattr(value, f.name))}" for f in dataclasses.fields(value))
-        return f"{type(value).__qualname__}({fields})"
-    if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(describe, value))})"
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
-    if isinstance(value, types.CodeType):
-        return f"{value.co_code.hex()} {value.co_names} {describe(value.co_consts)}"
-    if isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        parts = describe((value.__code__, value.__defaults__, list((value.__kwdefaults__ or {}).items()), cells))
-        return f"{value.__module__}.{value.__qualname__} {parts}"
-    if isinstance(value, functools.partial):
-        return f"partial{describe((value.func, value.args, list(value.keywords.items())))}"
-    return repr(value)
 
 
 def _size(path: str) -> int:

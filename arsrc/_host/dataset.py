@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from arsrc.config import ReadOptions
 
 MAX_RECORDS = 2**32 - 1
-_BUFFER_BYTES = 256 * 2**20  # kept to be used again
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set
 
 
@@ -73,7 +72,7 @@ class DataSet:
             if index is not None
         ]
         self._mapped = open_mapped(
-            ranges, MapOptions(random_access, BufferPool(_BUFFER_BYTES), self.copier, self._pool.max_open)
+            ranges, MapOptions(random_access, BufferPool(read.read_ahead_bytes), self.copier, self._pool.max_open)
         )
         is_mapped = np.array([index is not None and self._mapped is not None for index in indices])
         self.is_grouped = not is_mapped.all()
@@ -83,7 +82,7 @@ class DataSet:
 
     def _open(self, path: str) -> "_File":
         stamp = FileStamp.of(os.stat(path))
-        num_records = self._pool.get(path).num_records()
+        num_records = self._pool.get(path, stamp).num_records()
         index = file_index(path, num_records) if self._map_files else None
         if index is not None:
             self._pool.drop(path)
@@ -145,7 +144,7 @@ class DataSet:
         for part in np.split(rows, cuts) if len(rows) else ():
             path = self.slices[files[part[0]]].path
             try:
-                records = self._pool.read(path, positions[part].tolist(), self._stamps[path].num_bytes)
+                records = self._pool.read(path, positions[part].tolist(), self._stamps[path])
             except ArsrcReadError as error:  # the file cannot be opened again
                 raise ArsrcReadError(f"{error} (record ids {_few(record_ids[part].tolist())})") from error
             except ReadFailure as error:

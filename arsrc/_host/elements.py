@@ -73,9 +73,8 @@ class Elements:
             record_ids: u32[...]
             outs: Arrays like the results, which may be used for them.
         """
-        num_records = record_ids.size
         out = None
-        if outs is not None and len(outs) == 1 and outs[0].nbytes == num_records * located.num_bytes:
+        if outs is not None and len(outs) == 1 and outs[0].nbytes == located.num_bytes:
             # So many bytes are in the records: perhaps they are the elements as they stand.
             out = outs[0].reshape(-1).view(np.uint8)
         leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel())

@@ -2,7 +2,8 @@
 
 Reading a map behind the end of a file that became shorter kills the process, and a file rewritten in place
 gives records that nobody wrote: so files are looked at right before they are read. That leaves the
-microseconds of the reading itself, and file systems that tell late what another machine did.
+microseconds of the reading itself; where there are many files, up to 25 microseconds for each of them, since looking
+must not take longer than reading; and file systems that tell late what another machine did.
 """
 
 import os
@@ -58,16 +59,23 @@ class FileWatch:
             self._check(file)
 
     def _check(self, file: int) -> None:
-        path, was = self._files[file]
-        try:
-            now = FileStamp.of(os.stat(path))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            what = f"cannot look at a mapped file ({error.strerror})"
-            raise ArsrcReadError(message("read", what, path=path)) from error
-        if now == was or (now.device, now.inode) != (was.device, was.inode):
-            return
+        check_file(*self._files[file])
+
+
+def check_file(path: str, was: FileStamp) -> None:
+    """Look whether an open file was changed in place; what is gone, or was replaced by renaming, was not.
+
+    Raises:
+        ArsrcReadError: It was changed.
+    """
+    try:
+        now = FileStamp.of(os.stat(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        what = f"cannot look at an open file ({error.strerror})"
+        raise ArsrcReadError(message("read", what, path=path)) from error
+    if now != was and (now.device, now.inode) == (was.device, was.inode):
         raise changed(path, was, now)
 
 

@@ -151,14 +151,6 @@ class MappedFiles:
             self._cold.note(len(located.starts), num_waits() != before)
             return records
 
-    def check(self) -> None:
-        """Look whether any file was changed since it was opened.
-
-        Raises:
-            ArsrcReadError: One was.
-        """
-        self._watch.check_all()
-
     def close(self) -> None:
         """Unmap the files after the reads that are under way; later ones fail. May be called again."""
         self._gate.close()

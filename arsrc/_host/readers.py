@@ -9,6 +9,8 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
+from arsrc._host.file_index import FileStamp
+from arsrc._host.file_watch import changed, check_file
 from arsrc.errors import ArsrcReadError, message
 
 # The fastest options for random access: no read-ahead of neighbours, small buffers.
@@ -52,13 +54,19 @@ class ReaderPool:
         self._readers: collections.OrderedDict[str, Any] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, path: str) -> Any:
-        """Return an open reader of `path`."""
+    def get(self, path: str, stamp: FileStamp) -> Any:
+        """Return an open reader of `path`, a file with this stamp.
+
+        Raises:
+            ArsrcReadError: The file cannot be opened, or is another one now.
+        """
         with self._lock:
             if path in self._readers:
                 self._readers.move_to_end(path)
                 return self._readers[path]
         reader = open_reader(path)
+        if (now := FileStamp.of(os.stat(path))) != stamp:
+            raise changed(path, stamp, now)
         with self._lock:
             # Another thread may have opened it meanwhile: keep the first.
             reader = self._readers.setdefault(path, reader)
@@ -67,35 +75,26 @@ class ReaderPool:
                 self._readers.popitem(last=False)
         return reader
 
-    def read(self, path: str, positions: Sequence[int], num_bytes: int) -> list[bytes]:
-        """Return the records at `positions` of `path`, a file that had `num_bytes` when it was counted.
+    def read(self, path: str, positions: Sequence[int], stamp: FileStamp) -> list[bytes]:
+        """Return the records at `positions` of `path`, a file with this stamp.
 
         Raises:
-            ReadFailure: The reader fails, or gives fewer or empty records because the file changed.
-            ArsrcReadError: The file cannot be opened again.
+            ReadFailure: The reader fails, or gives fewer records.
+            ArsrcReadError: The file changed since, or cannot be opened again.
         """
-        reader = self.get(path)
+        reader = self.get(path, stamp)
+        check_file(path, stamp)
         try:
             records: list[bytes] = reader.read(list(positions))
         except RuntimeError as error:
             what = f"array_record cannot read a file ({str(error).strip()})"
             fix = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."
-            raise ReadFailure(what, fix, path, _unreadable(reader, positions)) from error
-        # A file that was truncated gives empty records instead of an error.
-        if len(records) != len(positions) or not all(records):
-            self._check_unchanged(path, num_bytes, positions)
+            raise ReadFailure(what, fix, _unreadable(reader, positions)) from error
+        if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
+            check_file(path, stamp)
         if len(records) != len(positions):
-            raise ReadFailure("array_record gave too few records", "", path, positions)
+            raise ReadFailure("array_record gave too few records", "", positions)
         return records
-
-    def _check_unchanged(self, path: str, num_bytes: int, positions: Sequence[int]) -> None:
-        try:
-            size = os.stat(path).st_size
-        except OSError:
-            size = -1
-        if size != num_bytes:
-            what = f"a file changed while open: it had {num_bytes} bytes, now {max(size, 0)}"
-            raise ReadFailure(what, "Restore it, or call close(config) to open the new one.", path, positions)
 
     def drop(self, path: str) -> None:
         """Let go of the reader of `path`."""
@@ -111,9 +110,9 @@ class ReaderPool:
 class ReadFailure(Exception):
     """Some records of one file cannot be read; whoever knows their ids makes the error of it."""
 
-    def __init__(self, what: str, fix: str, path: str, positions: Sequence[int]) -> None:
+    def __init__(self, what: str, fix: str, positions: Sequence[int]) -> None:
         super().__init__(what)
-        self.what, self.fix, self.path, self.positions = what, fix, path, positions
+        self.what, self.fix, self.positions = what, fix, positions
 
 
 def _unreadable(reader: Any, positions: Sequence[int]) -> Sequence[int]:

@@ -38,9 +38,9 @@ class Located(NamedTuple):
     lengths: NDArray[np.int64] | int
 
     @property
-    def num_bytes(self) -> int:
-        """Bytes of each record if that is one number, else 0."""
-        return self.lengths if isinstance(self.lengths, int) else 0
+    def num_bytes(self) -> int | None:
+        """Bytes of all records if that is known without a sum, else None."""
+        return self.lengths * len(self.starts) if isinstance(self.lengths, int) else None
 
     def part(self, start: int, stop: int) -> "Located":
         """Return where the records `[start, stop)` of these lie."""

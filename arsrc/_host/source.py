@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from arsrc import order
 from arsrc._host import files, profile
 from arsrc._host.batches import Batches
-from arsrc._host.cache import describe, open_cache
+from arsrc._host.cache import open_cache
 from arsrc._host.dataset import DataSet
 from arsrc._host.elements import Elements, with_place
+from arsrc._host.identity import describe
 from arsrc._host.metrics import Metrics
 from arsrc._host.read_ahead import ReadAhead
 from arsrc._host.requests import Leaves, Loaded, Request
