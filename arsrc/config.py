@@ -76,7 +76,8 @@ class ReadOptions:
         max_open_files: Files held open at once, of those that array_record reads, and of those with records above
             16 KiB; the least recently used ones are closed. Lowered by itself where the process may open fewer.
         cache_bytes: Memory that `cacheable=True` may fill with decoded elements, in bytes.
-        cache_dir: Folder for a cache that exceeds `cache_bytes`; None refuses such a cache.
+        cache_dir: Folder for a cache that exceeds `cache_bytes`; None refuses such a cache. Processes of one machine
+            may share it, machines must not.
         checksum: "always" reads through array_record's reader, which verifies a hash of each chunk it
             reads. "auto" reads uncompressed files through a memory map, which is many times faster and
             does not notice flipped bits inside a record.

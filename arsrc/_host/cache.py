@@ -38,14 +38,20 @@ class ElementCache:
             os.makedirs(folder, exist_ok=True)
         # Pages are given by the system when they are first written: what is not filled takes no memory.
         self._arrays = [self._array(i, (num_records, *s), dtype) for i, (s, dtype) in enumerate(shapes)]
-        if folder is not None and self._found_whole and _size(self._marks) == num_records:
-            self._filled = np.fromfile(self._marks, np.bool_, num_records)
+        if folder is not None and self._found_whole:
+            self._filled = self._marked()
         self._num_missing = num_records - int(self._filled.sum())
 
     @property
     def _marks(self) -> str:
         assert self._folder is not None
         return os.path.join(self._folder, "filled")
+
+    def _marked(self) -> NDArray[np.bool_]:
+        """Return which rows are marked as filled on disk, bool[num_records]."""
+        if _size(self._marks) != len(self._filled):
+            return np.zeros(len(self._filled), np.bool_)
+        return np.fromfile(self._marks, np.bool_)
 
     def _array(self, number: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         num_bytes = int(np.prod(shape)) * dtype.itemsize
@@ -96,11 +102,11 @@ class ElementCache:
         if self._folder is None:
             return
         with self._lock:
-            filled = self._filled.copy()
+            filled = self._filled | self._marked()  # several processes may share the files
             for array in self._arrays:
                 if isinstance(base := _memmap(array), np.memmap):
                     base.flush()
-            part = f"{self._marks}.{os.getpid()}"  # several processes may share the files
+            part = f"{self._marks}.{os.getpid()}"
             filled.tofile(part)
             os.replace(part, self._marks)
 
