@@ -228,8 +228,12 @@ def _batches(
         ids = loaded.record_ids[0, 0]
         leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
-        index, epoch = place(tuple(np.array(loaded.after.states[0][:2], np.uint32)), beside)
-        batch = place(batch, placement, rows.start, config.batch_size)
+        index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
+        if beside is placement:
+            index, epoch, batch = place((index, epoch, batch), placement)
+        else:
+            index, epoch = place((index, epoch), beside)
+            batch = place(batch, placement, rows.start, config.batch_size)
         return loaded.after, (SourceState(index=index, epoch=epoch, key=key), batch)
 
     state = (int(start.index), int(start.epoch), *key_words.tolist())

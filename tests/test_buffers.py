@@ -23,6 +23,17 @@ def test_memory_that_nobody_refers_to_is_given_out_again() -> None:
     assert pool.take(90_000).ctypes.data == address
 
 
+@pytest.mark.parametrize("num_bytes", [1, 4_096, 100_001, 1 << 20])
+def test_memory_begins_where_jax_can_use_it_without_a_copy(num_bytes: int) -> None:
+    pool = BufferPool(MANY)
+    for _ in range(3):
+        array = pool.take(num_bytes)
+        assert array.ctypes.data % 64 == 0
+        assert len(array) == num_bytes
+    held = [pool.take(num_bytes) for _ in range(5)]
+    assert len({array.ctypes.data for array in held}) == 5
+
+
 def in_a_cycle(array: np.ndarray) -> Any:
     cycle: list[Any] = [array[:3]]
     cycle.append(cycle)

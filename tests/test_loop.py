@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import arsrc
-from arsrc.codecs import Map, Ragged
+from arsrc.codecs import Map, Ragged, Struct
 
 PAD_ID = 2**32 - 1
 N = 23
@@ -148,6 +148,32 @@ def test_a_next_batch_of_ones_own_may_bring_keys_beside_the_batch(config: arsrc.
         assert np.array_equal(ids[step], batch.record_ids)
         assert np.array_equal(bits[step], jax.vmap(jax.random.bits)(arsrc.record_keys(config, state)))
         state = after
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.transfer_guard("disallow"),
+        jax.disable_jit,
+        lambda: jax.debug_nans(True),
+        lambda: jax.default_device(jax.devices()[0]),
+    ],
+    ids=["transfer guard", "disable_jit", "debug_nans", "default_device"],
+)
+@pytest.mark.parametrize("num_rows", [4, 100], ids=["small", "large"])
+def test_iterate_gives_arrays_of_jax_whatever_jax_is_set_to(tmp_path: Path, setting: Any, num_rows: int) -> None:
+    values = np.random.default_rng(0).normal(size=(3 * num_rows, 4096)).astype(np.float32)
+    values[5] = np.nan  # data may hold it
+    codec = Struct({"x": ("float32", 4096)})
+    path = arsrc.write_array_record(tmp_path / "x", {"x": values}, codec=codec)[0]
+    config = arsrc.ArrayRecordSourceConfig(path, num_rows, codec=codec, num_epochs=1)
+    state = arsrc.init(config)
+    with setting():
+        found = list(arsrc.iterate(config, state))
+    for step, (after, batch) in enumerate(found):
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((after, batch)))
+        np.testing.assert_array_equal(batch.data["x"], values[step * num_rows : (step + 1) * num_rows])
+    assert len(found) == 3
 
 
 def test_scans_refuse_numbers_that_make_no_sense(config: arsrc.ArrayRecordSourceConfig) -> None:

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+_ALIGNMENT = 64  # bytes; JAX on a CPU uses such arrays where they are, and copies others
 _STEPS = 8  # sizes are rounded up to an eighth of a power of two, so that neighbours fit each other
 
 
@@ -35,14 +36,14 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def take(self, num_bytes: int) -> NDArray[np.uint8]:
-        """Return an array `u8[num_bytes]` with anything in it."""
+        """Return an array `u8[num_bytes]` with anything in it; its memory begins at a multiple of 64."""
         size = _rounded(num_bytes)
         with self._lock:
             unused = [i for i in range(len(self._buffers)) if _num_references(self._buffers, i) == _UNUSED]
             # The smallest that is large enough, unless that would waste more than half of it.
             fits = [i for i in unused if size <= self._buffers[i].nbytes <= 2 * size]
             if fits:
-                return self._buffers[min(fits, key=lambda i: self._buffers[i].nbytes)][:num_bytes]
+                return _aligned(self._buffers[min(fits, key=lambda i: self._buffers[i].nbytes)], num_bytes)
             spare = self._max_bytes - sum(buffer.nbytes for buffer in self._buffers)
             for i in reversed(unused):
                 if spare >= size:
@@ -51,9 +52,14 @@ class BufferPool:
             buffer = np.empty(size, np.uint8)
             if spare >= size:
                 self._buffers.append(buffer)
-            return buffer[:num_bytes]
+            return _aligned(buffer, num_bytes)
 
 
 def _rounded(num_bytes: int) -> int:
     step = max(4096, (1 << max(num_bytes - 1, 1).bit_length()) // 2 // _STEPS)
-    return -(-num_bytes // step) * step
+    return -(-num_bytes // step) * step + _ALIGNMENT
+
+
+def _aligned(buffer: NDArray[np.uint8], num_bytes: int) -> NDArray[np.uint8]:
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start : start + num_bytes]
