@@ -344,10 +344,8 @@ def go_on(folder: Path) -> Any:
     with ocp.CheckpointManager(folder / "checkpoints") as manager:
         first = manager.latest_step() or 0
         if first:
-            abstract = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), carry
-            )
-            carry = manager.restore(first, args=ocp.args.StandardRestore(abstract))
+            like = jax.jit(lambda carry: carry, out_shardings=everywhere)(carry)
+            carry = manager.restore(first, args=ocp.args.StandardRestore(like))
         served = []
         for _ in range(STEPS_OF_STAGE):
             carry, ids = train_step(carry)

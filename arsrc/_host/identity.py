@@ -13,6 +13,8 @@ from arsrc.errors import ArsrcValueError, message
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, np.dtype, np.generic)
 
+_CONTAINERS = (tuple, list, set, frozenset, Mapping, np.ndarray)
+
 
 def describe(value: Any, inside: tuple[int, ...] = ()) -> str:
     """Return a text that is the same for equal codecs, and another one for others.
@@ -53,7 +55,7 @@ def describe(value: Any, inside: tuple[int, ...] = ()) -> str:
     if isinstance(value, functools.partial):
         return f"partial{listed([value.func, value.args, value.keywords])}"
     if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__} {listed(_functions(value))}"
+        return f"{value.__module__}.{value.__qualname__} {listed(_members(value))}"
     if hasattr(value, "__array__"):
         array = np.asarray(value)
         content = part(array.tolist()) if array.dtype.hasobject else hashlib.sha256(array.tobytes()).hexdigest()
@@ -63,14 +65,16 @@ def describe(value: Any, inside: tuple[int, ...] = ()) -> str:
     return f"{part(type(value))} {part(vars(value)) if hasattr(value, '__dict__') else _pickled(value)}"
 
 
-def _functions(kind: type) -> list[Any]:
-    """Return the functions of a class, by whatever it wraps them in."""
-    found = []
+def _members(kind: type) -> list[Any]:
+    """Return the functions of a class, by whatever it wraps them in, and its values."""
+    found: list[Any] = []
     for one in kind.__mro__:
-        for member in vars(one).values():
-            inner = getattr(member, "__func__", None) or getattr(member, "fget", None) or member
-            if isinstance(inner, types.FunctionType):
-                found.append(inner)
+        for name, member in vars(one).items():
+            function = getattr(member, "__func__", getattr(member, "fget", member))
+            if isinstance(function, types.FunctionType):
+                found.append(function)
+            elif not name.startswith("__") and isinstance(member, (*_PLAIN, *_CONTAINERS)):
+                found.append((name, member))
     return found
 
 
