@@ -11,6 +11,7 @@ A map of the package, in the order in which data flows:
     block_order.py  a random order with locality
     order.py        (key, epoch, position) -> record id
     arithmetic.py   (index, epoch) in closed form, on u32
+    shards.py       which rows of a batch a device gets
     opened.py       sizes and specs, metrics, close
     source.py       next_batch and its kin
     bridge.py       how compiled programs call the host: all callbacks

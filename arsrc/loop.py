@@ -20,7 +20,8 @@ from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 from arsrc.mesh import next_global_batch
 from arsrc.order import PAD_ID
 from arsrc.placement import place, replicated, rows_of_process
-from arsrc.state import AxisName, Batch, SourceState
+from arsrc.shards import AxisName
+from arsrc.state import Batch, SourceState
 
 Carry = TypeVar("Carry")
 NextBatch = Callable[[ArrayRecordSourceConfig, SourceState], tuple[SourceState, Any]]

@@ -10,7 +10,8 @@ from arsrc import source
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcValueError, message
-from arsrc.state import AxisName, Batch, SourceState, check_state, hashable
+from arsrc.shards import AxisName, hashable
+from arsrc.state import Batch, SourceState, check_state
 
 
 def next_global_batch(

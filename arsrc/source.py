@@ -7,7 +7,6 @@ nothing where they are not used.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,17 +24,8 @@ from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, message, sides
 from arsrc.order import PAD_ID
 from arsrc.resident import check_table, gather
-from arsrc.state import (
-    Array,
-    AxisName,
-    Batch,
-    SourceState,
-    check_state,
-    checked_ids,
-    hashable,
-    next_rows,
-    rows_of_device,
-)
+from arsrc.shards import AxisName, hashable, num_askers, rows_of_device
+from arsrc.state import Array, Batch, SourceState, check_state, checked_ids, next_rows
 
 
 def next_batch(
@@ -200,20 +190,12 @@ def _next_batches(
     else:
         where = jnp.stack([jnp.asarray(rows[0], jnp.uint32), state.index, state.epoch])
         words = jnp.concatenate([where, jax.random.key_data(state.key)])
-        data = _call_host(_ReadBatches(schema, steps, rows[1], _num_askers(axis_name)), schema, (steps, rows[1]), words)
+        data = _call_host(_ReadBatches(schema, steps, rows[1], num_askers(axis_name)), schema, (steps, rows[1]), words)
     batch = Batch(data=data, mask=mask, record_ids=record_ids)
 
     index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
     state = SourceState(index=index, epoch=epoch, key=state.key)
     return state, jax.tree.map(lambda leaf: leaf[0], batch) if num_batches is None else batch
-
-
-def _num_askers(axis_name: AxisName | None) -> int:
-    """Return how many devices of this process ask for the same rows: those along the other axes of the mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    divided = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
-    others = math.prod(mesh.shape[name] for name in mesh.manual_axes if name not in divided)
-    return min(others, jax.local_device_count())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -19,9 +19,9 @@ from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError, message
 from arsrc.order import PAD_ID, Plan
+from arsrc.shards import AxisName, hashable, rows_of_device
 
 Array = jax.Array
-AxisName = str | tuple[str, ...]
 T = TypeVar("T")
 
 
@@ -285,40 +285,6 @@ def next_rows(
     ids = order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
     ids, valid = order.served(jnp, plan, ids, valid)
     return ids, valid, epoch
-
-
-def rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | Array, int]:
-    """Return the first row of the batch that this device reads, and how many."""
-    if axis_name is None:
-        return 0, plan.batch_size
-    names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
-    if not names <= set(jax.sharding.get_abstract_mesh().manual_axes):
-        raise ArsrcValueError(
-            message(
-                "axis_name",
-                "is no axis of a mesh that jax.shard_map divides here",
-                "Call it inside jax.shard_map, or use next_global_batch; vmap over states needs no axis_name.",
-                axis_name=axis_name,
-            )
-        )
-    num_shards = jax.lax.axis_size(axis_name)
-    if plan.batch_size % num_shards:
-        raise ArsrcValueError(
-            message(
-                "batch_size",
-                f"the batch does not divide among {num_shards} devices",
-                f"Choose a batch_size that is a multiple of {num_shards}.",
-                batch_size=plan.batch_size,
-                axis_name=axis_name,
-            )
-        )
-    num_rows = plan.batch_size // num_shards
-    return jax.lax.axis_index(axis_name).astype(jnp.uint32) * np.uint32(num_rows), num_rows
-
-
-def hashable(axis_name: AxisName | None) -> AxisName | None:
-    """Return `axis_name` with a tuple in place of a list."""
-    return axis_name if axis_name is None or isinstance(axis_name, str) else tuple(axis_name)
 
 
 def _jit(function: Callable[..., T]) -> Callable[..., T]:
