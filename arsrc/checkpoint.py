@@ -86,7 +86,14 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
     """
     where = "from_state_dict"
     if not isinstance(state_dict, Mapping):
-        raise ArsrcTypeError(message(where, "must be a mapping", state_dict=state_dict))
+        raise ArsrcTypeError(
+            message(
+                where,
+                "state_dict must be a mapping",
+                "Arguments are the config, then what to_state_dict gave: json.loads(text), say.",
+                state_dict=type(state_dict).__name__,
+            )
+        )
     if state_dict.get("version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ArsrcValueError(
             message(

@@ -47,7 +47,8 @@ def scan_epoch(
         state: Where to start; an epoch's beginning, usually.
         carry: First carry of `body`.
         body: `body(carry, batch) -> (carry, output)`, as for `jax.lax.scan`.
-        batches_per_fetch: Batches that one callback brings; more of them cost fewer callbacks and more memory.
+        batches_per_fetch: Most batches that one callback brings; more of them cost fewer callbacks and more memory.
+            Somewhat fewer are brought where that divides the steps without a rest.
         axis_name: The mesh axis, or axes, that the batch is divided over: inside `jax.shard_map` as for
             `next_batch`; outside of it together with `mesh`, as for `next_global_batch`.
         mesh: The mesh of `axis_name`, outside of `shard_map`.
@@ -110,8 +111,11 @@ def scan_steps(
     Raises:
         ArsrcValueError: A number is out of range, or options exclude each other.
     """
+    source_state.check_state("scan_steps", state)
+    _check_body(body)
     num_steps = whole_number("scan_steps", "num_steps", num_steps, 0)
     batches_per_fetch = whole_number("scan_steps", "batches_per_fetch", batches_per_fetch, 1)
+    batches_per_fetch = _fetch_size(num_steps, batches_per_fetch)
     fetch = _fetcher(batches_per_fetch, axis_name, mesh, resident, next_batch)
     num_fetches, rest = divmod(num_steps, batches_per_fetch)
 
@@ -119,7 +123,7 @@ def scan_steps(
         result: Any = body(carry, batch)
         if not (isinstance(result, tuple) and len(result) == 2):
             fix = "Return (carry, None) where there is nothing to put out."
-            kind = type(result).__name__
+            kind = f"tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
             raise ArsrcTypeError(message("scan_steps", "body must return (carry, output)", fix, returned=kind))
         return result
 
@@ -141,6 +145,20 @@ def scan_steps(
     return state, carry, outputs
 
 
+def _check_body(body: object) -> None:
+    if not callable(body):
+        fix = "Arguments are config, state, carry, body."
+        raise ArsrcTypeError(message("scan_steps", "body is no function", fix, body=type(body).__name__))
+
+
+def _fetch_size(num_steps: int, most: int) -> int:
+    """Return how many batches to fetch at once: `most`, or somewhat fewer where that leaves no rest.
+
+    A smaller fetch at the end does not continue what the host has read ahead, which would be lost.
+    """
+    return next((size for size in range(most, most // 2, -1) if num_steps % size == 0), most)
+
+
 def _fetcher(
     batches_per_fetch: int,
     axis_name: AxisName | None,
@@ -158,15 +176,19 @@ def _fetcher(
                 message(
                     "scan_steps",
                     "a next_batch of your own brings one batch, in its own way",
-                    "Leave the other options at their defaults, and bind its arguments with functools.partial.",
+                    "Leave the other options out, and let it pass them to arsrc.next_batch or next_global_batch.",
                     given=given,
                     batches_per_fetch=batches_per_fetch,
                 )
             )
         return lambda config, state, _: next_batch(config, state)
     if mesh is not None:
-        if axis_name is None or resident is not None:
-            raise ArsrcValueError(message("scan_steps", "mesh goes with axis_name, and not with resident", given=given))
+        if axis_name is None:
+            fix = 'For example axis_name="data".'
+            raise ArsrcValueError(message("scan_steps", "mesh goes with axis_name", fix, given=given))
+        if resident is not None:
+            fix = "Use jax.shard_map, and next_batch(config, state, axis_name=..., resident=table) in it."
+            raise ArsrcValueError(message("scan_steps", "mesh does not go with resident", fix, given=given))
         return lambda config, state, num_batches: next_global_batch(
             config, state, mesh=mesh, axis_name=axis_name, num_batches=None if single else num_batches
         )
@@ -206,6 +228,10 @@ def iterate(
         raise ArsrcTypeError(
             message("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
         )
+    for name, value in (("device", device), ("sharding", sharding)):
+        if value is not None and not isinstance(value, (jax.Device, Sharding)):
+            fix = "Give jax.devices()[0], say, or NamedSharding(mesh, PartitionSpec(...))."
+            raise ArsrcTypeError(message("iterate", f"{name} is no device and no sharding", fix, **{name: value}))
     if device is not None and sharding is not None:
         raise ArsrcValueError(message("iterate", "takes a device or a sharding, not both", device=device))
     placement = device if sharding is None else sharding

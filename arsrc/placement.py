@@ -19,12 +19,12 @@ def rows_of_process(sharding: Any, batch_size: int) -> range:
         return range(batch_size)
     try:
         sharding.shard_shape((batch_size,))
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise ArsrcValueError(
             message(
                 "iterate",
                 "the batch does not divide among the devices",
-                "Choose another batch_size.",
+                "Choose a batch_size that is a multiple of their number, and a spec like PartitionSpec('data').",
                 batch_size=batch_size,
                 sharding=sharding,
             )

@@ -66,7 +66,7 @@ def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
         lambda leaf: f"{jax.dtypes.canonicalize_dtype(leaf.dtype).name}{[plan.num_records, *leaf.shape]}",
         element_spec,
     )
-    found = jax.tree.map(lambda leaf: f"{leaf.dtype.name}{list(leaf.shape)}", table)
+    found = jax.tree.map(_leaf_text, table)
     if wanted != found:
         raise ArsrcValueError(
             message(
@@ -75,6 +75,10 @@ def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
                 "Load it with load_resident(config):" + sides(config=str(wanted), table=str(found)),
             )
         )
+
+
+def _leaf_text(leaf: Any) -> str:
+    return f"{leaf.dtype.name}{list(leaf.shape)}" if hasattr(leaf, "dtype") else type(leaf).__name__
 
 
 def _check_fits(leaves: list[jax.ShapeDtypeStruct], device: Any) -> None:

@@ -22,7 +22,8 @@ def rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | jax.Ar
             message(
                 "axis_name",
                 "is no axis of a mesh that jax.shard_map divides here",
-                "Call it inside jax.shard_map, or use next_global_batch; vmap over states needs no axis_name.",
+                "Call it inside jax.shard_map, or give scan_* the mesh too, or use next_global_batch; vmap over states "
+                "needs no axis_name.",
                 axis_name=axis_name,
             )
         )

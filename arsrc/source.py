@@ -168,6 +168,8 @@ def _next(
 ) -> tuple[SourceState, Batch]:
     schema = _schema(config)
     check_state(where, state)
+    if resident is not None:
+        check_table(schema.codec.element_spec(), schema.plan, resident)
     return _next_batches(schema, num_batches, hashable(axis_name), state, resident)
 
 
@@ -185,7 +187,6 @@ def _next_batches(
     each = jax.vmap(lambda i, e: next_rows(plan, SourceState(index=i, epoch=e, key=state.key), *rows)[:2])
     record_ids, mask = each(index, epoch)  # [num_batches, num_rows]
     if resident is not None:
-        check_table(schema.codec.element_spec(), plan, resident)
         data = gather(plan, resident, record_ids, mask)
     else:
         where = jnp.stack([jnp.asarray(rows[0], jnp.uint32), state.index, state.epoch])

@@ -219,7 +219,7 @@ def check_state(where: str, state: Any) -> None:
         ArsrcTypeError: `state` is none, or a stack of states, as an ensemble has.
     """
     if not isinstance(state, SourceState):
-        fix = "Arguments are the config, then a state, which init gives."
+        fix = "Arguments are the config, then a state: from init, or the first of what next_batch gives."
         raise ArsrcTypeError(message(where, "state is no SourceState", fix, state=type(state).__name__))
     if shape := jnp.shape(state.index):
         fix = "Use jax.vmap, or take them one by one: jax.tree.map(lambda leaf: leaf[i], states)."

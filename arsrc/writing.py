@@ -105,7 +105,8 @@ def write_array_record(
 def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
     """Return the final paths, after checking that files can be put there."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
-        raise ArsrcTypeError(message("path", "must be a path", path=path))
+        fix = "Arguments are the path, then the elements."
+        raise ArsrcTypeError(message("path", "must be a path", fix, path=type(path).__name__))
     folder, name = os.path.split(text)
     if not name:
         fix = f'Name the file, for example "train{SUFFIX}".'

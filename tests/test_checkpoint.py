@@ -273,7 +273,7 @@ def test_a_state_of_other_data_or_another_order_is_refused_with_both_sides_on_al
 
 @pytest.mark.parametrize("other", [None, [], "state", 3])
 def test_what_is_no_mapping_is_a_type_error(config: ArrayRecordSourceConfig, other: Any):
-    with pytest.raises(arsrc.ArsrcTypeError, match=r"^\[arsrc\] from_state_dict: must be a mapping; got "):
+    with pytest.raises(arsrc.ArsrcTypeError, match=r"^\[arsrc\] from_state_dict: state_dict must be a mapping; got "):
         arsrc.from_state_dict(config, other)
 
 

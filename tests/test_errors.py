@@ -393,6 +393,48 @@ CASES = {
     "take of a negative id": Case(lambda world: arsrc.take(world.config(), [-1]), INDEX, "take", ("record_ids=-1",)),
     "take of floats": Case(lambda world: arsrc.take(world.config(), [0.5]), TYPE, "take", ("record_ids=", "float")),
     # loops
+    "a body that is no function": Case(
+        lambda world: arsrc.scan_steps(world.config(), world.state(), lambda carry, _: (carry, None), 0, 2),
+        TYPE,
+        "scan_steps",
+        ("body='int'", "config, state, carry, body"),
+    ),
+    "a carry in place of the state": Case(
+        lambda world: arsrc.scan_epoch(world.config(), 0, world.state(), lambda carry, _: (carry, None)),
+        TYPE,
+        "scan_steps",
+        ("state='int'",),
+    ),
+    "a mesh without an axis": Case(
+        lambda world: scan(world, 1, mesh=jax.make_mesh((1,), ("data",))), VALUE, "scan_steps", ("axis_name",)
+    ),
+    "a table and a mesh": Case(
+        lambda world: scan(world, 1, mesh=jax.make_mesh((1,), ("data",)), axis_name="data", resident=0),
+        VALUE,
+        "scan_steps",
+        ("jax.shard_map", "resident=table"),
+    ),
+    "a table that is none": Case(
+        lambda world: arsrc.next_batch(world.config(), world.state(), resident=world.config()),
+        VALUE,
+        "next_batch",
+        ("ArrayRecordSourceConfig", "load_resident"),
+    ),
+    "iterate over a spec": Case(
+        lambda world: arsrc.iterate(world.config(), sharding=jax.sharding.PartitionSpec("data")),
+        TYPE,
+        "iterate",
+        ("sharding=", "NamedSharding"),
+    ),
+    "iterate onto the name of a device": Case(
+        lambda world: arsrc.iterate(world.config(), device="cpu"), TYPE, "iterate", ("device='cpu'",)
+    ),
+    "a cache in what is no folder": Case(
+        lambda world: world.state(cacheable=True, read=ReadOptions(cache_bytes=0, cache_dir=world.path)),
+        VALUE,
+        "cacheable",
+        ("cache_dir=", "Name a folder"),
+    ),
     "a number of steps that is no integer": Case(
         lambda world: scan(world, 3.5), TYPE, "scan_steps", ("num_steps=3.5",)
     ),
@@ -417,9 +459,6 @@ CASES = {
         VALUE,
         "scan_steps",
         ("batches_per_fetch=2",),
-    ),
-    "a mesh without an axis": Case(
-        lambda world: scan(world, 1, mesh=mesh_of_one()), VALUE, "scan_steps", ("axis_name",)
     ),
     "iterate with a device and a sharding": Case(
         lambda world: arsrc.iterate(world.config(), device=jax.devices()[0], sharding=sharding_of_three(world)),
@@ -448,7 +487,7 @@ CASES = {
     ),
     # checkpoints
     "a state dict that is none": Case(
-        lambda world: arsrc.from_state_dict(world.config(), 3), TYPE, "from_state_dict", ("=3",)
+        lambda world: arsrc.from_state_dict(world.config(), 3), TYPE, "from_state_dict", ("='int'",)
     ),
     "a state dict with missing entries": Case(
         lambda world: arsrc.from_state_dict(world.config(), {"index": 0}), VALUE, "from_state_dict", ("'epoch'",)

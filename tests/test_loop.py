@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import arsrc
+from arsrc import loop
 from arsrc.codecs import Map, Ragged, Struct
 
 PAD_ID = 2**32 - 1
@@ -116,6 +117,24 @@ def test_a_body_may_put_out_nothing_or_keys(config: arsrc.ArrayRecordSourceConfi
     )
     firsts = [ids[0] for ids in ids_of(itertools.islice(arsrc.iterate(config), 5))]
     assert np.asarray(jax.random.key_data(keys))[:, 1].tolist() == firsts
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "most", "expected"),
+    [
+        (234, 1, 1),
+        (234, 4, 3),
+        (234, 16, 13),
+        (234, 64, 39),
+        (1024, 64, 64),
+        (7, 4, 4),
+        (2, 3, 2),
+        (5, 16, 16),
+        (0, 8, 8),
+    ],
+)
+def test_fetches_have_one_size_where_the_number_of_steps_allows(num_steps: int, most: int, expected: int) -> None:
+    assert loop._fetch_size(num_steps, most) == expected
 
 
 def test_a_next_batch_of_ones_own_is_used(config: arsrc.ArrayRecordSourceConfig) -> None:

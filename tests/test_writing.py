@@ -343,8 +343,8 @@ REFUSED = [
     ({**A, "path": ""}, ArsrcValueError, r"path: names no file; got path=''\. Name the file"),
     ({**A, "path": "{}/"}, ArsrcValueError, r"path: names no file"),
     ({**A, "path": "{}"}, ArsrcValueError, r"path: is a folder; got path="),
-    ({**A, "path": 3}, ArsrcTypeError, r"path: must be a path; got path=3"),
-    ({**A, "path": b"data"}, ArsrcTypeError, r"path: must be a path; got path=b'data'"),
+    ({**A, "path": 3}, ArsrcTypeError, r"path: must be a path; got path='int'"),
+    ({**A, "path": b"data"}, ArsrcTypeError, r"path: must be a path; got path='bytes'"),
     (
         {**A, "path": "{}/no/data"},
         ArsrcFileNotFoundError,

@@ -137,7 +137,11 @@ def open_cache(
         )
     what = json.dumps({"elements": identity(), "leaves": [[list(s), str(d)] for s, d in shapes]}, indent=1)
     folder = os.path.join(cache_dir, f"arsrc-{hashlib.sha256(what.encode()).hexdigest()[:32]}")
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        what = f"cache_dir cannot be used ({error.strerror})"
+        raise ArsrcValueError(message("cacheable", what, "Name a folder to write to.", cache_dir=cache_dir)) from error
     free = shutil.disk_usage(folder).free + _bytes_in(folder)
     if num_bytes > free:
         raise ArsrcValueError(message("cacheable", f"{sizes}, {free} are free in cache_dir", cache_dir=cache_dir))

@@ -68,7 +68,7 @@ class Bytes:
         array: NDArray[Any] = np.asarray(elements)
         size = array.shape[1] if self.num_bytes is None and array.ndim == 2 else self.num_bytes
         if size is None:
-            what, fix = "elements must be u8[num_records, num_bytes]", "Write records of any length as bytes."
+            what, fix = "elements must be u8[num_records, num_bytes]", "Write bytes, or name a codec, such as Struct."
             found = array_text(array.dtype, array.shape)
             raise ArsrcValueError(message("Bytes.encode", what, fix, elements=found))
         rows = cast_batch("Bytes.encode", array, np.dtype(np.uint8), (size,))
