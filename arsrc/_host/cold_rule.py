@@ -8,7 +8,8 @@ _FEW_RECORDS = 64
 class ColdRule:
     """Asking costs a system call per record, so that it pays only for what is not in memory yet.
 
-    Whether the next records are shows in those before: it is so if the disk read nothing for them, asked or not.
+    Whether the next records are in memory shows in those before: they are if the disk read nothing for these, asked or
+    not.
     No lock: a read that judges by an older one changes only the speed.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The one registry of open sources, keyed by config: nothing else is open outside of it."""
+"""The one registry of open sources, keyed by config: no file is open outside of it."""
 
 import atexit
 import os
