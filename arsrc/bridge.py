@@ -19,7 +19,7 @@ from jax.experimental.buffer_callback import buffer_callback
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from arsrc._host import profile
+from arsrc._host.machine import profile
 from arsrc.errors import ArsrcValueError, message
 
 Array = Any

@@ -15,8 +15,8 @@ import numpy as np
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
-from arsrc.order import ORDER_VERSION, PAD_ID
-from arsrc.state import SourceState, check_state
+from arsrc.order.plan import ORDER_VERSION, PAD_ID
+from arsrc.types import SourceState, check_state
 
 FORMAT_VERSION = 1
 

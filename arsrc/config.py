@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from arsrc._host import files
+from arsrc import paths as files
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, PartitionSpec
 
-from arsrc import source
+from arsrc import fetch
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
+from arsrc.devices.shards import AxisName, hashable
 from arsrc.errors import ArsrcValueError, message
-from arsrc.shards import AxisName, hashable
-from arsrc.state import Batch, SourceState, check_state
+from arsrc.types import Batch, SourceState, check_state
 
 
 def next_global_batch(
@@ -62,8 +62,8 @@ def _next_global_batch(
 ) -> tuple[SourceState, Batch]:
     def on_device(state: SourceState) -> tuple[SourceState, Batch]:
         if num_batches is None:
-            return source.next_batch(config, state, axis_name=axis_name)
-        return source.next_batches(config, state, num_batches, axis_name=axis_name)
+            return fetch.next_batch(config, state, axis_name=axis_name)
+        return fetch.next_batches(config, state, num_batches, axis_name=axis_name)
 
     rows = PartitionSpec(axis_name) if num_batches is None else PartitionSpec(None, axis_name)
     # check_vma: the callback hides from JAX that devices along the other axes get the same rows.

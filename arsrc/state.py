@@ -1,58 +1,28 @@
-"""What moves: `SourceState`, `Batch`, `init`, and the arithmetic of states.
+"""`init` and the arithmetic of states.
 
 Everything here runs eagerly and under every JAX transformation; nothing reads a record. Sizes are looked up
 when a function is traced, which opens the files of a config once.
 """
 
 import functools
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arsrc import arithmetic, order
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
+from arsrc.devices.shards import AxisName, hashable, rows_of_device
 from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError, message
-from arsrc.order import PAD_ID, Plan
-from arsrc.shards import AxisName, hashable, rows_of_device
+from arsrc.keys import order_key
+from arsrc.order import arithmetic, record_order
+from arsrc.order.plan import PAD_ID, Plan
+from arsrc.types import SourceState, check_state
 
 Array = jax.Array
 T = TypeVar("T")
-
-
-@chex.dataclass(frozen=True)
-class SourceState:
-    """Where a stream stands: 16 bytes (24 with a four-word key) at any size of the data.
-
-    Attributes:
-        index: Position in this epoch of the next record to serve.
-        epoch: Whole passes that lie behind; counts modulo 2**32 if endless.
-        key: Key of the order, the same from the first step to the last.
-    """
-
-    index: Array  # u32[]
-    epoch: Array  # u32[]
-    key: Array  # key[]
-
-
-@chex.dataclass(frozen=True)
-class Batch:
-    """Elements stacked on a leading axis.
-
-    Attributes:
-        data: PyTree of `element_spec` with leaves `[batch_size, ...]`; zero where `mask` is False.
-        mask: Whether the row holds a record.
-        record_ids: Which record the row holds; 2**32 - 1 where `mask` is False.
-    """
-
-    data: Any  # PyTree[batch_size, ...]
-    mask: Array  # bool[batch_size]
-    record_ids: Array  # u32[batch_size]
 
 
 def init(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None = None) -> SourceState:
@@ -75,61 +45,7 @@ def init(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | Non
     """
     registry.source(config)
     index, epoch = jnp.zeros((), jnp.uint32), jnp.zeros((), jnp.uint32)  # two buffers: states are donated
-    return SourceState(index=index, epoch=epoch, key=_order_key(config, key))
-
-
-def _order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None) -> Array:
-    if not config.stochastic:
-        return jax.random.key(config.seed) if key is None else _typed_key(key)
-    assert config.stream_name is not None
-    if isinstance(key, Mapping):
-        ensure_rng_streams(config, list(key))
-        key = key[config.stream_name]
-    if key is None:
-        raise ArsrcValueError(
-            message(
-                "init",
-                "a stochastic source takes its key from the caller",
-                "Call init(config, key), or init(config, {stream_name: key}).",
-                stream_name=config.stream_name,
-            )
-        )
-    return jax.random.fold_in(_typed_key(key), np.uint32(zlib.crc32(config.stream_name.encode())))
-
-
-def _typed_key(key: Any) -> Array:
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
-        return key
-    try:
-        if dtype == np.uint32 and key.ndim == 1:
-            return jax.random.wrap_key_data(key)
-    except TypeError:  # not as many words as a key has
-        pass
-    shown = f"{dtype}{list(key.shape)}" if dtype is not None else key
-    raise ArsrcTypeError(message("init", "key is no single PRNG key", "Use jax.random.key(seed).", key=shown))
-
-
-def requires_rng_streams(config: ArrayRecordSourceConfig) -> list[str] | None:
-    """Return the names of the key streams that `init` needs, None if it needs none."""
-    return [config.stream_name] if config.stream_name is not None else None
-
-
-def ensure_rng_streams(config: ArrayRecordSourceConfig, names: list[str]) -> None:
-    """Check that the key streams that `init` needs are among `names`.
-
-    Args:
-        config: The source.
-        names: Names of the streams that there are.
-
-    Raises:
-        ArsrcValueError: One is missing.
-    """
-    missing = sorted(set(requires_rng_streams(config) or ()) - set(names))
-    if missing:
-        raise ArsrcValueError(
-            message("ensure_rng_streams", f"no key stream {missing[0]!r}", "Add it.", names=sorted(names))
-        )
+    return SourceState(index=index, epoch=epoch, key=order_key(config, key))
 
 
 def advance(config: ArrayRecordSourceConfig, state: SourceState, steps: int | Array = 1) -> SourceState:
@@ -212,20 +128,6 @@ def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int |
     return _locate(plan, state, checked_ids("locate", "record_id", record_id, 0, plan.num_records))
 
 
-def check_state(where: str, state: Any) -> None:
-    """Refuse what is no single state.
-
-    Raises:
-        ArsrcTypeError: `state` is none, or a stack of states, as an ensemble has.
-    """
-    if not isinstance(state, SourceState):
-        fix = "Arguments are the config, then a state: from init, or the first of what next_batch gives."
-        raise ArsrcTypeError(message(where, "state is no SourceState", fix, state=type(state).__name__))
-    if shape := jnp.shape(state.index):
-        fix = "Use jax.vmap, or take them one by one: jax.tree.map(lambda leaf: leaf[i], states)."
-        raise ArsrcTypeError(message(where, "takes one state, and this is a stack of them", fix, shape=shape))
-
-
 def checked_ids(
     where: str, name: str, value: Any, least: int, stop: int, kind: type[ArsrcError] = ArsrcIndexError
 ) -> Array:
@@ -282,8 +184,8 @@ def next_rows(
     """
     row = np.arange(num_rows or plan.batch_size, dtype=np.uint32) + jnp.asarray(first_row, jnp.uint32)
     position, epoch, valid = arithmetic.rows(jnp, plan, state.index, state.epoch, row)
-    ids = order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
-    ids, valid = order.served(jnp, plan, ids, valid)
+    ids = record_order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
+    ids, valid = record_order.served(jnp, plan, ids, valid)
     return ids, valid, epoch
 
 
@@ -325,4 +227,4 @@ def _record_keys(plan: Plan, axis_name: AxisName | None, state: SourceState) -> 
 
 @_jit
 def _locate(plan: Plan, state: SourceState, record_id: Array) -> Array:
-    return order.position_of(jnp, plan, jax.random.key_data(state.key), state.epoch, record_id)
+    return record_order.position_of(jnp, plan, jax.random.key_data(state.key), state.epoch, record_id)

@@ -9,8 +9,8 @@ import numpy as np
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, message
-from arsrc.order import PAD_ID
-from arsrc.state import SourceState, check_state
+from arsrc.order.plan import PAD_ID
+from arsrc.types import SourceState, check_state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from _study import Study, of, timing
 
-from arsrc import arithmetic, order
-from arsrc._host.batches import Batches
-from arsrc._host.metrics import Metrics
-from arsrc._host.requests import Request
-from arsrc.block_order import Blocks
-from arsrc.order import Plan
-from arsrc.state import SourceState, next_rows
+from arsrc._host.machine.metrics import Metrics
+from arsrc._host.serving.batches import Batches
+from arsrc._host.serving.requests import Request
+from arsrc.order import arithmetic, record_order
+from arsrc.order.blocks import Blocks
+from arsrc.order.plan import Plan
+from arsrc.state import next_rows
+from arsrc.types import SourceState
 
 BATCH = 256
 _MOST = 2**32 - 1
@@ -38,7 +39,7 @@ def _state(plan: Plan) -> SourceState:
 def _on_host(plan: Plan, num_rows: int = _READ_AHEAD_ROWS) -> Callable[[], Any]:
     """Return what a read-ahead thread does for so many rows: their record ids, in NumPy."""
     position = np.linspace(0, plan.num_records - 1, num_rows, dtype=np.uint32)
-    return lambda: order.record_at(np, plan, _KEY_WORDS, np.array([3], np.uint32), position)
+    return lambda: record_order.record_at(np, plan, _KEY_WORDS, np.array([3], np.uint32), position)
 
 
 def _peak_bytes(call: Callable[[], Any]) -> int:
@@ -59,7 +60,7 @@ def _next(plan: Plan, state: SourceState) -> tuple[Any, Any]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _locate(plan: Plan, state: SourceState, record_ids: Any) -> Any:
-    return order.position_of(jnp, plan, jax.random.key_data(state.key), state.epoch, record_ids)
+    return record_order.position_of(jnp, plan, jax.random.key_data(state.key), state.epoch, record_ids)
 
 
 def records(quick: bool) -> Study:

@@ -23,10 +23,10 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 import arsrc
 from arsrc._host import registry
-from arsrc._host.dataset import DataSet as ArsrcDataSet
-from arsrc._host.dataset import _File
-from arsrc._host.file_index import FileStamp
-from arsrc._host.files import FileSlice
+from arsrc._host.records.data_set import DataSet as ArsrcDataSet
+from arsrc._host.records.data_set import _File
+from arsrc._host.storage.stamps import FileStamp
+from arsrc.paths import FileSlice
 
 _MOST_DESCRIPTORS = 256
 _BATCH = 256

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from arsrc import arithmetic
 from arsrc.config import MAX_BATCH_SIZE
-from arsrc.order import Plan
+from arsrc.order import arithmetic
+from arsrc.order.plan import Plan
 
 MAX = 2**32 - 1
 MAX_EPOCHS = 2**32 - 2  # the most that a config takes

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arsrc._host.buffers import BufferPool
+from arsrc._host.machine.buffers import BufferPool
 
 MANY = 1 << 26
 

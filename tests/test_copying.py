@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from arsrc._host.copying import Copier
+from arsrc._host.machine.copying import Copier
 
 MANY_BYTES = 2**30
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from arsrc._host import address_range
-from arsrc._host.file_index import FileIndex, Spans, Uniform, file_index
-from arsrc._host.mapped import MappedFiles, open_mapped
-from arsrc._host.places import FileRange
-from arsrc._host.record_groups import Groups
+from arsrc._host.format.file_index import FileIndex, Spans, Uniform, file_index
+from arsrc._host.format.groups import Groups
+from arsrc._host.format.places import FileRange
+from arsrc._host.readers.mapped import MappedFiles, open_mapped
+from arsrc._host.storage import address_range
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 

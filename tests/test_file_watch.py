@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from arsrc._host.file_index import file_index
-from arsrc._host.mapped import MapOptions, MappedFiles, open_mapped
-from arsrc._host.places import FileRange
+from arsrc._host.format.file_index import file_index
+from arsrc._host.format.places import FileRange
+from arsrc._host.readers.mapped import MapOptions, MappedFiles, open_mapped
 from arsrc.errors import ArsrcReadError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")

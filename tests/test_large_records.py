@@ -9,10 +9,10 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc import ArsrcReadError
-from arsrc._host.copying import Copier
-from arsrc._host.file_index import file_index
-from arsrc._host.mapped import MapOptions, MappedFiles, open_mapped
-from arsrc._host.places import FileRange
+from arsrc._host.format.file_index import file_index
+from arsrc._host.format.places import FileRange
+from arsrc._host.machine.copying import Copier
+from arsrc._host.readers.mapped import MapOptions, MappedFiles, open_mapped
 
 WriteRecords = Callable[..., str]
 LENGTHS = [20_000, 65_511, 65_512, 65_513, 131_024, 300_000, 17_000, 1, 150_528, 64_000]

@@ -21,10 +21,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import arsrc
-from arsrc import arithmetic, order
 from arsrc._host import registry
-from arsrc._host.requests import Request
-from arsrc.order import Plan
+from arsrc._host.serving.requests import Request
+from arsrc.order import arithmetic, record_order
+from arsrc.order.plan import Plan
 
 PAD_ID = 2**32 - 1
 Row = tuple[int, int] | None  # (epoch, position); None is padding
@@ -63,7 +63,7 @@ def ids_of(plan: Plan, words: Sequence[int], rows: list[Row]) -> list[int]:
 def order_of(plan: Plan, words: tuple[int, ...], epoch: int) -> list[int]:
     """List the record ids of an epoch in the order in which they are served."""
     position = np.arange(plan.num_records, dtype=np.uint32)
-    return order.record_at(np, plan, np.array(words, np.uint32), u32(epoch), position).tolist()
+    return record_order.record_at(np, plan, np.array(words, np.uint32), u32(epoch), position).tolist()
 
 
 def u32(*values: int) -> np.ndarray:

@@ -13,8 +13,9 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 from hypothesis import given
 
-from arsrc._host import layout
-from arsrc._host.layout import BLOCK_BYTES, CHUNK_HEADER_BYTES, FIRST_CHUNK, content_sample
+from arsrc._host.format import layout
+from arsrc._host.format.fingerprint import content_sample
+from arsrc._host.format.layout import BLOCK_BYTES, CHUNK_HEADER_BYTES, FIRST_CHUNK
 from arsrc.errors import ArsrcReadError
 
 WriteRecords = Callable[..., str]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import arsrc
-from arsrc import loop
 from arsrc.codecs import Map, Ragged, Struct
+from arsrc.scan import _fetch_size
 
 PAD_ID = 2**32 - 1
 N = 23
@@ -134,7 +134,7 @@ def test_a_body_may_put_out_nothing_or_keys(config: arsrc.ArrayRecordSourceConfi
     ],
 )
 def test_fetches_have_one_size_where_the_number_of_steps_allows(num_steps: int, most: int, expected: int) -> None:
-    assert loop._fetch_size(num_steps, most) == expected
+    assert _fetch_size(num_steps, most) == expected
 
 
 def test_a_next_batch_of_ones_own_is_used(config: arsrc.ArrayRecordSourceConfig) -> None:

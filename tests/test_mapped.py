@@ -15,11 +15,11 @@ from array_record.python.array_record_module import ArrayRecordReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arsrc._host.buffers import BufferPool
-from arsrc._host.cold_rule import ColdRule, num_waits
-from arsrc._host.file_index import file_index
-from arsrc._host.mapped import MapOptions, MappedFiles, open_mapped
-from arsrc._host.places import FileRange
+from arsrc._host.format.file_index import file_index
+from arsrc._host.format.places import FileRange
+from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.readers.cold_rule import ColdRule, num_waits
+from arsrc._host.readers.mapped import MapOptions, MappedFiles, open_mapped
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from arsrc._host.once import Once
+from arsrc._host.machine.once import Once
 
 
 def test_many_threads_share_one_load() -> None:

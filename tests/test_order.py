@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from arsrc import order
-from arsrc.block_order import Blocks
-from arsrc.order import Plan
+from arsrc.order import record_order
+from arsrc.order.blocks import Blocks
+from arsrc.order.plan import Plan
 
 KEY = (0, 42)
 MAX = 2**32 - 1
@@ -54,13 +54,13 @@ def u32(values: Any) -> np.ndarray:
 def ids_of(plan: Plan, epoch: int = 0, words: Sequence[int] = KEY, position: Any = None) -> list[int]:
     """List the record ids at positions of an epoch, at all by default."""
     position = np.arange(plan.num_records) if position is None else position
-    ids = order.record_at(np, plan, u32(words), u32([epoch]), u32(position))
+    ids = record_order.record_at(np, plan, u32(words), u32([epoch]), u32(position))
     assert ids.dtype == np.uint32
     return ids.tolist()
 
 
 def positions_of(plan: Plan, epoch: int, words: Sequence[int], record_id: Any) -> list[int]:
-    position = order.position_of(np, plan, u32(words), u32([epoch]), u32(record_id))
+    position = record_order.position_of(np, plan, u32(words), u32([epoch]), u32(record_id))
     assert position.dtype == np.uint32
     return position.tolist()
 
@@ -128,7 +128,7 @@ def test_every_word_of_the_key_changes_the_order(plan: Plan) -> None:
 @pytest.mark.parametrize("plan", [SHUFFLED["records"], SHUFFLED["blocks"]], ids=["records", "blocks"])
 def test_all_records_come_first_about_equally_often(plan: Plan) -> None:
     epochs = np.arange(4000, dtype=np.uint32)
-    firsts = np.bincount(order.record_at(np, plan, u32(KEY), epochs, np.zeros_like(epochs)), minlength=100)
+    firsts = np.bincount(record_order.record_at(np, plan, u32(KEY), epochs, np.zeros_like(epochs)), minlength=100)
     assert abs(firsts - 40).max() < 6 * 40**0.5
 
 
@@ -233,7 +233,7 @@ def test_with_blocks_no_record_stands_last_more_often_than_another() -> None:
         plan = by_blocks(num_records, block_size, window_blocks)
         epoch = np.repeat(np.arange(num_epochs, dtype=np.uint32), 3)
         position = np.tile(u32([num_records - 3, num_records - 2, num_records - 1]), num_epochs)
-        lasts = np.bincount(order.record_at(np, plan, u32(KEY), epoch, position), minlength=num_records)
+        lasts = np.bincount(record_order.record_at(np, plan, u32(KEY), epoch, position), minlength=num_records)
         mean = 3 * num_epochs / num_records
         assert abs(lasts - mean).max() < 6 * mean**0.5, plan.blocks
 
@@ -279,11 +279,13 @@ def test_jit_gives_the_bits_of_numpy(name: str, words: tuple[int, ...]) -> None:
 
     @jax.jit
     def both(words: jax.Array, epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ids = order.record_at(jnp, plan, words, epoch, jnp.asarray(position))
-        return ids, order.position_of(jnp, plan, words, epoch, jnp.asarray(position))
+        ids = record_order.record_at(jnp, plan, words, epoch, jnp.asarray(position))
+        return ids, record_order.position_of(jnp, plan, words, epoch, jnp.asarray(position))
 
     for epoch in (0, 1, MAX):
-        for array, function in zip(both(u32(words), u32(epoch)), (order.record_at, order.position_of), strict=True):
+        for array, function in zip(
+            both(u32(words), u32(epoch)), (record_order.record_at, record_order.position_of), strict=True
+        ):
             expected = function(np, plan, u32(words), u32([epoch]), position)
             assert array.dtype == np.uint32
             assert np.array_equal(array, expected)
@@ -300,6 +302,6 @@ def test_an_epoch_for_each_position_gives_what_each_epoch_gives_alone(name: str,
     each = u32([(first + later) % 2**32 for later in range(most)])
     epochs = np.repeat(each, plan.num_records)
     alone = [i for epoch in each.tolist() for i in ids_of(plan, epoch)]
-    assert order.record_at(np, plan, u32(KEY), epochs, position).tolist() == alone
-    in_jit = jax.jit(lambda e, p: order.record_at(jnp, plan, jnp.asarray(u32(KEY)), e, p))(epochs, position)
+    assert record_order.record_at(np, plan, u32(KEY), epochs, position).tolist() == alone
+    in_jit = jax.jit(lambda e, p: record_order.record_at(jnp, plan, jnp.asarray(u32(KEY)), e, p))(epochs, position)
     assert np.asarray(in_jit).tolist() == alone

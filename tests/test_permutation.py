@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arsrc.permutation import grid, num_rounds, permute, round_keys, unpermute
+from arsrc.order.permutation import grid, num_rounds, permute, round_keys, unpermute
 
 MAX_N = 2**32 - 1
 KEY = (0, 42)

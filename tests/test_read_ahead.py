@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arsrc._host.metrics import Metrics
-from arsrc._host.read_ahead import ReadAhead, Stream
-from arsrc._host.requests import Loaded, Request
-from arsrc._host.threads import give_way
+from arsrc._host.machine.metrics import Metrics
+from arsrc._host.machine.threads import give_way
+from arsrc._host.serving.read_ahead import ReadAhead, Stream
+from arsrc._host.serving.requests import Loaded, Request
 
 REQUEST = Request(states=((0, 0, 0, 0),), num_batches=1, first_row=0, num_rows=256)
 

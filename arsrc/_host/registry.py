@@ -5,7 +5,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from arsrc._host.source import HostSource
+from arsrc._host.open_source import HostSource
 from arsrc.errors import ArsrcTypeError, message
 from arsrc.frozen import HashOnce
 

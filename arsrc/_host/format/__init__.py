@@ -1,0 +1,1 @@
+"""Where in a file: blocks, chunks, footers, and the places of records."""

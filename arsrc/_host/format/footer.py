@@ -1,0 +1,194 @@
+"""The footer of an ArrayRecord file: where each chunk begins, its decoded size and its number of records.
+
+The footer is one simple chunk of `num_chunks + 1` records. The first holds the counts; each other one is
+`08 chunk_offset 10 decoded_size 18 num_records`, so everything behind the first is one run of varints, six
+to a chunk. It is parsed in slabs, vectorised: ten million chunks need little memory beside the result.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.format.layout import (
+    BLOCK_BYTES,
+    CHUNK_HEADER_BYTES,
+    FIRST_CHUNK,
+    STREAM_BYTES,
+    LayoutError,
+    logical,
+    parse_chunk_header,
+    parse_varint,
+    physical,
+    read_footer_offset,
+    read_stream,
+    to_logical,
+    varint_size,
+)
+
+SLAB_BYTES = 1 << 17  # the arrays of one slab stay in the cache
+
+_TOKENS = 6  # varints of one entry: a tag and a value, three times
+_TAGS = (0x08, 0x10, 0x18)
+_MAX_VARINT_BYTES = 8  # 56 bits: far beyond any file, and no overflow of i64
+
+
+@dataclasses.dataclass(frozen=True)
+class Footer:
+    """The head of a footer.
+
+    Attributes:
+        begin: Logical position of the footer, which is the end of the last chunk.
+        num_chunks: Data chunks of the file.
+        num_records: Records of the file.
+        entries: Logical position of the first chunk's entry.
+        entries_bytes: Bytes of all entries.
+    """
+
+    begin: int
+    num_chunks: int
+    num_records: int
+    entries: int
+    entries_bytes: int
+
+
+class Chunks(NamedTuple):
+    """Consecutive chunks, as the footer lists them.
+
+    Attributes:
+        begins: i64[n], logical positions of the chunk headers.
+        decoded_sizes: i64[n], bytes of all records of the chunk.
+        counts: i64[n], records of the chunk.
+    """
+
+    begins: NDArray[np.int64]
+    decoded_sizes: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+def read_footer(fd: int, num_bytes: int) -> Footer:
+    """Read the head of the footer of an open file.
+
+    Raises:
+        LayoutError: It is compressed, of another version, or damaged.
+    """
+    offset = read_footer_offset(fd, num_bytes)
+    begin = logical(offset)
+    header = parse_chunk_header(read_stream(fd, offset, CHUNK_HEADER_BYTES))
+    data = begin + CHUNK_HEADER_BYTES
+    head = read_stream(fd, physical(data), min(header.data_size, 32))
+    if header.kind != "r" or head[:1] != b"\x00":
+        raise LayoutError("the footer is compressed")
+    num_size_bytes, sizes = parse_varint(head, 1)
+    first_size, _ = parse_varint(head, sizes)
+    first = data + sizes + num_size_bytes
+    if header.data_size != sizes + num_size_bytes + header.decoded_size or first_size > header.decoded_size:
+        raise LayoutError("the footer is damaged")
+    # Behind it is padding, for one more block where its header has no room in this one; then the postscript.
+    behind = logical(num_bytes - BLOCK_BYTES) - data - header.data_size
+    if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:
+        raise LayoutError("the footer is out of place")
+    num_chunks, num_records = _parse_counts(read_stream(fd, physical(first), first_size))
+    # The least that an entry takes, so that nobody trusts a count and runs out of memory.
+    if header.num_records != num_chunks + 1 or num_chunks * _TOKENS > header.decoded_size:
+        raise LayoutError("the footer lists another number of chunks than it says")
+    return Footer(begin, num_chunks, num_records, first + first_size, header.decoded_size - first_size)
+
+
+def _parse_counts(record: bytes) -> tuple[int, int]:
+    """Return (chunks, records) from `{1: {1: version, 2: num_chunks, 3: num_records, 4: writer_options}}`."""
+    values = []
+    size, position = parse_varint(record, 1)
+    if record[0] != 0x0A or position + size != len(record):
+        raise LayoutError("the footer does not begin with its counts")
+    for tag in _TAGS:
+        if record[position : position + 1] != bytes((tag,)):
+            raise LayoutError("the footer does not begin with its counts")
+        value, position = parse_varint(record, position + 1)
+        values.append(value)
+    version, num_chunks, num_records = values
+    if version != 1:
+        raise LayoutError(f"the file has format version {version}")
+    return num_chunks, num_records
+
+
+def read_chunks(fd: int, footer: Footer) -> Iterator[Chunks]:
+    """Yield all chunks of the file in order, some ten thousands at a time.
+
+    Raises:
+        LayoutError: Something else stands there, or chunks are out of order or their records miscounted.
+    """
+    position, end = footer.entries, footer.entries + footer.entries_bytes
+    rest = b""
+    num_chunks = num_records = 0
+    behind = logical(FIRST_CHUNK) - 1
+    while position < end:
+        num_bytes = min(SLAB_BYTES, end - position)
+        data = rest + read_stream(fd, physical(position), num_bytes)
+        position += num_bytes
+        chunks, consumed = _parse_entries(np.frombuffer(data, np.uint8))
+        rest = data[consumed:]
+        if not len(chunks.begins):
+            continue
+        if chunks.begins[0] <= behind or (np.diff(chunks.begins) <= 0).any():
+            raise LayoutError("chunks are out of order")
+        behind = int(chunks.begins[-1])
+        num_chunks += len(chunks.begins)
+        num_records += int(chunks.counts.sum())
+        yield chunks
+    if rest or behind >= footer.begin or (num_chunks, num_records) != (footer.num_chunks, footer.num_records):
+        raise LayoutError("the footer lists other chunks than it counts")
+
+
+def _parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, int]:
+    """Parse all whole entries in `data`; also return how many bytes they take."""
+    last_bytes = np.flatnonzero(data < 0x80)  # i64[num_varints]
+    ends = last_bytes[: len(last_bytes) // _TOKENS * _TOKENS].reshape(-1, _TOKENS)
+    if not len(ends):
+        if len(data) > _TOKENS * 10:
+            raise LayoutError("the footer holds something else than chunks")
+        return Chunks(*(np.zeros(0, np.int64) for _ in _TAGS)), 0
+    consumed = int(ends[-1, -1]) + 1
+    tags = ends[:, ::2]  # i64[n, 3], where the one-byte tags stand
+    entry_ends = np.concatenate(([-1], ends[:-1, -1]))
+    before = (entry_ends, ends[:, 1], ends[:, 3])
+    for column, tag in enumerate(_TAGS):
+        at = tags[:, column]
+        if (data[at] != tag).any() or (at != before[column] + 1).any():
+            raise LayoutError("the footer holds something else than chunks")
+    offsets, sizes, counts = (decode_varints(data, tags[:, i] + 1, ends[:, 2 * i + 1]) for i in range(3))
+    return Chunks(to_logical(offsets), sizes, counts), consumed
+
+
+def decode_varints(data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the varints whose first and last bytes stand at `begins` and `ends` of `data`."""
+    lengths = ends - begins
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if longest >= _MAX_VARINT_BYTES:
+        raise LayoutError("a number is too large")
+    values: NDArray[np.int64] = (data[begins] & 0x7F).astype(np.int64)
+    for byte in range(1, longest + 1):
+        rows = slice(None) if byte <= shortest else np.flatnonzero(lengths >= byte)
+        values[rows] |= (data[begins[rows] + byte] & 0x7F).astype(np.int64) << (7 * byte)
+    return values
+
+
+def spans_of_values(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the stream bytes of uncompressed chunks of one record each, from the records' bytes.
+
+    Such a chunk is its header, two bytes, the record's length as a varint, and the record.
+    """
+    spans = values + (CHUNK_HEADER_BYTES + 3)
+    for num_bytes in range(1, varint_size(int(values.max(initial=0)))):
+        spans += values >= 1 << 7 * num_bytes
+    return spans
+
+
+def values_of_spans(spans: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the inverse of `spans_of_values`."""
+    values = spans - (CHUNK_HEADER_BYTES + 3)
+    for num_bytes in range(1, varint_size(int(values.max(initial=0)))):
+        values -= spans >= (1 << 7 * num_bytes) + CHUNK_HEADER_BYTES + 3 + num_bytes
+    return values

@@ -1,0 +1,97 @@
+"""Threads that lend a hand with one large copy: a core alone does not use what memory can give."""
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.machine.threads import is_forked, num_cores
+
+_PART_BYTES = 4 * 2**20  # below, handing over takes longer than it saves
+_MAX_HELPERS = 3
+
+
+class Copier:
+    """Does pieces of work on the calling thread and, where cores are there, on a few others. Safe to share."""
+
+    def __init__(self) -> None:
+        self._num_helpers = min(_MAX_HELPERS, num_cores() - 1)
+        self._threads = ThreadPoolExecutor(_MAX_HELPERS, "arsrc-copy")  # begin with the first task
+
+    def num_parts(self, num_bytes: int) -> int:
+        """Return into how many parts to divide a copy of so many bytes."""
+        return 1 if is_forked() else max(1, min(self._num_helpers + 1, num_bytes // _PART_BYTES))
+
+    def run(self, work: Callable[[int, int], None], bounds: list[int]) -> None:
+        """Call `work(bounds[i], bounds[i + 1])` for all `i`, and return when all are done.
+
+        What no thread has begun when the caller is through with the first part, it does itself: threads that are
+        busy elsewhere hold up nobody.
+        """
+        shared = _Work(work, list(itertools.pairwise(bounds)))
+        try:
+            with contextlib.suppress(RuntimeError):  # no more threads: the interpreter exits, or the source was closed
+                for _ in range(len(bounds) - 2):
+                    self._threads.submit(shared.take_part)
+            shared.take_part()
+        finally:
+            shared.finish()
+
+    def copy(self, source: NDArray[np.generic], out: NDArray[np.generic]) -> None:
+        """Copy an array into another of the same shape and dtype."""
+        num_parts = self.num_parts(out.nbytes)
+        if num_parts == 1 or not (source.flags.c_contiguous and out.flags.c_contiguous):
+            out[...] = source
+            return
+        there, here = out.reshape(-1), source.reshape(-1)
+
+        def work(start: int, stop: int) -> None:
+            there[start:stop] = here[start:stop]
+
+        self.run(work, [len(here) * i // num_parts for i in range(num_parts + 1)])
+
+    def close(self) -> None:
+        """Stop the threads, after what they are doing."""
+        self._threads.shutdown(wait=True)
+
+
+class _Work:
+    """Parts of one piece of work, each taken by one thread; who comes late finds none."""
+
+    def __init__(self, work: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
+        self._work, self._parts = work, parts[::-1]
+        self._state = threading.Condition()
+        self._num_running = 0
+        self._error: BaseException | None = None
+
+    def take_part(self) -> None:
+        """Do parts until none is left, or one has failed."""
+        while True:
+            with self._state:
+                if not self._parts:
+                    return
+                part = self._parts.pop()
+                self._num_running += 1
+            error: BaseException | None = None
+            try:
+                self._work(*part)
+            except BaseException as caught:
+                error = caught
+            with self._state:
+                self._num_running -= 1
+                if error is not None:
+                    self._error = error
+                    self._parts.clear()
+                self._state.notify_all()
+
+    def finish(self) -> None:
+        """Return when nobody works any more: who called no longer expects anybody to write. Raise what failed."""
+        with self._state:
+            self._parts.clear()
+            self._state.wait_for(lambda: not self._num_running)
+        if self._error is not None:
+            raise self._error

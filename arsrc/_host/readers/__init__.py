@@ -1,0 +1,1 @@
+"""How: records from files, by a memory map, in large pieces, or through array_record."""

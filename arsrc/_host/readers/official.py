@@ -1,0 +1,125 @@
+"""array_record's own readers, opened when needed, checked, and closed when too many are open."""
+
+import collections
+import os
+import resource
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordReader
+
+from arsrc._host.storage.stamps import FileStamp, changed, check_file
+from arsrc.errors import ArsrcReadError, message
+
+# The fastest options for random access: no read-ahead of neighbours, small buffers.
+_OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 4096}
+
+
+def open_reader(path: str) -> Any:
+    """Open `path` with array_record's reader.
+
+    Raises:
+        ArsrcReadError: The file cannot be opened, or is not a whole ArrayRecord file.
+    """
+    try:
+        size = os.stat(path).st_size
+    except OSError as error:
+        raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
+    try:
+        reader = ArrayRecordReader(path, **_OPTIONS)
+        if reader.ok():
+            return reader
+    except (RuntimeError, ValueError, MemoryError):  # some damage makes the constructor fail by itself
+        pass
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError as error:
+        raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
+    what = "is empty" if size == 0 else "is no complete ArrayRecord file"
+    raise ArsrcReadError(
+        message("open", what, "Check that it was written and copied to the end.", path=path, num_bytes=size)
+    )
+
+
+class ReaderPool:
+    """At most `max_open` readers; the least recently used ones are let go.
+
+    A reader that is let go while another thread still reads with it closes when that thread is done.
+    """
+
+    def __init__(self, max_open: int) -> None:
+        self.max_open = max(1, min(max_open, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+        self._readers: collections.OrderedDict[str, Any] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: str, stamp: FileStamp) -> Any:
+        """Return an open reader of `path`, a file with this stamp.
+
+        Raises:
+            ArsrcReadError: The file cannot be opened, or is another one now.
+        """
+        with self._lock:
+            if path in self._readers:
+                self._readers.move_to_end(path)
+                return self._readers[path]
+        reader = open_reader(path)
+        if (now := FileStamp.of(os.stat(path))) != stamp:
+            raise changed(path, stamp, now)
+        with self._lock:
+            # Another thread may have opened it meanwhile: keep the first.
+            reader = self._readers.setdefault(path, reader)
+            self._readers.move_to_end(path)
+            while len(self._readers) > self.max_open:
+                self._readers.popitem(last=False)
+        return reader
+
+    def read(self, path: str, positions: Sequence[int], stamp: FileStamp) -> list[bytes]:
+        """Return the records at `positions` of `path`, a file with this stamp.
+
+        Raises:
+            ReadFailure: The reader fails, or gives fewer records.
+            ArsrcReadError: The file changed since, or cannot be opened again.
+        """
+        reader = self.get(path, stamp)
+        check_file(path, stamp)
+        try:
+            records: list[bytes] = reader.read(list(positions))
+        except RuntimeError as error:
+            what = f"array_record cannot read a file ({str(error).strip()})"
+            fix = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."
+            raise ReadFailure(what, fix, _unreadable(reader, positions)) from error
+        if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
+            check_file(path, stamp)
+        if len(records) != len(positions):
+            raise ReadFailure("array_record gave too few records", "", positions)
+        return records
+
+    def drop(self, path: str) -> None:
+        """Let go of the reader of `path`."""
+        with self._lock:
+            self._readers.pop(path, None)
+
+    def close(self) -> None:
+        """Let go of all readers."""
+        with self._lock:
+            self._readers.clear()
+
+
+class ReadFailure(Exception):
+    """Some records of one file cannot be read; whoever knows their ids makes the error of it."""
+
+    def __init__(self, what: str, fix: str, positions: Sequence[int]) -> None:
+        super().__init__(what)
+        self.what, self.fix, self.positions = what, fix, positions
+
+
+def _unreadable(reader: Any, positions: Sequence[int]) -> Sequence[int]:
+    """Find out which records made a read of several fail."""
+    bad = []
+    for position in positions:
+        try:
+            reader.read([position])
+        except RuntimeError:
+            bad.append(position)
+    return bad or positions

@@ -1,0 +1,1 @@
+"""What: the records of all files as one sequence, decoded, and kept where asked for."""

@@ -1,0 +1,126 @@
+"""Decoded elements by record id: files, codec and cache."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.format.record_index import Located
+from arsrc._host.machine import profile
+from arsrc._host.machine.metrics import Metrics
+from arsrc._host.machine.progress import track
+from arsrc._host.records.cache import ElementCache
+from arsrc._host.records.data_set import DataSet
+from arsrc._host.serving.requests import Leaves
+from arsrc.codecs.base import Codec, RecordBatch
+from arsrc.codecs.check import check_batch, leaf_shapes
+from arsrc.errors import ArsrcIndexError, ArsrcValueError, RecordError, message
+from arsrc.order.plan import PAD_ID
+
+_SPAN_ROWS = 4096
+_SPAN_BYTES = 32 * 2**20
+
+
+class Elements:
+    """Reads and decodes records by id.
+
+    Attributes:
+        num_records: Records in the data set.
+        spec: PyTree of one element's `ShapeDtypeStruct`s.
+        shapes: Shape and dtype of each of its leaves.
+        num_bytes: Decoded bytes of one element.
+        cache: Where decoded elements are kept, None if they are not.
+    """
+
+    def __init__(self, data_set: DataSet, codec: Codec, metrics: Metrics, label: str) -> None:
+        self._data_set, self._codec, self._metrics, self._label = data_set, codec, metrics, label
+        self.num_records = data_set.num_records
+        self.spec = codec.element_spec()
+        self.shapes = leaf_shapes(self.spec)
+        self.num_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.shapes)
+        self.cache: ElementCache | None = None
+
+    def read(self, record_ids: NDArray[np.uint32]) -> Leaves:
+        """Return one array `[*record_ids.shape, ...]` per leaf; rows with the padding id are zero.
+
+        Raises:
+            ArsrcIndexError: An id is not in the data set.
+            ArsrcReadError: A file cannot be read.
+            ArsrcValueError: A record does not fit the codec.
+        """
+        ids = record_ids.ravel().astype(np.int64)
+        valid = ids != PAD_ID
+        if valid.all():
+            leaves = self._read_valid(ids)
+        else:
+            leaves = [np.zeros((len(ids), *shape), dtype) for shape, dtype in self.shapes]
+            for leaf, found in zip(leaves, self._read_valid(ids[valid]), strict=True):
+                leaf[valid] = found
+        return [leaf.reshape(*record_ids.shape, *leaf.shape[1:]) for leaf in leaves]
+
+    def locate(self, record_ids: NDArray[np.uint32]) -> Located | None:
+        """Return where records lie whose bytes can be copied from there; None: use `read`."""
+        if self.cache is not None:
+            return None
+        return self._data_set.locate(record_ids.ravel().astype(np.int64))
+
+    def copy(self, located: Located, record_ids: NDArray[np.uint32], outs: Leaves | None) -> Leaves:
+        """Return one array `[*record_ids.shape, ...]` per leaf, like `read`.
+
+        Args:
+            located: What `locate` found for the ids, none of which may be the padding id.
+            record_ids: u32[...]
+            outs: Arrays like the results, which may be used for them.
+        """
+        out = None
+        if outs is not None and len(outs) == 1 and outs[0].nbytes == located.num_bytes:
+            # So many bytes are in the records: perhaps they are the elements as they stand.
+            out = outs[0].reshape(-1).view(np.uint8)
+        leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel())
+        return [leaf.reshape(*record_ids.shape, *leaf.shape[1:]) for leaf in leaves]
+
+    def read_once(self, record_ids: NDArray[np.uint32]) -> Leaves:
+        """Return what `read` does, reading an id that stands in several places only once."""
+        unique, place = np.unique(record_ids, return_inverse=True)
+        return [leaf[place.reshape(record_ids.shape)] for leaf in self.read(unique)]
+
+    def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
+        """Yield the ids of all records in order, some thousands at a time, and show how far they are."""
+        rows = max(1, min(_SPAN_ROWS, _SPAN_BYTES // max(self.num_bytes, 1)))
+        for start in track(range(0, self.num_records, rows), label):
+            yield np.arange(start, min(start + rows, self.num_records), dtype=np.uint32)
+
+    def _read_valid(self, ids: NDArray[np.int64]) -> Leaves:
+        outside = ids >= self.num_records
+        if outside.any():
+            raise ArsrcIndexError(
+                message(
+                    "take",
+                    f"no such record: the data set has {self.num_records}",
+                    record_id=int(ids[outside][0]),
+                )
+            )
+        if self.cache is None:
+            return self._decoded(ids)
+        leaves, hits = self.cache.get(ids, self._decoded)
+        self._metrics.add(cache_hits=hits)
+        return leaves
+
+    def _decoded(self, ids: NDArray[np.int64]) -> list[NDArray[Any]]:
+        with profile.annotate(f"arsrc: read records{self._label}"):
+            return self._decode(self._data_set.read(ids), ids)
+
+    def _decode(self, records: RecordBatch, ids: NDArray[np.integer[Any]]) -> list[NDArray[Any]]:
+        self._metrics.add(records_read=len(ids), bytes_read=records.data.nbytes)
+        try:
+            return check_batch(self._codec.decode(records), self.spec, len(ids))
+        except RecordError as error:
+            raise with_place(error, int(ids[error.row]), self._data_set, self._label) from error
+
+
+def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str) -> ArsrcValueError:
+    """Return a codec's error with the record's place in the data set instead of its row."""
+    path, position = data_set.where(record_id)
+    what = f"record {record_id} (record {position} of {path!r}): {error.what}"
+    return ArsrcValueError(message(f"decode{label}", what, error.fix))

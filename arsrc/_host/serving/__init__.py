@@ -1,0 +1,1 @@
+"""When: requests, runs of them, and what is loaded before it is asked for."""

@@ -1,0 +1,1 @@
+"""The bytes: files, what shows that they changed, and the addresses they are mapped to."""

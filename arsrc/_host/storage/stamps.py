@@ -1,0 +1,103 @@
+"""Noticing files that were truncated or written to while they are mapped.
+
+Reading a map behind the end of a file that became shorter kills the process, and a file rewritten in place
+gives records that nobody wrote: so files are looked at right before they are read. That leaves the
+microseconds of the reading itself; where there are many files, up to 25 microseconds for each of them, since looking
+must not take longer than reading; and file systems that tell late what another machine did.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc.errors import ArsrcReadError, message
+
+
+class FileStamp(NamedTuple):
+    """What shows that a file was changed in place: its identity, size, and time of last change."""
+
+    device: int
+    inode: int
+    num_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> "FileStamp":
+        """Return the stamp of what `os.stat` or `os.fstat` gave."""
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+# With this many seconds for each file that there is, looking takes less than a tenth of the time; in turn, of
+# ten thousand files each is looked at only four times a second.
+_SECONDS_PER_FILE = 25e-6
+
+
+class FileWatch:
+    """Compares files with what they were when they were indexed.
+
+    It asks by path, which needs no open descriptors: a path that is gone or leads to another file means that
+    the mapped one was removed or replaced by renaming, and then nobody can change it any more.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, FileStamp]]) -> None:
+        self._files = list(files)
+        self._seconds = _SECONDS_PER_FILE * len(files)
+        self._due = np.zeros(len(files))  # f64[num_files], when to look at each again
+
+    def check(self, files: NDArray[np.int64]) -> None:
+        """Look at those of the files with these numbers that have not been looked at just now.
+
+        Raises:
+            ArsrcReadError: A file was changed.
+        """
+        if len(self._files) == 1:
+            self._check(0)
+            return
+        now = time.monotonic()
+        due = self._due[files] <= now
+        if due.any():
+            for file in set(files[due].tolist()):
+                self._check(file)
+                self._due[file] = now + self._seconds
+
+    def check_all(self) -> None:
+        """Look at all files.
+
+        Raises:
+            ArsrcReadError: A file was changed.
+        """
+        for file in range(len(self._files)):
+            self._check(file)
+
+    def _check(self, file: int) -> None:
+        check_file(*self._files[file])
+
+
+def check_file(path: str, was: FileStamp) -> None:
+    """Look whether an open file was changed in place; what is gone, or was replaced by renaming, was not.
+
+    Raises:
+        ArsrcReadError: It was changed.
+    """
+    try:
+        now = FileStamp.of(os.stat(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        what = f"cannot look at an open file ({error.strerror})"
+        raise ArsrcReadError(message("read", what, path=path)) from error
+    if now != was and (now.device, now.inode) == (was.device, was.inode):
+        raise changed(path, was, now)
+
+
+def changed(path: str, was: FileStamp, now: FileStamp) -> ArsrcReadError:
+    """Return the error for a file that is not what was indexed."""
+    what = "a file was changed while it was open"
+    if now.num_bytes != was.num_bytes:
+        what += f": it had {was.num_bytes} bytes, now {now.num_bytes}"
+    fix = "Write new data beside it and rename it into place; call close(config) to open what is there now."
+    return ArsrcReadError(message("read", what, fix, path=path))

@@ -1,0 +1,1 @@
+"""Which rows a device gets, and how arrays get to devices."""

@@ -1,0 +1,301 @@
+"""`next_batch` and its kin: pure functions, of which only reading crosses the bridge to the host.
+
+What crosses the bridge is a few words of state one way and decoded arrays the other. The host computes the same
+order from the same definition, which lets it read ahead; ids and masks are computed on the device and cost
+nothing where they are not used.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arsrc._host import registry
+from arsrc._host.open_source import HostSource, Schema
+from arsrc._host.serving.requests import Request
+from arsrc.bridge import HostCall, Leaves, call_host
+from arsrc.codecs.check import whole_number
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.devices.resident import check_table, gather
+from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
+from arsrc.errors import ArsrcReadError, ArsrcTypeError, message, sides
+from arsrc.order import arithmetic, record_order
+from arsrc.order.plan import PAD_ID
+from arsrc.state import Array, checked_ids, next_rows
+from arsrc.types import Batch, SourceState, check_state
+
+
+def next_batch(
+    config: ArrayRecordSourceConfig,
+    state: SourceState,
+    *,
+    axis_name: AxisName | None = None,
+    resident: Any = None,
+) -> tuple[SourceState, Batch]:
+    """Return the next batch, and the state after it.
+
+    Runs eagerly and under `jit`, `scan`, `fori_loop`, `while_loop`, `cond`, `vmap`, `jax.checkpoint` and inside
+    `grad`. The same arguments give the same batch, bit for bit. An exhausted state gives a batch without valid rows
+    and stays.
+
+    Args:
+        config: The source.
+        state: From `init`, `next_batch`, or a checkpoint.
+        axis_name: Inside a fully manual `jax.shard_map`: the mesh axis, or tuple of axes, that the batch is
+            divided over. Device `d` of `D` reads and returns rows `[d * batch_size / D, (d + 1) * batch_size / D)`;
+            devices along other axes get the same rows, read once.
+        resident: The table of `load_resident`: gather from it on the device, with no callback.
+
+    Returns:
+        `(state, batch)`; leaves of `batch.data` are `[batch_size, ...]`, or `[batch_size / D, ...]`.
+
+    Raises:
+        ArsrcValueError: `batch_size` does not divide among the devices (at trace time); or `resident` is not the
+            table of this data set; or a plain call in a program of several processes, where JAX would make one
+            host read for all (when it is compiled).
+        jax.errors.JaxRuntimeError: A record cannot be read or decoded; its text holds the `[arsrc]` message.
+            A `ValueError` where JAX's fast path runs the program. The state is as it was, and the source stays
+            usable.
+    """
+    return _next("next_batch", config, None, state, axis_name, resident)
+
+
+def next_batches(
+    config: ArrayRecordSourceConfig,
+    state: SourceState,
+    num_batches: int,
+    *,
+    axis_name: AxisName | None = None,
+    resident: Any = None,
+) -> tuple[SourceState, Batch]:
+    """Return the next `num_batches` batches with one callback, and the state after them.
+
+    Args:
+        config: The source.
+        state: A state of it.
+        num_batches: Static, at least 1.
+        axis_name: As for `next_batch`.
+        resident: As for `next_batch`.
+
+    Returns:
+        `(state, batch)`; every leaf of `batch` has two leading axes `[num_batches, batch_size]`.
+
+    Raises:
+        ArsrcValueError: `num_batches` is less than 1.
+        jax.errors.JaxRuntimeError: As for `next_batch`.
+    """
+    num_batches = whole_number("next_batches", "num_batches", num_batches, 1)
+    return _next("next_batches", config, num_batches, state, axis_name, resident)
+
+
+def peek(config: ArrayRecordSourceConfig, state: SourceState) -> Batch:
+    """Return the batch that `next_batch` would give, without a new state."""
+    return _next("peek", config, None, state, None, None)[1]
+
+
+def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | Array, size: int | None = None) -> Batch:
+    """Return `size` records from position `start` of the state's epoch, going on at its beginning after its end.
+
+    Random access in the epoch's order; the state does not move.
+
+    Args:
+        config: The source.
+        state: Gives key and epoch; its index plays no part.
+        start: Position in `[-num_records, num_records)`, negative from the end; int or integer[], may be
+            traced, and is then taken modulo `num_records`.
+        size: Records, static; defaults to `batch_size`.
+
+    Returns:
+        A batch of `size` rows, all valid but those of excluded records.
+
+    Raises:
+        ArsrcIndexError: `start` is out of range (where it is not traced).
+        ArsrcValueError: `size` is less than 1.
+        ArsrcTypeError: `size` or `start` is no integer.
+    """
+    schema = _schema(config)
+    check_state("batch_at", state)
+    size = config.batch_size if size is None else whole_number("batch_at", "size", size, 1)
+    if shape := np.shape(start):
+        fix = "Use take for positions that are not neighbours, or jax.vmap."
+        raise ArsrcTypeError(message("batch_at", "start must be one position", fix, shape=shape))
+    if isinstance(start, jax.core.Tracer):
+        start = _modulo(start, schema.plan.num_records)
+    else:
+        num_records = schema.plan.num_records
+        start = checked_ids("batch_at", "start", start, -num_records, num_records)
+    return _batch_at(schema, size, state, start)
+
+
+def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
+    """Return the records with these ids, in this order.
+
+    Args:
+        config: The source.
+        record_ids: integer[...] in `[0, num_records)`; may be traced. A padding id (2**32 - 1) gives a row of
+            zeros with a False mask, so that `take(config, batch.record_ids)` is `batch`.
+
+    Returns:
+        A batch with leading axes `record_ids.shape`.
+
+    Raises:
+        ArsrcIndexError: An id is not in the data set (where ids are not traced; else as for `next_batch`).
+    """
+    schema = _schema(config)
+    if not isinstance(record_ids, jax.core.Tracer):
+        values = np.asarray(record_ids)
+        pads = values == PAD_ID
+        stand_in = np.where(pads, 0, values)
+        record_ids = checked_ids("take", "record_ids", stand_in, 0, schema.plan.num_records)
+        record_ids = jnp.where(pads, np.uint32(PAD_ID), record_ids)
+    return _take(schema, checked_ids("take", "record_ids", record_ids, 0, 2**32))
+
+
+def _schema(config: ArrayRecordSourceConfig) -> Schema:
+    return registry.source(config).schema
+
+
+def _next(
+    where: str,
+    config: ArrayRecordSourceConfig,
+    num_batches: int | None,
+    state: SourceState,
+    axis_name: AxisName | None,
+    resident: Any,
+) -> tuple[SourceState, Batch]:
+    schema = _schema(config)
+    check_state(where, state)
+    if resident is not None:
+        check_table(schema.codec.element_spec(), schema.plan, resident)
+    return _next_batches(schema, num_batches, hashable(axis_name), state, resident)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _next_batches(
+    schema: Schema, num_batches: int | None, axis_name: AxisName | None, state: SourceState, resident: Any
+) -> tuple[SourceState, Batch]:
+    """Return `num_batches` batches, or one without an axis of batches."""
+    plan, steps = schema.plan, num_batches or 1
+    rows = rows_of_device(plan, axis_name)
+
+    index, epoch = arithmetic.advance(
+        jnp, plan, state.index[None], state.epoch[None], np.arange(steps, dtype=np.uint32)
+    )
+    each = jax.vmap(lambda i, e: next_rows(plan, SourceState(index=i, epoch=e, key=state.key), *rows)[:2])
+    record_ids, mask = each(index, epoch)  # [num_batches, num_rows]
+    if resident is not None:
+        data = gather(plan, resident, record_ids, mask)
+    else:
+        where = jnp.stack([jnp.asarray(rows[0], jnp.uint32), state.index, state.epoch])
+        words = jnp.concatenate([where, jax.random.key_data(state.key)])
+        data = _call_host(_ReadBatches(schema, steps, rows[1], num_askers(axis_name)), schema, (steps, rows[1]), words)
+    batch = Batch(data=data, mask=mask, record_ids=record_ids)
+
+    index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
+    state = SourceState(index=index, epoch=epoch, key=state.key)
+    return state, jax.tree.map(lambda leaf: leaf[0], batch) if num_batches is None else batch
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Batch:
+    plan = schema.plan
+    row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
+    position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records))
+    ids = record_order.record_at(jnp, plan, jax.random.key_data(state.key), state.epoch, position)
+    return _take(schema, record_order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _take(schema: Schema, record_ids: Array) -> Batch:
+    flat = record_ids.ravel()
+    data = _call_host(_ReadRecords(schema), schema, flat.shape, flat)
+    data = jax.tree.map(lambda leaf: leaf.reshape(record_ids.shape + leaf.shape[1:]), data)
+    return Batch(data=data, mask=record_ids != np.uint32(PAD_ID), record_ids=record_ids)
+
+
+def _modulo(start: Array, num_records: int) -> Array:
+    """Return a traced integer modulo `num_records` as u32, without leaving 32 bits."""
+    if start.dtype.itemsize == 8:
+        return (start % np.array(num_records, start.dtype)).astype(jnp.uint32)
+    size = np.uint32(num_records)
+    if jnp.iinfo(start.dtype).min == 0:
+        return start.astype(jnp.uint32) % size
+    start = start.astype(jnp.int32)
+    distance = abs(start).astype(jnp.uint32) % size  # that of -2**31 is right as a u32
+    return jnp.where((start < 0) & (distance > 0), size - distance, distance)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReadBatches:
+    """Host side of `next_batches`; equal for equal configs, so that equal programs are equal."""
+
+    schema: Schema
+    num_batches: int
+    num_rows: int
+    num_askers: int
+
+    def __call__(self, words: np.ndarray, outs: Leaves | None) -> Leaves:
+        """Read for `words` u32[num_members, 3 + num_key_words]: first row, index, epoch, key of each member."""
+        first_row, states = words[0, 0], words[:, 1:]
+        request = Request(
+            states=tuple(map(tuple, states.tolist())),
+            num_batches=self.num_batches,
+            first_row=int(first_row),
+            num_rows=self.num_rows,
+            num_askers=self.num_askers,
+        )
+        source = source_of(self.schema)
+        leaves = source.get(request, outs).leaves
+        return leaves if outs is None else source.put(leaves, outs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReadRecords:
+    """Host side of `take`."""
+
+    schema: Schema
+
+    def __call__(self, record_ids: np.ndarray, outs: Leaves | None) -> Leaves:
+        """Read `record_ids` u32[num_members, num_records]."""
+        del outs
+        elements = source_of(self.schema).elements
+        return elements.read(record_ids) if len(record_ids) == 1 else elements.read_once(record_ids)
+
+
+def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:
+    """Call `read(operand u32[1, n], outs)` on the host; returns the element tree with leaves `[*lead, ...]`."""
+    leaves, treedef = jax.tree.flatten(schema.codec.element_spec())
+    results = (jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
+    return jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
+
+
+def source_of(schema: Schema) -> HostSource:
+    """Return the open source of a running program or loop, checking that its data is still what it was."""
+    source = registry.source(schema.config)
+    if source.schema is not schema and source.schema != schema:
+        raise ArsrcReadError(
+            message(
+                "next_batch",
+                "the files changed after the program was compiled or the loop begun",
+                "Restore them, or trace the program again (jax.clear_caches()):" + _differences(schema, source.schema),
+            )
+        )
+    return source
+
+
+def _differences(then: Schema, now: Schema) -> str:
+    """Return what of the numbers and the codec differs, on lines of both sides."""
+    pairs = [
+        (field.name, getattr(then.plan, field.name), getattr(now.plan, field.name))
+        for field in dataclasses.fields(then.plan)
+    ]
+    pairs.append(("codec", then.codec, now.codec))
+    changed = [(name, before, after) for name, before, after in pairs if before != after]
+    return sides(
+        then=", ".join(f"{name}={before!s:.200}" for name, before, _ in changed),
+        now=", ".join(f"{name}={after!s:.200}" for name, _, after in changed),
+    )

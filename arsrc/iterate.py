@@ -1,0 +1,100 @@
+"""`iterate`: batches for a loop in Python."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from arsrc import sizes
+from arsrc._host import registry
+from arsrc._host.serving.requests import Request
+from arsrc.bridge import narrowed
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.devices.placement import place, replicated, rows_of_process
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.fetch import source_of
+from arsrc.order.plan import PAD_ID
+from arsrc.state import init
+from arsrc.types import Batch, SourceState, check_state
+
+
+def iterate(
+    config: ArrayRecordSourceConfig,
+    state: SourceState | None = None,
+    *,
+    device: jax.Device | None = None,
+    sharding: Sharding | None = None,
+) -> Iterator[tuple[SourceState, Batch]]:
+    """Return an iterator of `(state after the batch, batch)`, without callbacks, for loops outside jit; host.
+
+    The same batches as `next_batch`, read ahead on threads, the next one transferred while this one is used.
+    Ends when the source is exhausted.
+
+    Args:
+        config: The source.
+        state: Where to start; defaults to `init(config)`.
+        device: Device of the arrays; defaults to JAX's default device.
+        sharding: Sharding of the arrays, over devices of one process or several: then every process reads the
+            rows of its devices, and gets global arrays. Rank-1 specs such as `PartitionSpec("data")` fit all
+            leaves.
+
+    Raises:
+        ArsrcError: As for `init`, and where `batch_size` does not divide among the devices, at once; and what
+            went wrong with a record, with its type, at its batch. Iterate again from the last state to go on.
+    """
+    start = init(config) if state is None else state
+    check_state("iterate", start)
+    if isinstance(start.index, jax.core.Tracer):
+        raise ArsrcTypeError(
+            message("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
+        )
+    for name, value in (("device", device), ("sharding", sharding)):
+        if value is not None and not isinstance(value, (jax.Device, Sharding)):
+            fix = "Give jax.devices()[0], say, or NamedSharding(mesh, PartitionSpec(...))."
+            raise ArsrcTypeError(message("iterate", f"{name} is no device and no sharding", fix, **{name: value}))
+    if device is not None and sharding is not None:
+        raise ArsrcValueError(message("iterate", "takes a device or a sharding, not both", device=device))
+    placement = device if sharding is None else sharding
+    rows = rows_of_process(placement, config.batch_size)
+    return _batches(config, start, placement, rows)
+
+
+def _batches(
+    config: ArrayRecordSourceConfig, start: SourceState, placement: Any, rows: range
+) -> Iterator[tuple[SourceState, Batch]]:
+    host = registry.source(config)
+    schema = host.schema
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
+    treedef = jax.tree.structure(host.elements.spec)
+    beside = replicated(placement)
+    key_words = np.asarray(jax.random.key_data(start.key))
+    key = jax.random.wrap_key_data(place(key_words, beside), impl=jax.random.key_impl(start.key))
+
+    def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
+        loaded = source_of(schema).get(request)
+        ids = loaded.record_ids[0, 0]
+        leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
+        batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
+        index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
+        if beside is placement:
+            index, epoch, batch = place((index, epoch, batch), placement)
+        else:
+            index, epoch = place((index, epoch), beside)
+            batch = place(batch, placement, rows.start, config.batch_size)
+        return loaded.after, (SourceState(index=index, epoch=epoch, key=key), batch)
+
+    state = (int(start.index), int(start.epoch), *key_words.tolist())
+    request = Request((state,), 1, rows.start, len(rows))
+    item: tuple[Request, tuple[SourceState, Batch]] | None = None
+    while not host.batches.is_exhausted(request):
+        after, result = item or fetch(request)
+        item = None
+        if source_of(schema).is_ready(after):  # else it would mean waiting for files before this batch is used
+            try:
+                item = fetch(after)
+            except Exception:  # it belongs to the next step, which fetches again and raises it
+                item = None
+        yield result
+        request = after

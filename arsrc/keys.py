@@ -1,0 +1,69 @@
+"""Keys of the order, and the caller's streams of keys."""
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+
+Array = jax.Array
+
+
+def order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None) -> Array:
+    """Return the key of the order that `init(config, key)` is to have."""
+    if not config.stochastic:
+        return jax.random.key(config.seed) if key is None else _typed_key(key)
+    assert config.stream_name is not None
+    if isinstance(key, Mapping):
+        ensure_rng_streams(config, list(key))
+        key = key[config.stream_name]
+    if key is None:
+        raise ArsrcValueError(
+            message(
+                "init",
+                "a stochastic source takes its key from the caller",
+                "Call init(config, key), or init(config, {stream_name: key}).",
+                stream_name=config.stream_name,
+            )
+        )
+    return jax.random.fold_in(_typed_key(key), np.uint32(zlib.crc32(config.stream_name.encode())))
+
+
+def _typed_key(key: Any) -> Array:
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
+        return key
+    try:
+        if dtype == np.uint32 and key.ndim == 1:
+            return jax.random.wrap_key_data(key)
+    except TypeError:  # not as many words as a key has
+        pass
+    shown = f"{dtype}{list(key.shape)}" if dtype is not None else key
+    raise ArsrcTypeError(message("init", "key is no single PRNG key", "Use jax.random.key(seed).", key=shown))
+
+
+def requires_rng_streams(config: ArrayRecordSourceConfig) -> list[str] | None:
+    """Return the names of the key streams that `init` needs, None if it needs none."""
+    return [config.stream_name] if config.stream_name is not None else None
+
+
+def ensure_rng_streams(config: ArrayRecordSourceConfig, names: list[str]) -> None:
+    """Check that the key streams that `init` needs are among `names`.
+
+    Args:
+        config: The source.
+        names: Names of the streams that there are.
+
+    Raises:
+        ArsrcValueError: One is missing.
+    """
+    missing = sorted(set(requires_rng_streams(config) or ()) - set(names))
+    if missing:
+        raise ArsrcValueError(
+            message("ensure_rng_streams", f"no key stream {missing[0]!r}", "Add it.", names=sorted(names))
+        )

@@ -1,0 +1,1 @@
+"""Which row comes where: orders of an epoch, and the arithmetic of places in them. NumPy and JAX alike."""

@@ -1,0 +1,73 @@
+"""What is known of a config once its files are open: sizes, specs, what was read; and closing them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from arsrc._host import registry
+from arsrc.config import ArrayRecordSourceConfig
+from arsrc.types import Batch
+
+
+def num_records(config: ArrayRecordSourceConfig) -> int:
+    """Return the number of records in the data set; host, or while tracing."""
+    return registry.source(config).plan.num_records
+
+
+def steps_per_epoch(config: ArrayRecordSourceConfig) -> int:
+    """Return the number of batches in an epoch; host, or while tracing.
+
+    `num_records // batch_size` with `remainder="drop"`, else rounded up. Under "wrap" epochs do not end with a
+    batch: it is the number of batches that hold one epoch's records.
+    """
+    return registry.source(config).plan.steps_per_epoch
+
+
+def total_steps(config: ArrayRecordSourceConfig) -> int | None:
+    """Return the number of batches until the source is exhausted, None if endless; host, or while tracing."""
+    return registry.source(config).plan.total_steps
+
+
+def element_spec(config: ArrayRecordSourceConfig) -> Any:
+    """Return the PyTree of `jax.ShapeDtypeStruct` of one element; host, or while tracing.
+
+    Dtypes are those that arrive on the device: with 64-bit types off, 64-bit leaves arrive with 32.
+    """
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)),
+        registry.source(config).elements.spec,
+    )
+
+
+def batch_spec(config: ArrayRecordSourceConfig) -> Batch:
+    """Return the `Batch` of `jax.ShapeDtypeStruct` that `next_batch` gives; host, or while tracing."""
+    size = (config.batch_size,)
+    spec: Any = Batch  # of specs in place of arrays
+    batch: Batch = spec(
+        data=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(size + leaf.shape, leaf.dtype), element_spec(config)),
+        mask=jax.ShapeDtypeStruct(size, np.dtype(bool)),
+        record_ids=jax.ShapeDtypeStruct(size, np.dtype(np.uint32)),
+    )
+    return batch
+
+
+def reset_cache(config: ArrayRecordSourceConfig) -> None:
+    """Forget the decoded elements that `cacheable=True` keeps; host."""
+    registry.source(config).reset_cache()
+
+
+def close(config: ArrayRecordSourceConfig) -> None:
+    """Close the files, threads and caches of `config`; host. They open again when it is next used."""
+    registry.close(config)
+
+
+def io_metrics(config: ArrayRecordSourceConfig) -> dict[str, float]:
+    """Return what the host did since the source was opened; host.
+
+    Returns:
+        `records_read` and `bytes_read` from files, `seconds_read` spent loading (summed over threads),
+        `seconds_waited` by callers for data, `cache_hits` (records), `batches_served`, and of these
+        `batches_ready` when they were asked for.
+    """
+    return registry.source(config).metrics.snapshot()
