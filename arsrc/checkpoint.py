@@ -46,7 +46,7 @@ def _data_and_order(config: ArrayRecordSourceConfig) -> str:
     else:
         order = "as stored"
     host = registry.source(config)
-    return f"{host.plan.num_records} records, data {host.data_set.content_hash()}, order {ORDER_VERSION} {order}"
+    return f"{host.plan.num_records} records, data {host.content_hash()}, order {ORDER_VERSION} {order}"
 
 
 def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from arsrc.frozen import HashOnce
 
 Remainder = Literal["drop", "pad", "wrap"]
 Checksum = Literal["auto", "always"]
+Ahead = Literal["auto", "always", "never"]
 
 MAX_BATCH_SIZE = 2**30
 """Largest batch size; keeps every sum of the u32 arithmetic below 2**32."""
@@ -81,6 +82,8 @@ class ReadOptions:
         checksum: "always" reads through array_record's reader, which verifies a hash of each chunk it
             reads. "auto" reads uncompressed files through a memory map, which is many times faster and
             does not notice flipped bits inside a record.
+        ahead: "auto" lets threads load batches ahead where that is of use, judged by how long loads and the steps
+            between them take; "always" and "never" decide.
     """
 
     num_threads: int = 2
@@ -89,6 +92,7 @@ class ReadOptions:
     cache_bytes: int = 4 * 2**30
     cache_dir: str | None = None
     checksum: Checksum = "auto"
+    ahead: Ahead = "auto"
 
     def __post_init__(self) -> None:
         for field, least in (
@@ -106,6 +110,7 @@ class ReadOptions:
                 )
             object.__setattr__(self, "cache_dir", os.fspath(self.cache_dir))
         _one_of("ReadOptions.checksum", self.checksum, get_args(Checksum))
+        _one_of("ReadOptions.ahead", self.ahead, get_args(Ahead))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +222,18 @@ class ArrayRecordSourceConfig(HashOnce):
                     "Codecs must be frozen dataclasses of hashable values.",
                 )
             ) from error
+
+    @property
+    def of_programs(self) -> "ArrayRecordSourceConfig":
+        """The config but for what no compiled program depends on: those that differ in this share all that is open."""
+        found = self.__dict__.get("_of_programs")
+        if found is None:
+            found = object.__new__(type(self))
+            others = {"seed": 0, "local_files_only": False, "batch_stats_fn": None, "precomputed_stats": None}
+            found.__dict__.update(self.__getstate__() | others)
+            found.__dict__["_of_programs"] = found
+            self.__dict__["_of_programs"] = found
+        return found
 
     def _check_blocks(self) -> None:
         if self.shuffle_block_size == 1:

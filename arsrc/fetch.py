@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arsrc._host import registry
-from arsrc._host.open_source import HostSource, Schema
+from arsrc._host.open_source import OpenSource, Schema
 from arsrc._host.serving.requests import Request
 from arsrc.bridge import HostCall, Leaves, call_host
 from arsrc.codecs.check import whole_number
@@ -273,7 +273,7 @@ def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...
     return jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
 
 
-def source_of(schema: Schema) -> HostSource:
+def source_of(schema: Schema) -> OpenSource:
     """Return the open source of a running program or loop, checking that its data is still what it was."""
     source = registry.source(schema.config)
     if source.schema is not schema and source.schema != schema:

@@ -88,7 +88,7 @@ def _batches(
     state = (int(start.index), int(start.epoch), *key_words.tolist())
     request = Request((state,), 1, rows.start, len(rows))
     item: tuple[Request, tuple[SourceState, Batch]] | None = None
-    while not host.batches.is_exhausted(request):
+    while not host.is_exhausted(request):
         after, result = item or fetch(request)
         item = None
         if source_of(schema).is_ready(after):  # else it would mean waiting for files before this batch is used

@@ -57,8 +57,14 @@ def reset_cache(config: ArrayRecordSourceConfig) -> None:
     registry.source(config).reset_cache()
 
 
-def close(config: ArrayRecordSourceConfig) -> None:
-    """Close the files, threads and caches of `config`; host. They open again when it is next used."""
+def close(config: ArrayRecordSourceConfig | None = None) -> None:
+    """Close the source of `config`, or all; host. Files, threads and caches open again when they are next used.
+
+    Files that another open config reads too stay open. Returns within a second, whatever codecs are doing.
+
+    Args:
+        config: The source; None closes all.
+    """
     registry.close(config)
 
 
@@ -70,4 +76,4 @@ def io_metrics(config: ArrayRecordSourceConfig) -> dict[str, float]:
         `seconds_waited` by callers for data, `cache_hits` (records), `batches_served`, and of these
         `batches_ready` when they were asked for.
     """
-    return registry.source(config).metrics.snapshot()
+    return registry.source(config).metrics()

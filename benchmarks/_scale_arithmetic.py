@@ -12,7 +12,7 @@ import numpy as np
 from _study import Study, of, timing
 
 from arsrc._host.machine.metrics import Metrics
-from arsrc._host.serving.batches import Batches
+from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.requests import Request
 from arsrc.order import arithmetic, record_order
 from arsrc.order.blocks import Blocks
@@ -134,7 +134,7 @@ class _NoElements:
     def locate(self, record_ids: Any) -> None:
         """Say that nothing can be copied from where it lies."""
 
-    def read(self, record_ids: Any) -> list[Any]:
+    def read(self, record_ids: Any, stop: Any = None) -> list[Any]:
         return [np.empty((*record_ids.shape, 0), np.uint8)]
 
 
@@ -142,7 +142,9 @@ def _load(plan: Plan, state: SourceState, first_row: int) -> Any:
     """Load one device's rows as the host does, but for the reading."""
     elements: Any = _NoElements()
     where = (int(state.index), int(state.epoch), *_KEY_WORDS.tolist())
-    return Batches(plan, elements, None, Metrics()).load([Request((where,), 1, first_row, BATCH)])
+    loader = Loader(plan, elements, None, Metrics())
+    planned = loader.plan(Request((where,), 1, first_row, BATCH), 1)
+    return loader.load(planned, loader.locate(planned.requests), 0, 1)
 
 
 def files(quick: bool) -> Study:

@@ -67,7 +67,7 @@ FUNCTIONS = {
     "requires_rng_streams": "(config)",
     "ensure_rng_streams": "(config, names)",
     "reset_cache": "(config)",
-    "close": "(config)",
+    "close": "(config=None)",
     "io_metrics": "(config)",
     # writing
     "write_array_record": (
@@ -84,7 +84,7 @@ CLASSES = {
     ),
     "ReadOptions": (
         "(num_threads=2, read_ahead_bytes=268435456, max_open_files=256, cache_bytes=4294967296, "
-        "cache_dir=None, checksum='auto')"
+        "cache_dir=None, checksum='auto', ahead='auto')"
     ),
     "SourceState": "(index, epoch, key)",
     "Batch": "(data, mask, record_ids)",

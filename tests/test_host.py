@@ -899,11 +899,16 @@ def test_metrics_start_at_zero_and_are_named(make_config):
         "cache_hits": 0,
         "batches_served": 0,
         "batches_ready": 0,
+        "batches_here": 0,
+        "background_errors": 0,
+        "bytes_ahead": 0,
+        "bytes_groups": 0,
+        "bytes_buffers": 0,
     }
 
 
 def test_metrics_are_shared_by_equal_configs_and_by_no_others(make_config):
-    config, same, other = make_config(), make_config(), make_config(seed=1)
+    config, same, other = make_config(), make_config(), make_config(name="other")
     check_batch(config, arsrc.init(config))
     assert arsrc.io_metrics(same)["batches_served"] == 1
     assert arsrc.io_metrics(other)["batches_served"] == 0

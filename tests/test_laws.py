@@ -412,10 +412,11 @@ def test_no_way_of_reading_shows_in_the_results(files: list[str], shuffle: dict[
     parts = [(0, 3, 40), (2, 0, 0), (3, 0, 23), (1, 0, 1), (0, 0, 5)]
     fields = {"batch_size": 7, "remainder": "wrap", "num_epochs": 4, **shuffle}
     expected: list[list[int]] = []
-    for threads, ahead, checksum, cacheable in itertools.product(
-        (1, 4), (0, 40, 2**28), ("auto", "always"), (False, True)
+    aheads = [(0, "auto"), (40, "always"), (2**28, "auto"), (2**28, "always"), (2**28, "never")]
+    for threads, (num_bytes, ahead), checksum, cacheable in itertools.product(
+        (1, 4), aheads, ("auto", "always"), (False, True)
     ):
-        read = arsrc.ReadOptions(num_threads=threads, read_ahead_bytes=ahead, checksum=checksum)
+        read = arsrc.ReadOptions(num_threads=threads, read_ahead_bytes=num_bytes, checksum=checksum, ahead=ahead)
         case = case_of(files, parts, 0, 0, **fields, read=read, cacheable=cacheable)
         expected = expected or case.expected(1000)
         case.check([batch for _, batch in arsrc.iterate(case.config)], expected)

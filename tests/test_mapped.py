@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from arsrc._host.format.file_index import file_index
 from arsrc._host.format.places import FileRange
 from arsrc._host.machine.buffers import BufferPool
-from arsrc._host.readers.cold_rule import ColdRule, num_waits
+from arsrc._host.machine.waiting import num_waits
+from arsrc._host.readers.cold_rule import ColdRule
 from arsrc._host.readers.mapped import MapOptions, MappedFiles, open_mapped
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError
 

@@ -18,30 +18,33 @@ def test_many_threads_share_one_load() -> None:
         threading.Event().wait(0.05)
         return "value"
 
-    once = Once(load)
+    once = Once()
 
     def ask(_: int) -> str:
         all_here.wait()
-        return once.get()
+        return once.get(load)
 
-    assert not once.is_good()
+    assert once.value is None
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(ask, range(4))) == ["value"] * 4
     assert num_loads == 1
-    assert once.is_good()
+    assert once.value is not None
 
 
-def test_an_error_is_raised_for_all_who_ask() -> None:
+def test_an_error_is_raised_to_who_asked_and_the_next_tries_again() -> None:
     errors = iter([ValueError("first"), ValueError("second")])
 
-    def load() -> None:
-        raise next(errors)
+    def load() -> str:
+        for error in errors:
+            raise error
+        return "value"
 
-    once = Once(load)
-    for _ in range(3):
-        with pytest.raises(ValueError, match="first"):
-            once.get()
-    assert not once.is_good()
+    once = Once()
+    for text in ("first", "second"):
+        with pytest.raises(ValueError, match=text):
+            once.get(load)
+        assert once.value is None
+    assert once.get(load) == "value"
 
 
 def test_where_the_first_is_interrupted_the_next_loads() -> None:
@@ -52,8 +55,8 @@ def test_where_the_first_is_interrupted_the_next_loads() -> None:
             raise interrupt
         return 3
 
-    once = Once(load)
+    once = Once()
     with pytest.raises(KeyboardInterrupt):
-        once.get()
-    assert not once.is_good()
-    assert once.get() == 3
+        once.get(load)
+    assert once.value is None
+    assert once.get(load) == 3

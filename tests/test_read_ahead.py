@@ -1,167 +1,331 @@
-"""When reading ahead pays, and that it loses nothing."""
+"""What reading ahead keeps and lets go, with loads that are told here what to do, and that it loses nothing."""
 
-import collections
+import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from arsrc._host.machine.budget import Budget
+from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import give_way
-from arsrc._host.serving.read_ahead import ReadAhead, Stream
-from arsrc._host.serving.requests import Loaded, Request
+from arsrc._host.serving.read_ahead import Client, ReadAhead
+from arsrc._host.serving.requests import Loaded, Planned, Request
+from arsrc.errors import ArsrcReadError
 
-REQUEST = Request(states=((0, 0, 0, 0),), num_batches=1, first_row=0, num_rows=256)
-
-
-def stream(gaps: list[float], costs: list[float]) -> Stream:
-    """A stream whose program was away, and whose loads took, for so many seconds."""
-    made = Stream(REQUEST, collections.deque())
-    for gap in gaps:
-        made.left_at = 0.0
-        made.came(gap)
-    for cost in costs:
-        made.took(cost)
-    return made
+MAX_BYTES = 500  # 50 requests of 10 elements of a byte
 
 
-def test_a_new_stream_is_not_tight() -> None:
-    assert not stream([], []).is_tight(REQUEST)
-    assert not stream([1e-5], []).is_tight(REQUEST)
-    assert not stream([], [1e-5]).is_tight(REQUEST)
+def request(index: int, num_askers: int = 1) -> Request:
+    return Request(((index, 0, 7),), 1, 0, 10, num_askers)
 
 
-def test_cheap_loads_in_quick_succession_are_tight() -> None:
-    assert stream([50e-6], [80e-6]).is_tight(REQUEST)
+def index_of(one: Request) -> int:
+    return one.states[0][0]
 
 
-@pytest.mark.parametrize(("gap", "cost"), [(1e-3, 80e-6), (50e-6, 1.0), (1.0, 1.0)])
-def test_slow_programs_and_dear_loads_are_not(gap: float, cost: float) -> None:
-    assert not stream([gap], [cost]).is_tight(REQUEST)
+class Numbers:
+    """Loads for request `i` the number `i`: plans, locates and loads as `Loader` does."""
+
+    def __init__(self, before: Callable[[list[int]], None] = lambda numbers: None, end: int = 10**9) -> None:
+        self.before, self.end = before, end
+        self.loads: list[list[int]] = []  # numbers that were loaded together
+
+    def plan(self, first: Request, count: int) -> Planned:
+        start = index_of(first)
+        stop = max(start + 1, min(start + count, self.end))
+        requests = [first._replace(states=((number, 0, 7),)) for number in range(start, stop)]
+        return Planned(requests, first._replace(states=((stop, 0, 7),)), stop >= self.end)
+
+    def locate(self, requests: Sequence[Request]) -> None:
+        return None
+
+    def load(self, planned: Planned, rows: Any, first: int, last: int, outs: Any, stop: Any) -> list[Loaded]:
+        numbers = [index_of(one) for one in planned.requests[first:last]]
+        self.before(numbers)
+        self.loads.append(numbers)
+        after = [*planned.requests, planned.after]
+        return [
+            Loaded([np.full((1, 1, 10), number)], np.zeros((1, 1, 10), np.uint32), after[first + row + 1])
+            for row, number in enumerate(numbers)
+        ]
+
+    def rest(self) -> None:
+        return None
 
 
-def test_one_long_gap_or_load_changes_little_and_many_do() -> None:
-    assert stream([50e-6, 1.0], [80e-6]).is_tight(REQUEST)
-    assert stream([50e-6], [80e-6, 5e-3]).is_tight(REQUEST)
-    assert not stream([50e-6] + [1.0] * 20, [80e-6]).is_tight(REQUEST)
-    assert not stream([50e-6], [80e-6] + [5e-3] * 20).is_tight(REQUEST)
+def client(loader: Any, **fields: Any) -> Client:
+    options = {"is_quick": False, "ahead": "auto", "max_bytes": MAX_BYTES, "num_threads": 2, "metrics": Metrics()}
+    return Client(loader, 1, **(options | fields))
 
 
-def test_loads_on_threads_that_compute_little_make_a_stream_tight_again() -> None:
-    slow = stream([50e-6], [5e-3])
-    assert not slow.is_tight(REQUEST)
-    for _ in range(100):
-        slow.took_elsewhere(60e-6)
-    assert slow.is_tight(REQUEST)
+class Ahead(ReadAhead):
+    """What is tested, with what the tests look at."""
 
+    def __init__(self) -> None:
+        self.budget = Budget()
+        super().__init__(self.budget, BufferPool(0))
 
-def test_what_several_devices_ask_for_is_loaded_for_all() -> None:
-    assert not stream([50e-6], [80e-6]).is_tight(REQUEST._replace(num_askers=2))
+    def number(self, one: Client, index: int, num_askers: int = 1) -> int:
+        return int(self.get(one, request(index, num_askers)).leaves[0][0, 0, 0])
 
-
-@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are a matter of the system")
-# Interrupts, and runs that meet.
-
-
-def request(index: int) -> Request:
-    return Request(((index, 0, 7),), 1, 0, 10)
-
-
-def loaded(one: Request) -> Loaded:
-    return Loaded(
-        [np.full((1, 1, 10), one.states[0][0])], np.zeros((1, 1, 10), np.uint32), request(one.states[0][0] + 1)
-    )
+    def wait_until_ready(self, one: Client, index: int) -> bool:
+        end = time.monotonic() + 2
+        while not self.is_ready(one, request(index)):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.001)
+        return True
 
 
 @pytest.fixture
-def make_ahead() -> Iterator[Callable[..., ReadAhead]]:
-    """`make(load, following)`: reads ahead at most 50 requests of 10 elements."""
-    opened: list[ReadAhead] = []
-
-    def make(load: Callable[..., Any], following: Callable[..., Any]) -> ReadAhead:
-        opened.append(ReadAhead(load, following, 1, 500, False, 2, Metrics()))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.close()
+def ahead() -> Iterator[Ahead]:
+    made = Ahead()
+    yield made
+    made.close(10)
 
 
-def load_all(requests: Sequence[Request], _: Any) -> list[Loaded]:
-    return [loaded(one) for one in requests]
+# Interrupts, and runs that meet.
 
 
-def next_ones(one: Request, count: int) -> list[Request]:
-    return [request(one.states[0][0] + later) for later in range(1, count + 1)]
-
-
-def value(found: Loaded) -> int:
-    return int(found.leaves[0][0, 0, 0])
-
-
-@pytest.mark.parametrize("place", ["load", "following"])
-def test_a_request_that_was_interrupted_can_be_asked_for_again(
-    make_ahead: Callable[..., ReadAhead], place: str
-) -> None:
+@pytest.mark.parametrize("place", ["load", "plan"])
+def test_a_request_that_was_interrupted_can_be_asked_for_again(ahead: Ahead, place: str) -> None:
     interrupts = iter([True, False, True, True])
     main = threading.main_thread()
 
-    def interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            if threading.current_thread() is main and next(interrupts, False):
-                raise KeyboardInterrupt
-            return function(*arguments)
+    def interrupted(*_: Any) -> None:
+        if threading.current_thread() is main and next(interrupts, False):
+            raise KeyboardInterrupt
 
-        return call
+    class Interrupted(Numbers):
+        def plan(self, first: Request, count: int) -> Planned:
+            if place == "plan":
+                interrupted()
+            return super().plan(first, count)
 
-    load = interrupted(load_all) if place == "load" else load_all
-    following = interrupted(next_ones) if place == "following" else next_ones
-    ahead = make_ahead(load, following)
+    one = client(Interrupted(interrupted) if place == "load" else Interrupted())
     found, num_interrupts = [], 0
     while len(found) < 100:
         try:
-            found.append(value(ahead.get(request(len(found)))))
+            found.append(ahead.number(one, len(found)))
         except KeyboardInterrupt:
             num_interrupts += 1
     assert found == list(range(100))
     assert num_interrupts >= 1
 
 
-def test_runs_that_meet_leave_no_batches_behind_that_nobody_asks_for(make_ahead: Callable[..., ReadAhead]) -> None:
-    ahead = make_ahead(load_all, next_ones)
+def test_runs_that_meet_leave_no_batches_behind_that_nobody_asks_for(ahead: Ahead) -> None:
+    one = client(Numbers())
     for first in range(0, 2_000, 100):  # a run, then its last steps again, then somewhere else
         for index in (*range(first, first + 60), *range(first + 40, first + 61)):
-            assert value(ahead.get(request(index))) == index
+            assert ahead.number(one, index) == index
     num_ready = 0
     for index in range(5_000, 5_200):
-        for _ in range(1_000):
-            if ahead.is_ready(request(index)):
-                num_ready += 1
-                break
-            threading.Event().wait(0.001)
-        assert value(ahead.get(request(index))) == index
-    assert num_ready >= 198  # all but the first
+        num_ready += index == 5_000 or ahead.wait_until_ready(one, index)
+        assert ahead.number(one, index) == index
+    assert num_ready >= 198
+    assert ahead.budget.total <= MAX_BYTES
 
 
-def test_the_error_of_one_request_does_not_reach_another(make_ahead: Callable[..., ReadAhead]) -> None:
-    def load(requests: Sequence[Request], _: Any) -> list[Loaded]:
-        if request(37) in requests:
-            raise ValueError("37 is bad")
-        return load_all(requests, None)
-
-    ahead = make_ahead(load, next_ones)
-    for index in range(60):
-        if index == 37:
-            with pytest.raises(ValueError, match="37 is bad"):
-                ahead.get(request(index))
-        else:
-            assert value(ahead.get(request(index))) == index
+def test_two_loops_over_the_same_requests_load_each_once_while_they_keep_up(ahead: Ahead) -> None:
+    loader = Numbers()
+    one = client(loader)
+    for index in range(100):
+        for _ in range(2):
+            assert ahead.number(one, index) == index
+    loaded = sorted(number for numbers in loader.loads for number in numbers)
+    assert len(loaded) == len(set(loaded))
 
 
+# What is kept.
+
+
+@pytest.mark.parametrize("num_askers", [1, 4])
+def test_no_more_bytes_are_kept_than_may_be(ahead: Ahead, num_askers: int) -> None:
+    one, most = client(Numbers()), 0
+    for index in range(300):
+        ahead.number(one, index, num_askers)
+        most = max(most, ahead.budget.total)
+    assert 100 < most <= MAX_BYTES
+
+
+def test_what_several_devices_ask_for_is_kept_until_all_have_it(ahead: Ahead) -> None:
+    loader = Numbers()
+    one = client(loader)
+    for first in range(0, 200, 10):  # one is ahead of the others by up to ten steps
+        for device in range(4):
+            for index in range(first, first + 10):
+                assert ahead.number(one, index, 4) == index, device
+    assert sorted(n for numbers in loader.loads for n in numbers if n < 200) == list(range(200))
+
+
+def test_askers_who_never_come_are_waited_for_once(ahead: Ahead) -> None:
+    one = client(Numbers())
+    held = []
+    for index in range(200):  # four might come, two do
+        for _ in range(2):
+            ahead.number(one, index, 4)
+        (run,) = ahead._runs
+        held.append(sum(part.num_bytes for part in run.parts if part.stop < run.next))
+    assert max(held[:60]) > 100
+    assert max(held[60:]) == 0
+
+
+def test_a_source_that_asks_takes_the_place_of_one_that_no_longer_does(ahead: Ahead) -> None:
+    for turn in range(20):
+        one = client(Numbers())
+        for index in range(60):
+            assert ahead.number(one, index) == index
+        assert turn < 3 or ahead.wait_until_ready(one, 60)
+        assert ahead.budget.total <= MAX_BYTES
+
+
+def test_what_is_kept_for_one_source_can_be_let_go_alone(ahead: Ahead) -> None:
+    one, other = client(Numbers()), client(Numbers())
+    for index in range(20):
+        ahead.number(one, index)
+        ahead.number(other, index)
+    assert ahead.wait_until_ready(other, 20)
+    ahead.forget(one)
+    assert ahead.is_ready(other, request(20))
+    assert not ahead.is_ready(one, request(20))
+    assert not one.places
+    ahead.forget()
+    assert ahead.budget.total == 0
+    assert ahead.number(one, 20) == 20
+
+
+def test_nothing_is_loaded_beyond_the_end(ahead: Ahead) -> None:
+    loader = Numbers(end=33)
+    one = client(loader)
+    for index in range(33):
+        assert ahead.number(one, index) == index
+    time.sleep(0.05)
+    assert sorted(n for numbers in loader.loads for n in numbers) == list(range(33))
+    assert not ahead.is_ready(one, request(33))
+
+
+def test_modes_can_change_at_any_request(ahead: Ahead) -> None:
+    one = client(Numbers())
+    for index in range(500):
+        one.ahead = "never" if index // 37 % 2 else "always"
+        assert ahead.number(one, index) == index
+        assert ahead.budget.total <= MAX_BYTES
+    assert one.metrics.snapshot()["batches_here"] >= 50
+
+
+# Errors.
+
+
+def test_the_error_of_one_request_does_not_reach_another(ahead: Ahead) -> None:
+    def before(numbers: list[int]) -> None:
+        if 37 in numbers:
+            raise ArsrcReadError("37 is bad")
+
+    one = client(Numbers(before))
+    for _ in range(3):  # and does not stick
+        for index in range(60):
+            if index == 37:
+                with pytest.raises(ArsrcReadError, match="37 is bad"):
+                    ahead.number(one, index)
+            else:
+                assert ahead.number(one, index) == index
+
+
+@pytest.mark.parametrize("place", ["plan", "locate"])
+def test_an_error_while_planning_does_not_stick(ahead: Ahead, place: str) -> None:
+    class Failing(Numbers):
+        fails = True
+
+        def plan(self, first: Request, count: int) -> Planned:
+            if self.fails and place == "plan":
+                raise ArsrcReadError("cannot plan")
+            return super().plan(first, count)
+
+        def locate(self, requests: Sequence[Request]) -> None:
+            if self.fails and place == "locate":
+                raise ArsrcReadError("cannot locate")
+
+    loader = Failing()
+    one = client(loader)
+    for _ in range(2):
+        with pytest.raises(ArsrcReadError, match="cannot"):
+            ahead.number(one, 0)
+    loader.fails = False
+    for index in range(10):
+        assert ahead.number(one, index) == index
+    loader.fails = True
+    for index in range(10, 200):
+        try:
+            ahead.number(one, index)
+        except ArsrcReadError:
+            break
+    else:
+        pytest.fail("the error did not arrive")
+    loader.fails = False
+    assert [ahead.number(one, later) for later in range(index, index + 50)] == list(range(index, index + 50))
+
+
+def test_what_fails_on_a_thread_and_nobody_could_expect_is_counted_logged_once_and_raised_to_who_asks(
+    ahead: Ahead, caplog: pytest.LogCaptureFixture
+) -> None:
+    main = threading.main_thread()
+
+    def before(numbers: list[int]) -> None:
+        if threading.current_thread() is not main:
+            raise AttributeError("there is no such thing here")
+
+    one = client(Numbers(before))
+    failed = []
+    with caplog.at_level(logging.ERROR, "arsrc"):
+        for index in range(40):
+            while True:
+                try:
+                    found = ahead.number(one, index)
+                except AttributeError:
+                    failed.append(index)
+                else:
+                    assert found == index
+                    break
+            time.sleep(0.002)
+    assert failed
+    assert len(failed) == len(set(failed)), "an error is raised once"
+    assert one.metrics.snapshot()["background_errors"] >= len(failed)
+    assert len([record for record in caplog.records if record.name == "arsrc"]) == 1
+
+
+# Time.
+
+
+def test_a_slow_load_is_not_made_larger_than_a_quarter_of_a_second(ahead: Ahead) -> None:
+    loader = Numbers(lambda numbers: time.sleep(0.06 * len(numbers)))
+    one = client(loader, max_bytes=10**6)
+    for index in range(12):
+        assert ahead.number(one, index) == index
+    assert max(map(len, loader.loads)) <= 4
+
+
+def test_closing_does_not_wait_for_what_a_load_is_doing(ahead: Ahead) -> None:
+    go_on = threading.Event()
+    main = threading.main_thread()
+    loader = Numbers(lambda numbers: None if threading.current_thread() is main else go_on.wait(60))
+    one = client(loader)
+    assert ahead.number(one, 0) == 0
+    time.sleep(0.05)
+    start = time.monotonic()
+    ahead.close(0.1)
+    assert time.monotonic() - start < 5
+    assert ahead.number(one, 5) == 5  # on the program's own thread
+    go_on.set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are a matter of the system")
 def test_threads_that_load_go_behind_those_of_the_program() -> None:
     before = os.getpriority(os.PRIO_PROCESS, 0)
     found: list[int] = []

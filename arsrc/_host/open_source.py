@@ -1,29 +1,34 @@
-"""One open source: the files of a config, with codec, cache and read-ahead."""
+"""One open source: what a config asks for, of files and decoded elements that others may share."""
 
 import dataclasses
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc import paths as files
 from arsrc._host.machine import profile
+from arsrc._host.machine.budget import Budget
+from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
-from arsrc._host.records.cache import open_cache
+from arsrc._host.records.cache import ElementCache, open_cache
 from arsrc._host.records.codec_identity import describe
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.elements import Elements, with_place
+from arsrc._host.records.leaves import Leaves
 from arsrc._host.records.windows import Windows
-from arsrc._host.serving.batches import Batches
-from arsrc._host.serving.read_ahead import ReadAhead
-from arsrc._host.serving.requests import Leaves, Loaded, Request
+from arsrc._host.serving.loading import Loader
+from arsrc._host.serving.read_ahead import Client, ReadAhead
+from arsrc._host.serving.requests import Loaded, Request
 from arsrc.codecs.base import Codec
+from arsrc.codecs.check import leaf_shapes
 from arsrc.errors import ArsrcValueError, RecordError, message
 from arsrc.order import record_order
 from arsrc.order.blocks import Blocks
 from arsrc.order.plan import Plan
+from arsrc.paths import FileSlice
 
 if TYPE_CHECKING:
     from arsrc.config import ArrayRecordSourceConfig
@@ -31,71 +36,122 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What a trace depends on: the config, and what its files turned out to hold."""
+    """What a trace depends on: the config but for its key and statistics, and what its files turned out to hold."""
 
     config: "ArrayRecordSourceConfig"
     plan: Plan
     codec: Codec
 
 
-class HostSource:
-    """The open files of one config.
+class OpenFiles:
+    """Files, and what is kept ahead of reading them, of one source or of several.
+
+    Attributes:
+        slices: What was opened.
+        data_set: The records.
+        budget: What is kept for later.
+        ahead: Serves requests.
+    """
+
+    def __init__(self, slices: Sequence[FileSlice], config: "ArrayRecordSourceConfig") -> None:
+        self.slices = list(slices)
+        self.budget = Budget()
+        self._buffers = BufferPool(config.read.read_ahead_bytes)
+        self.data_set = DataSet(self.slices, config.read, random_access(config), self._buffers)
+        self.ahead = ReadAhead(self.budget, self._buffers)
+
+    def is_current(self, slices: Sequence[FileSlice]) -> bool:
+        """Whether these are the slices that were opened, of files that are still the same."""
+        return list(slices) == self.slices and self.data_set.is_current()
+
+    def kept(self) -> dict[str, int]:
+        """Return the bytes that are kept, by what they are kept for."""
+        return self.budget.snapshot() | {"bytes_buffers": self._buffers.idle_bytes}
+
+    def retire(self) -> None:
+        """Let go of what is kept; the files close when the last who still reads them is done."""
+        self.ahead.close(0)
+
+    def close(self, seconds: float) -> None:
+        """Close the files, after waiting so long at most for the threads that read ahead."""
+        self.ahead.close(seconds)
+        self.data_set.close()
+
+
+class Decoded:
+    """How the records of files are decoded, and what is kept of it, of one source or of several.
+
+    Attributes:
+        codec: With everything filled in that it takes from its first record.
+        cache: Where decoded elements are kept, None if they are not.
+    """
+
+    def __init__(self, config: "ArrayRecordSourceConfig", data_set: DataSet) -> None:
+        first = first_record(config)
+        try:
+            self.codec = config.codec.resolve(data_set.read(np.array([min(first, data_set.num_records - 1)]))[0])
+        except RecordError as error:
+            raise with_place(error, first, data_set, label_of(config)) from error
+        self.cache: ElementCache | None = None
+        if config.cacheable:
+            self.cache = open_cache(
+                data_set.num_records,
+                leaf_shapes(self.codec.element_spec()),
+                config.read.cache_bytes,
+                config.read.cache_dir,
+                lambda: f"{data_set.content_hash()} {data_set.stamps()} {describe(self.codec)}",
+            )
+
+    def retire(self) -> None:
+        """Write out a cache in files."""
+        if self.cache is not None:
+            self.cache.close()
+
+    def close(self, seconds: float) -> None:
+        """Write out a cache in files."""
+        del seconds
+        self.retire()
+
+
+class OpenSource:
+    """What one config asks for.
 
     Attributes:
         schema: The config with the data set's numbers, and the codec resolved with its first record.
         plan: The static numbers of the data set and its order.
-        data_set: The files.
         elements: Decoded elements by id.
-        batches: Batches by state.
-        metrics: What was read so far.
+        asked_at: When it was last asked for, in seconds.
     """
 
-    def __init__(self, config: "ArrayRecordSourceConfig") -> None:
-        self.metrics = Metrics()
-        scattered = config.shuffle_records and config.shuffle_block_size == 1
-        self.data_set = DataSet(files.expand(config.paths), config.read, scattered)
-        self.plan = _plan(config, self.data_set)
-        label = "" if config.name is None else f" ({config.name})"
-        codec = self._resolve(config.codec, label)
-        self.schema = Schema(config, self.plan, codec)
-        self.elements = Elements(self.data_set, codec, self.metrics, label)
-        if config.cacheable:
-            self.elements.cache = open_cache(
-                self.plan.num_records,
-                self.elements.shapes,
-                config.read.cache_bytes,
-                config.read.cache_dir,
-                lambda: f"{self.data_set.content_hash()} {self.data_set.stamps()} {describe(codec)}",
-            )
-        self.batches = Batches(self.plan, self.elements, self._open_windows(), self.metrics, label)
+    def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded) -> None:
+        self._files, self._cache = files, decoded.cache
+        self._metrics = Metrics()
+        self.asked_at = time.monotonic()
+        self.plan = _plan(config, files.data_set)
+        self.schema = Schema(config, self.plan, decoded.codec)
+        label = label_of(config)
+        self.elements = Elements(files.data_set, decoded.codec, self._metrics, label)
+        self.elements.cache = decoded.cache
         self._waiting = f"arsrc: wait for a batch{label}"
-        self._ahead = ReadAhead(
-            self.batches.load,
-            self.batches.following,
+        self._loader = Loader(self.plan, self.elements, self._open_windows(), self._metrics, label)
+        never = is_forked() or config.read.read_ahead_bytes == 0
+        self._client = Client(
+            self._loader,
             self.elements.num_bytes,
-            0 if is_forked() else config.read.read_ahead_bytes,
-            config.cacheable or not self.data_set.is_grouped,
+            config.cacheable or not files.data_set.is_grouped,
+            "never" if never else config.read.ahead,
+            config.read.read_ahead_bytes,
             config.read.num_threads,
-            self.metrics,
+            self._metrics,
         )
-
-    def _resolve(self, codec: Codec, label: str) -> Codec:
-        """Fill in what the codec takes from the data: the first record that is not excluded."""
-        first = 0
-        for start, stop in self.plan.exclude:
-            first = stop if start <= first < stop else first
-        try:
-            return codec.resolve(self.data_set.read(np.array([first]))[0])
-        except RecordError as error:
-            raise with_place(error, first, self.data_set, label) from error
 
     def _open_windows(self) -> Windows | None:
         """Windows pay where a record cannot be read without its neighbours; two must fit, this and the next."""
-        if self.plan.blocks is None or not self.data_set.is_grouped:
+        if self.plan.blocks is None or not self._files.data_set.is_grouped:
             return None
         window_bytes = self.plan.blocks.window_size * self.elements.num_bytes
         max_windows = min(4, self.schema.config.read.read_ahead_bytes // max(window_bytes, 1))
-        return Windows(max_windows) if max_windows >= 2 else None
+        return Windows(max_windows, window_bytes, self._files.budget) if max_windows >= 2 else None
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what a request brings, read ahead where possible.
@@ -104,9 +160,16 @@ class HostSource:
             request: The request.
             outs: Arrays like the leaves that it brings, which may be used for them.
         """
-        self.metrics.add(batches_served=request.num_batches * len(request.states))
         with profile.annotate(self._waiting):
-            return self._ahead.get(request, outs)
+            return self._files.ahead.get(self._client, request, outs)
+
+    def is_ready(self, request: Request) -> bool:
+        """Whether `get(request)` would hardly have to wait."""
+        return self._files.ahead.is_ready(self._client, request)
+
+    def is_exhausted(self, request: Request) -> bool:
+        """Whether the last epoch lies behind all members of a request."""
+        return self._loader.is_exhausted(request)
 
     def put(self, leaves: Leaves, outs: Leaves) -> Leaves:
         """Copy leaves into `outs` where they are not there already and have the same dtype; return where they are."""
@@ -116,12 +179,8 @@ class HostSource:
         if leaf.dtype != out.dtype:
             return leaf
         if leaf.__array_interface__ != out.__array_interface__:  # another place in memory
-            self.data_set.copier.copy(leaf, out)
+            self._files.data_set.copier.copy(leaf, out)
         return out
-
-    def is_ready(self, request: Request) -> bool:
-        """Whether `get(request)` would hardly have to wait."""
-        return self._ahead.is_ready(request)
 
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of all records in order, some thousands at a time, excluded ones as padding."""
@@ -138,17 +197,41 @@ class HostSource:
             start += len(ids)
         return arrays
 
+    def content_hash(self) -> str:
+        """Return a hash of what the files hold, from kilobytes of them."""
+        return self._files.data_set.content_hash()
+
+    def metrics(self) -> dict[str, float]:
+        """Return what was counted so far, and what is kept for all that share the files."""
+        return self._metrics.snapshot() | self._files.kept()
+
     def reset_cache(self) -> None:
         """Forget cached elements."""
-        if self.elements.cache is not None:
-            self.elements.cache.clear()
+        if self._cache is not None:
+            self._cache.clear()
 
     def close(self) -> None:
-        """Close files and threads, and write out a cache in files."""
-        self._ahead.close()
-        if self.elements.cache is not None:
-            self.elements.cache.close()
-        self.data_set.close()
+        """Let go of what is read ahead for it, and tell loads that are under way to end."""
+        self._files.ahead.forget(self._client)
+        self._loader.rest()
+
+
+def random_access(config: "ArrayRecordSourceConfig") -> bool:
+    """Whether records are read in random order, without locality."""
+    return config.shuffle_records and config.shuffle_block_size == 1
+
+
+def first_record(config: "ArrayRecordSourceConfig") -> int:
+    """Return the id of the first record that is not excluded."""
+    first = 0
+    for start, stop in config.exclude:
+        first = stop if start <= first < stop else first
+    return first
+
+
+def label_of(config: "ArrayRecordSourceConfig") -> str:
+    """Return what names a source in errors and profiles."""
+    return "" if config.name is None else f" ({config.name})"
 
 
 def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Plan:

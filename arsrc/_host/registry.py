@@ -1,48 +1,175 @@
-"""The one registry of open sources, keyed by config: no file is open outside of it."""
+"""The one registry of what is open: sources by config, and what they share. No file is open outside of it."""
 
 import atexit
 import os
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from arsrc._host.open_source import HostSource
+from arsrc import paths
+from arsrc._host.machine.once import Once
+from arsrc._host.open_source import Decoded, OpenFiles, OpenSource, first_record, random_access
 from arsrc.errors import ArsrcTypeError, message
 from arsrc.frozen import HashOnce
 
 if TYPE_CHECKING:
     from arsrc.config import ArrayRecordSourceConfig
 
+_IDLE_SECONDS = 5.0  # so long nobody asked for it: a source is idle
+_MOST_IDLE = 8
+_CLOSING_SECONDS = 0.7  # for threads to end; what they read then closes when they are done
+
+
+class _Closable(Protocol):
+    def close(self, seconds: float) -> None: ...
+    def retire(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Closable)
+
+
+class _Shared(Generic[T]):
+    """Things that several sources use, by key: opened for the first, closed behind the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened: dict[Hashable, Once[T]] = {}
+        self._users: dict[Once[T], set[object]] = {}
+
+    def use(self, key: Hashable, user: object, load: Callable[[], T], fits: Callable[[T], bool]) -> T:
+        """Return what there is under `key` if it fits, else what `load()` gives; `user` uses it until `leave`."""
+        while True:
+            with self._lock:
+                once = self._opened.setdefault(key, Once())
+                self._users.setdefault(once, set()).add(user)
+            try:
+                value = once.get(load)
+                if fits(value):
+                    return value
+            except BaseException:
+                self.leave(user, None)
+                raise
+            with self._lock:  # those who use it go on with it
+                if self._opened.get(key) is once:
+                    del self._opened[key]
+            self.leave(user, None, once)
+
+    def leave(self, user: object, seconds: float | None, only: Once[T] | None = None) -> None:
+        """End what `user` uses; what nobody else uses is closed within so many seconds, or retired where None."""
+        with self._lock:
+            for users in self._users.values() if only is None else [self._users.get(only, set())]:
+                users.discard(user)
+            unused = [once for once, users in self._users.items() if not users]
+            for once in unused:
+                del self._users[once]
+            self._opened = {key: once for key, once in self._opened.items() if once in self._users}
+        for once in unused:
+            if (value := once.value) is not None:
+                value.retire() if seconds is None else value.close(seconds)
+
 
 class _Registry:
+    """Sources, and what they share, in three kinds.
+
+    Files are told apart by paths and checks; decoded elements by files, codec and cache; sources by all that the order
+    and the batches depend on, and how they are read. A further source of the same files costs none.
+    """
+
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.sources: dict[ArrayRecordSourceConfig, HostSource] = {}
-        self.left_behind: list[HostSource] = []
+        self.left_behind: list[Any] = []
+        self.start_anew()
 
     def start_anew(self) -> None:
+        """Begin with nothing open."""
         # A forked child has the parent's readers but not their threads: touching one, even to free it, can hang.
-        self.lock = threading.RLock()
-        self.left_behind.extend(self.sources.values())
-        self.sources = {}
+        self.left_behind.append(self.__dict__.copy())
+        self.lock = threading.Lock()
+        self.sources: dict[ArrayRecordSourceConfig, Once[OpenSource]] = {}
+        self.files: _Shared[OpenFiles] = _Shared()
+        self.decoded: _Shared[Decoded] = _Shared()
+
+    def open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
+        """Return the source of `config`, opening it if it is not; another that is being opened holds up nobody."""
+        with self.lock:
+            once = self.sources.setdefault(config, Once())
+        try:
+            found = once.get(lambda: self._open(config))
+        finally:
+            with self.lock:
+                if once.value is None:
+                    self.sources.pop(config, None)
+                else:  # it may have been closed meanwhile
+                    self.sources.setdefault(config, once)
+        self._close_idle()
+        return found
+
+    def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
+        read = config.read
+        slices = paths.expand(config.paths)
+        try:
+            files = self.files.use(
+                (config.paths, read.checksum, read.max_open_files, random_access(config)),
+                config,
+                lambda: OpenFiles(slices, config),
+                lambda files: files.is_current(slices),
+            )
+            cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
+            decoded = self.decoded.use(
+                (files, config.codec, first_record(config), cache),
+                config,
+                lambda: Decoded(config, files.data_set),
+                lambda _: True,
+            )
+            return OpenSource(config, files, decoded)
+        except BaseException:
+            self._leave(config, None)
+            raise
+
+    def _leave(self, config: "ArrayRecordSourceConfig", seconds: float | None) -> None:
+        self.decoded.leave(config, seconds)
+        self.files.leave(config, seconds)
+
+    def _close_idle(self) -> None:
+        """Retire sources that nobody asks for, but for the last few: who still holds one can go on reading."""
+        before = monotonic() - _IDLE_SECONDS
+        with self.lock:
+            opened = [(value.asked_at, config) for config, once in self.sources.items() if (value := once.value)]
+            idle = sorted((asked_at, id(config), config) for asked_at, config in opened if asked_at < before)
+            retired = [(config, self.sources.pop(config)) for *_, config in idle[:-_MOST_IDLE]]
+        for config, once in retired:
+            if (value := once.value) is not None:
+                value.close()
+            self._leave(config, None)
+
+    def close(self, configs: "list[ArrayRecordSourceConfig]", seconds: float) -> None:
+        """Close sources, within so many seconds whatever their codecs are doing."""
+        end = monotonic() + seconds
+        with self.lock:
+            closed = [(config, once) for config in configs if (once := self.sources.pop(config, None))]
+        for _, once in closed:  # all are told before anyone is waited for
+            if (value := once.value) is not None:
+                value.close()
+        for config, _ in closed:
+            self._leave(config, max(0.0, end - monotonic()))
 
 
 _registry = _Registry()
 
 
-def source(config: "ArrayRecordSourceConfig") -> HostSource:
+def source(config: "ArrayRecordSourceConfig") -> OpenSource:
     """Return the open source of `config`, opening it if it is not.
 
     Raises:
         ArsrcTypeError: It is no config.
     """
     _check(config)
-    found = _registry.sources.get(config)
-    if found is not None:
-        return found
-    with _registry.lock:
-        if config not in _registry.sources:
-            _registry.sources[config] = HostSource(config)
-        return _registry.sources[config]
+    once = _registry.sources.get(config.of_programs)
+    found = None if once is None else once.value
+    if found is None:
+        found = _registry.open(config.of_programs)
+    found.asked_at = monotonic()
+    return found
 
 
 def _check(config: object) -> None:
@@ -51,18 +178,13 @@ def _check(config: object) -> None:
         raise ArsrcTypeError(message("config", "is no ArrayRecordSourceConfig", fix, config=type(config).__name__))
 
 
-def close(config: "ArrayRecordSourceConfig") -> None:
-    """Close the source of `config`, if it is open; it opens again when it is next used."""
-    with _registry.lock:
-        found = _registry.sources.pop(config, None)
-    if found is not None:
-        found.close()
+def close(config: "ArrayRecordSourceConfig | None" = None) -> None:
+    """Close the source of `config` if it is open, or all; they open again when they are next used."""
+    if config is not None:
+        _check(config)
+    configs = list(_registry.sources) if config is None else [config.of_programs]
+    _registry.close(configs, _CLOSING_SECONDS)
 
 
-def _close_all() -> None:
-    for config in list(_registry.sources):
-        close(config)
-
-
-atexit.register(_close_all)
+atexit.register(close)
 os.register_at_fork(after_in_child=_registry.start_anew)

@@ -35,6 +35,16 @@ class BufferPool:
         self._buffers: list[NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
+    @property
+    def idle_bytes(self) -> int:
+        return 0
+
+    def shrink(self, max_idle_bytes: int) -> None:
+        return None
+
+    def clear(self) -> None:
+        return None
+
     def take(self, num_bytes: int) -> NDArray[np.uint8]:
         """Return an array `u8[num_bytes]` with anything in it; its memory begins at a multiple of 64."""
         size = _rounded(num_bytes)

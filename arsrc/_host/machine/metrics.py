@@ -19,6 +19,8 @@ class Metrics:
             "cache_hits": 0,
             "batches_served": 0,
             "batches_ready": 0,
+            "batches_here": 0,
+            "background_errors": 0,
         }
 
     def add(self, **amounts: float) -> None:

@@ -8,30 +8,27 @@ T = TypeVar("T")
 
 
 class Once(Generic[T]):
-    """What `load()` gives, or the error that it raises: loaded by whoever asks first, while others wait.
+    """A value that is loaded by whoever asks first, while others wait.
 
-    Nobody has to keep a promise to load it: where the first is interrupted, the next who asks loads it.
+    Nobody has to keep a promise to load it, and errors are not kept: where one fails or is interrupted, the next who
+    asks loads it in its own way.
     """
 
-    def __init__(self, load: Callable[[], T]) -> None:
-        self._load: Callable[[], T] | None = load
+    def __init__(self) -> None:
         self._value: T | None = None
-        self._error: Exception | None = None
+        self._is_there = False
         self._lock = threading.Lock()
 
-    def get(self) -> T:
-        """Return the value, or raise the error."""
-        with self._lock:
-            if self._load is not None:
-                try:
-                    self._value = self._load()
-                except Exception as error:
-                    self._error = error
-                self._load = None  # and with it, what it refers to
-        if self._error is not None:
-            raise self._error
+    def get(self, load: Callable[[], T]) -> T:
+        """Return the value, which is what `load()` gives if it is not there yet."""
+        if not self._is_there:
+            with self._lock:
+                if not self._is_there:
+                    self._value = load()
+                    self._is_there = True
         return self._value  # type: ignore[return-value]
 
-    def is_good(self) -> bool:
-        """Whether the value is there."""
-        return self._load is None and self._error is None
+    @property
+    def value(self) -> T | None:
+        """The value if it is there, else None."""
+        return self._value if self._is_there else None

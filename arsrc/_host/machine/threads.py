@@ -1,15 +1,97 @@
-"""Doing one thing to many files at once, where threads can be used."""
+"""Threads: for work that may as well be done by somebody else, and for many files at once."""
 
+import collections
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import TypeVar
 
 T = TypeVar("T")
 _MAX_THREADS = 16
 _NICENESS = 5
 _PROCESS = os.getpid()
+
+IDLE_SECONDS = 30.0
+"""So long a thread waits for something to do before it ends: longer than most training steps take."""
+
+
+class Workers:
+    """A few threads that do tasks in order: begun when there are some, ended when there have been none for a while.
+
+    Whoever hands over a task does it by itself where it is not done in time: nobody waits for a thread here. So the
+    threads are daemons, with which the interpreter can end whatever they are doing.
+
+    Args:
+        name: Of the threads.
+        give_way: Whether threads of the program go before these, where both want a core.
+        on_idle: Called by the last thread that ends for want of tasks.
+    """
+
+    def __init__(self, name: str, give_way: bool = False, on_idle: Callable[[], None] = lambda: None) -> None:
+        self._name, self._give_way, self._on_idle = name, give_way, on_idle
+        self._tasks: collections.deque[Callable[[], None]] = collections.deque()
+        self._threads: list[threading.Thread] = []
+        self._num_waiting = 0
+        self._closed = False
+        self._state = threading.Condition(threading.Lock())
+
+    def submit(self, task: Callable[[], None], most_threads: int) -> bool:
+        """Let one of at most so many threads do `task`, which raises nothing; False: there are none to be had."""
+        with self._state:
+            if self._closed or is_forked():
+                return False
+            self._tasks.append(task)
+            self._state.notify()
+            if self._num_waiting >= len(self._tasks) or len(self._threads) >= most_threads:
+                return True
+            try:
+                self._start()
+            except RuntimeError:  # the interpreter is exiting, or the system has no more threads
+                if not self._threads:
+                    self._tasks.clear()
+                return bool(self._threads)
+            return True
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _work(self) -> None:
+        if self._give_way:
+            give_way()
+        while (task := self._next()) is not None:
+            task()
+            del task  # and with it, what it refers to
+
+    def _next(self) -> Callable[[], None] | None:
+        """Return the next task, waiting for it; None: there is nothing more to do for this thread."""
+        with self._state:
+            self._num_waiting += 1
+            came = self._state.wait_for(lambda: self._tasks or self._closed, IDLE_SECONDS)
+            self._num_waiting -= 1
+            if came and not self._closed:
+                return self._tasks.popleft()
+            self._threads = [one for one in self._threads if one is not threading.current_thread()]
+            is_last = not self._threads and not self._closed
+        if is_last:
+            self._on_idle()
+        return None
+
+    def close(self, seconds: float) -> None:
+        """Begin nothing more, and wait so long at most for what is being done. May be called again."""
+        with self._state:
+            self._closed = True
+            self._tasks.clear()
+            self._state.notify_all()
+            threads = list(self._threads)
+        end = monotonic() + seconds
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, end - monotonic()))
 
 
 def is_forked() -> bool:

@@ -25,7 +25,8 @@ from arsrc._host.format.record_index import Located, RecordIndex
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.gate import Gate
-from arsrc._host.readers.cold_rule import ColdRule, num_waits
+from arsrc._host.machine.waiting import num_waits
+from arsrc._host.readers.cold_rule import ColdRule
 from arsrc._host.readers.large_records import Descriptors, read_record
 from arsrc._host.storage.address_range import MAX_MAPS, AddressRange
 from arsrc._host.storage.stamps import FileStamp, FileWatch, changed

@@ -43,7 +43,7 @@ class DataSet:
         is_grouped: Whether there are files of which a record cannot be read without decoding its neighbours.
     """
 
-    def __init__(self, files: list[FileSlice], read: "ReadOptions", random_access: bool) -> None:
+    def __init__(self, files: list[FileSlice], read: "ReadOptions", random_access: bool, buffers: BufferPool) -> None:
         self._pool = ReaderPool(read.max_open_files)
         self.copier = Copier()
         self._map_files = read.checksum == "auto"
@@ -71,9 +71,7 @@ class DataSet:
             for index, piece in zip(indices, self.slices, strict=True)
             if index is not None
         ]
-        self._mapped = open_mapped(
-            ranges, MapOptions(random_access, BufferPool(read.read_ahead_bytes), self.copier, self._pool.max_open)
-        )
+        self._mapped = open_mapped(ranges, MapOptions(random_access, buffers, self.copier, self._pool.max_open))
         is_mapped = np.array([index is not None and self._mapped is not None for index in indices])
         self.is_grouped = not is_mapped.all()
         # First number of each mapped slice in the map, i64[num_files]; -1: not mapped.
@@ -169,6 +167,13 @@ class DataSet:
         for piece in self.slices:
             digest.update(contents[piece.path] + f"{piece.start}:{piece.stop};".encode())
         return digest.hexdigest()[:32]
+
+    def is_current(self) -> bool:
+        """Whether the files are still what was opened."""
+        try:
+            return all(FileStamp.of(os.stat(path)) == stamp for path, stamp in self._stamps.items())
+        except OSError:
+            return False
 
     def stamps(self) -> str:
         """Return sizes and times of change of the files: what `content_hash` may not see, these do."""

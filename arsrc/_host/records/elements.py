@@ -1,5 +1,6 @@
 """Decoded elements by record id: files, codec and cache."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,10 @@ from arsrc._host.format.record_index import Located
 from arsrc._host.machine import profile
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.progress import track
+from arsrc._host.machine.stopping import Stop, check
 from arsrc._host.records.cache import ElementCache
 from arsrc._host.records.data_set import DataSet
-from arsrc._host.serving.requests import Leaves
+from arsrc._host.records.leaves import Leaves
 from arsrc.codecs.base import Codec, RecordBatch
 from arsrc.codecs.check import check_batch, leaf_shapes
 from arsrc.errors import ArsrcIndexError, ArsrcValueError, RecordError, message
@@ -41,8 +43,12 @@ class Elements:
         self.num_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.shapes)
         self.cache: ElementCache | None = None
 
-    def read(self, record_ids: NDArray[np.uint32]) -> Leaves:
+    def read(self, record_ids: NDArray[np.uint32], stop: Stop | None = None) -> Leaves:
         """Return one array `[*record_ids.shape, ...]` per leaf; rows with the padding id are zero.
+
+        Args:
+            record_ids: u32[...]
+            stop: Says whether to end between two records.
 
         Raises:
             ArsrcIndexError: An id is not in the data set.
@@ -52,10 +58,10 @@ class Elements:
         ids = record_ids.ravel().astype(np.int64)
         valid = ids != PAD_ID
         if valid.all():
-            leaves = self._read_valid(ids)
+            leaves = self._read_valid(ids, stop)
         else:
             leaves = [np.zeros((len(ids), *shape), dtype) for shape, dtype in self.shapes]
-            for leaf, found in zip(leaves, self._read_valid(ids[valid]), strict=True):
+            for leaf, found in zip(leaves, self._read_valid(ids[valid], stop), strict=True):
                 leaf[valid] = found
         return [leaf.reshape(*record_ids.shape, *leaf.shape[1:]) for leaf in leaves]
 
@@ -65,25 +71,28 @@ class Elements:
             return None
         return self._data_set.locate(record_ids.ravel().astype(np.int64))
 
-    def copy(self, located: Located, record_ids: NDArray[np.uint32], outs: Leaves | None) -> Leaves:
+    def copy(
+        self, located: Located, record_ids: NDArray[np.uint32], outs: Leaves | None, stop: Stop | None = None
+    ) -> Leaves:
         """Return one array `[*record_ids.shape, ...]` per leaf, like `read`.
 
         Args:
             located: What `locate` found for the ids, none of which may be the padding id.
             record_ids: u32[...]
             outs: Arrays like the results, which may be used for them.
+            stop: Says whether to end between two records.
         """
         out = None
         if outs is not None and len(outs) == 1 and outs[0].nbytes == located.num_bytes:
             # So many bytes are in the records: perhaps they are the elements as they stand.
             out = outs[0].reshape(-1).view(np.uint8)
-        leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel())
+        leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel(), stop)
         return [leaf.reshape(*record_ids.shape, *leaf.shape[1:]) for leaf in leaves]
 
-    def read_once(self, record_ids: NDArray[np.uint32]) -> Leaves:
+    def read_once(self, record_ids: NDArray[np.uint32], stop: Stop | None = None) -> Leaves:
         """Return what `read` does, reading an id that stands in several places only once."""
         unique, place = np.unique(record_ids, return_inverse=True)
-        return [leaf[place.reshape(record_ids.shape)] for leaf in self.read(unique)]
+        return [leaf[place.reshape(record_ids.shape)] for leaf in self.read(unique, stop)]
 
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of all records in order, some thousands at a time, and show how far they are."""
@@ -91,7 +100,7 @@ class Elements:
         for start in track(range(0, self.num_records, rows), label):
             yield np.arange(start, min(start + rows, self.num_records), dtype=np.uint32)
 
-    def _read_valid(self, ids: NDArray[np.int64]) -> Leaves:
+    def _read_valid(self, ids: NDArray[np.int64], stop: Stop | None) -> Leaves:
         outside = ids >= self.num_records
         if outside.any():
             raise ArsrcIndexError(
@@ -102,21 +111,35 @@ class Elements:
                 )
             )
         if self.cache is None:
-            return self._decoded(ids)
-        leaves, hits = self.cache.get(ids, self._decoded)
+            return self._decoded(ids, stop)
+        leaves, hits = self.cache.get(ids, lambda missing: self._decoded(missing, stop))
         self._metrics.add(cache_hits=hits)
         return leaves
 
-    def _decoded(self, ids: NDArray[np.int64]) -> list[NDArray[Any]]:
+    def _decoded(self, ids: NDArray[np.int64], stop: Stop | None) -> Leaves:
         with profile.annotate(f"arsrc: read records{self._label}"):
-            return self._decode(self._data_set.read(ids), ids)
+            return self._decode(self._data_set.read(ids), ids, stop)
 
-    def _decode(self, records: RecordBatch, ids: NDArray[np.integer[Any]]) -> list[NDArray[Any]]:
+    def _decode(self, records: RecordBatch, ids: NDArray[np.integer[Any]], stop: Stop | None) -> Leaves:
+        if stop is not None:
+            check(stop)
+            records = _Stoppable(records.data, records.offsets, stop)
         self._metrics.add(records_read=len(ids), bytes_read=records.data.nbytes)
         try:
             return check_batch(self._codec.decode(records), self.spec, len(ids))
         except RecordError as error:
             raise with_place(error, int(ids[error.row]), self._data_set, self._label) from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stoppable(RecordBatch):
+    """Records of which no more are given out when `stop` says so: codecs that go record by record end there."""
+
+    stop: Stop
+
+    def __getitem__(self, row: int) -> bytes:
+        check(self.stop)
+        return super().__getitem__(row)
 
 
 def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str) -> ArsrcValueError:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Leaves = list[NDArray[np.generic]]
+from arsrc._host.records.leaves import Leaves
 
 
 class Request(NamedTuple):
@@ -17,7 +17,7 @@ class Request(NamedTuple):
         num_batches: Consecutive batches of each.
         first_row: First row wanted of each batch.
         num_rows: Rows wanted of each batch.
-        num_askers: How many devices will ask for the same.
+        num_askers: How many devices of this process may ask for the same, at most.
     """
 
     states: tuple[tuple[int, ...], ...]
@@ -30,6 +30,20 @@ class Request(NamedTuple):
     def num_elements(self) -> int:
         """Rows in all."""
         return len(self.states) * self.num_batches * self.num_rows
+
+
+class Planned(NamedTuple):
+    """Consecutive requests.
+
+    Attributes:
+        requests: At least one.
+        after: The request that follows the last of them, exhausted or not.
+        ended: Whether it is exhausted.
+    """
+
+    requests: list[Request]
+    after: Request
+    ended: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,0 +1,179 @@
+"""Requests to batches: the order of an epoch, computed on the host from the device's definition."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.format.record_index import Located
+from arsrc._host.machine import profile
+from arsrc._host.machine.metrics import Metrics
+from arsrc._host.machine.stopping import Stop
+from arsrc._host.records.elements import Elements
+from arsrc._host.records.leaves import Leaves
+from arsrc._host.records.windows import Windows
+from arsrc._host.serving.requests import Loaded, Planned, Request
+from arsrc.order import arithmetic, blocks, record_order
+from arsrc.order.plan import Plan
+
+Array = NDArray[Any]
+
+
+class Rows(NamedTuple):
+    """What the rows of consecutive requests hold; all arrays [num_requests, num_states, num_batches, num_rows].
+
+    Attributes:
+        ids: u32[...], record ids, the padding id in rows that are not valid.
+        whole: Whether all rows of each request are valid.
+        located: Where the records lie, for all rows in a line; None if they cannot be copied from there.
+        places: Position, epoch (its last axis may have one entry for all) and validity, for reading by window.
+    """
+
+    ids: Array
+    whole: list[bool]
+    located: Located | None
+    places: tuple[Array, Array, Array] | None
+
+
+class Loader:
+    """Plans, locates and loads the requests of one source.
+
+    Args:
+        plan: The static numbers.
+        elements: Where records come from.
+        windows: Keeps decoded windows of a block order; None reads records one by one.
+        metrics: Where reading is counted.
+        label: What profiles add to the name of a load.
+    """
+
+    def __init__(
+        self, plan: Plan, elements: Elements, windows: Windows | None, metrics: Metrics, label: str = ""
+    ) -> None:
+        self._plan, self._elements, self._windows, self._metrics = plan, elements, windows, metrics
+        self._label = f"arsrc: load batches{label}"
+        self._record_at = functools.partial(record_order.record_at, np, plan)
+
+    def plan(self, request: Request, count: int) -> Planned:
+        """Return `request` and the `count - 1` after it; fewer where the last epoch of all its members ends."""
+        steps = [request.num_batches * ahead for ahead in range(1, count + 1)]
+        index, epoch = arithmetic.advance(np, self._plan, *_states([request]), np.array(steps, np.uint32))
+        states = zip(index[0].T.tolist(), epoch[0].T.tolist(), strict=True)
+        later = [_with_states(request, *state) for state in states]
+        exhausted = (epoch[0] == self._plan.num_epochs).all(axis=0) & (self._plan.num_epochs >= 0)  # bool[count]
+        if exhausted.any():
+            later = later[: int(exhausted.argmax()) + 1]
+        return Planned([request, *later[:-1]], later[-1], bool(exhausted[len(later) - 1]))
+
+    def is_exhausted(self, request: Request) -> bool:
+        """Whether the last epoch lies behind all members of a request."""
+        if self._plan.num_epochs < 0:
+            return False
+        _, epoch = arithmetic.settle(np, self._plan, *_states([request]))
+        return bool((epoch == self._plan.num_epochs).all())
+
+    def locate(self, requests: Sequence[Request]) -> Rows:
+        """Return what the rows of consecutive requests hold."""
+        first = requests[0]
+        steps = np.arange(first.num_batches, dtype=np.uint32)
+        index, epoch = arithmetic.advance(np, self._plan, *_states(requests), steps)  # u32[requests, states, batches]
+        row = np.arange(first.first_row, first.first_row + first.num_rows, dtype=np.uint32)
+        position, epoch, valid = arithmetic.rows(np, self._plan, index, epoch, row)
+        ids = np.empty(position.shape, np.uint32)
+        for member, key_words in enumerate(_key_words(first)):
+            at = np.s_[:, member]
+            ids[at] = self._record_at(key_words, epoch[at], position[at])
+        ids, valid = record_order.served(np, self._plan, ids, valid)
+        whole = valid.all((1, 2, 3)).tolist()
+        if self._windows is not None:
+            return Rows(ids, whole, None, (position, epoch, valid))
+        one_member = len(first.states) == 1
+        located = self._elements.locate(np.where(valid, ids, np.uint32(0))) if one_member else None
+        return Rows(ids, whole, located, None)
+
+    def load(
+        self, planned: Planned, rows: Rows, first: int, last: int, outs: Leaves | None = None, stop: Stop | None = None
+    ) -> list[Loaded]:
+        """Load the requests `[first, last)` of some that are planned.
+
+        Args:
+            planned: The requests.
+            rows: What `locate` gives for them.
+            first: Number of the first one that is wanted.
+            last: Number of the first one behind that is not.
+            outs: For a single request, arrays like the leaves that it brings, which may be used for them.
+            stop: Says whether to end between two records.
+
+        Raises:
+            Stopped: `stop` said so.
+        """
+        with self._metrics.timed("seconds_read"), profile.annotate(self._label):
+            ids = rows.ids[first:last]
+            if rows.located is not None and all(rows.whole[first:last]):
+                size = planned.requests[0].num_elements
+                leaves = self._elements.copy(rows.located.part(first * size, last * size), ids, outs, stop)
+            elif rows.places is not None:
+                leaves = self._by_window(planned.requests[0], [place[first:last] for place in rows.places], stop)
+            elif ids.shape[1] > 1:
+                leaves = self._elements.read_once(ids, stop)
+            else:
+                leaves = self._elements.read(ids, stop)
+        after = [*planned.requests, planned.after][first + 1 : last + 1]
+        return [Loaded([leaf[row] for leaf in leaves], ids[row], after[row]) for row in range(last - first)]
+
+    def rest(self) -> None:
+        """Let go of what is kept for later."""
+        if self._windows is not None:
+            self._windows.clear()
+
+    def _by_window(self, request: Request, places: Sequence[Array], stop: Stop | None) -> Leaves:
+        """Return leaves `[num_requests, num_states, num_batches, num_rows, ...]`, taken out of whole windows."""
+        each = [
+            self._member_by_window(key_words, *(place[:, member] for place in places), stop=stop)
+            for member, key_words in enumerate(_key_words(request))
+        ]
+        return [np.stack(leaf, axis=1) for leaf in zip(*each, strict=True)]
+
+    def _member_by_window(
+        self, key_words: Array, position: Array, epoch: Array, valid: Array, *, stop: Stop | None
+    ) -> Leaves:
+        """Return leaves `[*position.shape, ...]`."""
+        order = self._plan.blocks
+        assert order is not None and self._windows is not None
+        slot = blocks.slot_of(np, order, key_words, epoch, position)
+        epoch = np.broadcast_to(epoch, slot.shape)
+        window, row = np.divmod(slot, np.uint32(order.window_size))
+        leaves = [np.zeros((*slot.shape, *shape), dtype) for shape, dtype in self._elements.shapes]
+        wanted = np.stack([epoch[valid], window[valid]], axis=-1)  # u32[num_valid, 2]
+        for one_epoch, one in np.unique(wanted, axis=0):
+
+            def load(one_epoch: Any = one_epoch, one: Any = one) -> Leaves:
+                first = int(one) * order.window_size
+                slots = np.arange(first, min(first + order.window_size, order.num_records), dtype=np.uint32)
+                ids = blocks.record_in_slot(np, order, key_words, one_epoch[None], slots)
+                return self._elements.read(record_order.served(np, self._plan, ids, np.ones(len(ids), bool))[0], stop)
+
+            whole = self._windows.get((key_words.tobytes(), int(one_epoch), int(one)), load)
+            here = valid & (epoch == one_epoch) & (window == one)
+            for leaf, found in zip(leaves, whole, strict=True):
+                leaf[here] = found[row[here]]
+        return leaves
+
+
+def _key_words(request: Request) -> list[Array]:
+    """Return the key words of each member, u32[num_key_words]."""
+    return [np.array(state[2:], np.uint32) for state in request.states]
+
+
+def _with_states(request: Request, index: Sequence[int], epoch: Sequence[int]) -> Request:
+    """Return `request` with its members standing elsewhere."""
+    states, *rest = request
+    members = zip(index, epoch, states, strict=True)
+    return Request(tuple([(i, e, *state[2:]) for i, e, state in members]), *rest)
+
+
+def _states(requests: Sequence[Request]) -> tuple[Array, Array]:
+    """Return (index, epoch) of each request's members, u32[num_requests, num_states, 1]."""
+    states = np.array([[state[:2] for state in request.states] for request in requests], np.uint32)
+    return states[..., :1], states[..., 1:]
