@@ -11,6 +11,7 @@ import numpy as np
 from arsrc import paths as files
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
+from arsrc.codecs.decoder import ElementDecoder
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 from arsrc.frozen import HashOnce
 
@@ -217,6 +218,10 @@ class ArrayRecordSourceConfig(HashOnce):
                     "Codecs must be frozen dataclasses of hashable values.",
                 )
             ) from error
+
+    def decoder(self, first_record: bytes) -> ElementDecoder:
+        """Return what decodes the records, with the codec resolved by the first one; host only."""
+        return ElementDecoder(self.codec.resolve(first_record))
 
     def _check_blocks(self) -> None:
         if self.shuffle_block_size == 1:

@@ -15,17 +15,18 @@ from arsrc._host.records.cache import open_cache
 from arsrc._host.records.codec_identity import describe
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.elements import Elements, with_place
+from arsrc._host.records.leaves import Decoder, Leaves
 from arsrc._host.records.windows import Windows
 from arsrc._host.serving.batches import Batches
 from arsrc._host.serving.read_ahead import ReadAhead
-from arsrc._host.serving.requests import Leaves, Loaded, Request
-from arsrc.codecs.base import Codec
+from arsrc._host.serving.requests import Loaded, Request
 from arsrc.errors import ArsrcValueError, RecordError, message
 from arsrc.order import record_order
 from arsrc.order.blocks import Blocks
 from arsrc.order.plan import Plan
 
 if TYPE_CHECKING:
+    from arsrc.codecs import Codec
     from arsrc.config import ArrayRecordSourceConfig
 
 
@@ -35,7 +36,7 @@ class Schema:
 
     config: "ArrayRecordSourceConfig"
     plan: Plan
-    codec: Codec
+    codec: "Codec"
 
 
 class HostSource:
@@ -56,16 +57,16 @@ class HostSource:
         self.data_set = DataSet(files.expand(config.paths), config.read, scattered)
         self.plan = _plan(config, self.data_set)
         label = "" if config.name is None else f" ({config.name})"
-        codec = self._resolve(config.codec, label)
-        self.schema = Schema(config, self.plan, codec)
-        self.elements = Elements(self.data_set, codec, self.metrics, label)
+        decoder = self._decoder(config, label)
+        self.schema = Schema(config, self.plan, decoder.codec)
+        self.elements = Elements(self.data_set, decoder, self.metrics, label)
         if config.cacheable:
             self.elements.cache = open_cache(
                 self.plan.num_records,
                 self.elements.shapes,
                 config.read.cache_bytes,
                 config.read.cache_dir,
-                lambda: f"{self.data_set.content_hash()} {self.data_set.stamps()} {describe(codec)}",
+                lambda: f"{self.data_set.content_hash()} {self.data_set.stamps()} {describe(decoder.codec)}",
             )
         self.batches = Batches(self.plan, self.elements, self._open_windows(), self.metrics, label)
         self._waiting = f"arsrc: wait for a batch{label}"
@@ -79,13 +80,13 @@ class HostSource:
             self.metrics,
         )
 
-    def _resolve(self, codec: Codec, label: str) -> Codec:
+    def _decoder(self, config: "ArrayRecordSourceConfig", label: str) -> Decoder:
         """Fill in what the codec takes from the data: the first record that is not excluded."""
         first = 0
         for start, stop in self.plan.exclude:
             first = stop if start <= first < stop else first
         try:
-            return codec.resolve(self.data_set.read(np.array([first]))[0])
+            return config.decoder(self.data_set.read(np.array([first]))[0])
         except RecordError as error:
             raise with_place(error, first, self.data_set, label) from error
 

@@ -5,10 +5,11 @@ of different lengths, `Map` calls a function for each record. Anything else that
 works as well; `check_batch` is the check that it keeps its word.
 """
 
+from arsrc.record_batch import RecordBatch as RecordBatch
+
 from .base import Codec as Codec
-from .base import RecordBatch as RecordBatch
 from .bytes_codec import Bytes as Bytes
-from .check import check_batch as check_batch
+from .element_tree import check_batch as check_batch
 from .map_codec import Map as Map
 from .ragged_codec import Ragged as Ragged
 from .struct_codec import Struct as Struct

@@ -5,16 +5,14 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.serving.requests import Leaves
+from arsrc._host.records.leaves import LeafShapes, Leaves
 from arsrc.errors import ArsrcValueError, message
-
-LeafShapes = Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class ElementCache:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Hashable
 
 from arsrc._host.machine.once import Once
-from arsrc._host.serving.requests import Leaves
+from arsrc._host.records.leaves import Leaves
 
 
 class Windows:

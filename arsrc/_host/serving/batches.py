@@ -14,8 +14,9 @@ from arsrc._host.machine import profile
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.once import Once
 from arsrc._host.records.elements import Elements
+from arsrc._host.records.leaves import Leaves
 from arsrc._host.records.windows import Windows
-from arsrc._host.serving.requests import Leaves, Loaded, Request
+from arsrc._host.serving.requests import Loaded, Request
 from arsrc._host.serving.slabs import Slabs
 from arsrc.order import arithmetic, record_order
 from arsrc.order import blocks as block_order

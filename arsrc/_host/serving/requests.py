@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Leaves = list[NDArray[np.generic]]
+from arsrc._host.records.leaves import Leaves
 
 
 class Request(NamedTuple):
