@@ -22,6 +22,7 @@ A map of the package, in the order in which data flows:
     statistics.py   of what was served, and of what the data holds
     writing.py      write_array_record
     codecs/         record bytes to arrays and back
+    record_batch.py the bytes of several records, from readers to codecs
     errors.py       ArsrcError and its kinds
     _host/          everything impure, and no JAX
         registry.py, open_source.py    what is open, and for whom

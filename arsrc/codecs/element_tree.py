@@ -13,7 +13,7 @@ from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
 
 NUMPY_ONLY = "Give NumPy arrays: decoding runs inside a callback, where a call into JAX can deadlock."
 
-# What jax.tree.flatten calls, without entering JAX's Python code, as decoding must not.
+# What jax.tree.flatten calls: C++, but for functions of nodes' own. Decoding must not enter JAX's Python code.
 _flatten = jax.tree_util.default_registry.flatten
 
 
