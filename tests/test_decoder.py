@@ -1,6 +1,7 @@
 """Decoding asks nothing of JAX: no Python code of it is entered on the thread that decodes."""
 
 import dataclasses
+import gc
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -83,11 +84,13 @@ def jax_frames(work: Callable[[], object]) -> set[str]:
             entered.add(f"{module}.{frame.f_code.co_qualname}")
 
     def watched() -> None:
+        gc.disable()  # the collector, which calls a hook of JAX, runs at any time
         sys.setprofile(watch)
         try:
             work()
         finally:
             sys.setprofile(None)
+            gc.enable()
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(watched).result()
