@@ -12,6 +12,7 @@ A map of the package, in the order in which data flows:
     keys.py         keys and streams
     sizes.py        what is known of an open source
     order/          which row comes where
+    programs.py     functions compiled for one data set each
     fetch.py        next_batch and its kin
     bridge.py       how compiled programs call the host: the only callback
     scan.py         scan_epoch, scan_steps
@@ -22,6 +23,7 @@ A map of the package, in the order in which data flows:
     statistics.py   of what was served, and of what the data holds
     writing.py      write_array_record
     codecs/         record bytes to arrays and back
+    record_batch.py the bytes of several records, from readers to codecs
     errors.py       ArsrcError and its kinds
     _host/          everything impure, and no JAX
         registry.py, open_source.py    what is open, and for whom

@@ -11,6 +11,7 @@ import numpy as np
 from arsrc import paths as files
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
+from arsrc.codecs.decoder import ElementDecoder
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 from arsrc.frozen import HashOnce
 
@@ -234,6 +235,10 @@ class ArrayRecordSourceConfig(HashOnce):
             found.__dict__["_of_programs"] = found
             self.__dict__["_of_programs"] = found
         return found
+
+    def decoder(self, first_record: bytes) -> ElementDecoder:
+        """Return what decodes the records, with the codec resolved by the first one; host only."""
+        return ElementDecoder(self.codec.resolve(first_record))
 
     def _check_blocks(self) -> None:
         if self.shuffle_block_size == 1:

@@ -6,7 +6,6 @@ nothing where they are not used.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,7 @@ from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, message, sides
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID
+from arsrc.programs import compiled_for_each
 from arsrc.state import Array, checked_ids, next_rows
 from arsrc.types import Batch, SourceState, check_state
 
@@ -174,7 +174,7 @@ def _next(
     return _next_batches(schema, num_batches, hashable(axis_name), state, resident)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@compiled_for_each(num_static=2)
 def _next_batches(
     schema: Schema, num_batches: int | None, axis_name: AxisName | None, state: SourceState, resident: Any
 ) -> tuple[SourceState, Batch]:
@@ -200,7 +200,7 @@ def _next_batches(
     return state, jax.tree.map(lambda leaf: leaf[0], batch) if num_batches is None else batch
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@compiled_for_each(num_static=1)
 def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Batch:
     plan = schema.plan
     row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
@@ -209,7 +209,7 @@ def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Ba
     return _take(schema, record_order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled_for_each()
 def _take(schema: Schema, record_ids: Array) -> Batch:
     flat = record_ids.ravel()
     data = _call_host(_ReadRecords(schema), schema, flat.shape, flat)

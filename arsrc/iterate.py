@@ -67,7 +67,7 @@ def _batches(
     host = registry.source(config)
     schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
-    treedef = jax.tree.structure(host.elements.spec)
+    treedef = jax.tree.structure(schema.codec.element_spec())
     beside = replicated(placement)
     key_words = np.asarray(jax.random.key_data(start.key))
     key = jax.random.wrap_key_data(place(key_words, beside), impl=jax.random.key_impl(start.key))

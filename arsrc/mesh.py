@@ -11,6 +11,7 @@ from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.shards import AxisName, hashable
 from arsrc.errors import ArsrcValueError, message
+from arsrc.programs import compiled_for_each
 from arsrc.types import Batch, SourceState, check_state
 
 
@@ -49,10 +50,10 @@ def next_global_batch(
         raise ArsrcValueError(
             message("next_global_batch", "the mesh has no such axis", axis_name=axis_name, mesh_axes=mesh.axis_names)
         )
-    return _next_global_batch(config, mesh, hashable(axis_name), num_batches, state)
+    return _next_global_batch(config.of_programs, mesh, hashable(axis_name), num_batches, state)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@compiled_for_each(num_static=3)
 def _next_global_batch(
     config: ArrayRecordSourceConfig,
     mesh: Mesh,

@@ -1,4 +1,4 @@
-"""Loops over batches: `scan_epoch` and `scan_steps` inside jit, `iterate` outside."""
+"""Loops over batches inside jit: `scan_epoch` and `scan_steps`."""
 
 import functools
 from collections.abc import Callable

@@ -36,7 +36,7 @@ def element_spec(config: ArrayRecordSourceConfig) -> Any:
     """
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)),
-        registry.source(config).elements.spec,
+        registry.source(config).schema.codec.element_spec(),
     )
 
 

@@ -4,8 +4,7 @@ Everything here runs eagerly and under every JAX transformation; nothing reads a
 when a function is traced, which opens the files of a config once.
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -19,6 +18,7 @@ from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValue
 from arsrc.keys import order_key
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID, Plan
+from arsrc.programs import compiled_for_each
 from arsrc.types import SourceState, check_state
 
 Array = jax.Array
@@ -189,23 +189,18 @@ def next_rows(
     return ids, valid, epoch
 
 
-def _jit(function: Callable[..., T]) -> Callable[..., T]:
-    """Compile with the plan static: one trace per plan, and eager calls cost one dispatch."""
-    return functools.wraps(function)(jax.jit(function, static_argnums=0))
-
-
-@_jit
+@compiled_for_each()
 def _advance(plan: Plan, state: SourceState, steps: Array) -> SourceState:
     index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
     return SourceState(index=index, epoch=epoch, key=state.key)
 
 
-@_jit
+@compiled_for_each()
 def _step_of(plan: Plan, state: SourceState) -> Array:
     return arithmetic.step_of(jnp, plan, state.index, state.epoch)
 
 
-@_jit
+@compiled_for_each()
 def _is_exhausted(plan: Plan, state: SourceState) -> Array:
     if plan.num_epochs < 0:
         return jnp.zeros_like(state.epoch, bool)
@@ -213,18 +208,18 @@ def _is_exhausted(plan: Plan, state: SourceState) -> Array:
     return epoch >= np.uint32(plan.num_epochs)
 
 
-@_jit
+@compiled_for_each()
 def _rows(plan: Plan, state: SourceState) -> tuple[Array, Array]:
     return next_rows(plan, state)[:2]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@compiled_for_each(num_static=1)
 def _record_keys(plan: Plan, axis_name: AxisName | None, state: SourceState) -> Array:
     ids, _, epoch = next_rows(plan, state, *rows_of_device(plan, axis_name))
     fold = jax.vmap(lambda e, r: jax.random.fold_in(jax.random.fold_in(state.key, e), r))
     return fold(jnp.broadcast_to(epoch, ids.shape), ids)
 
 
-@_jit
+@compiled_for_each()
 def _locate(plan: Plan, state: SourceState, record_id: Array) -> Array:
     return record_order.position_of(jnp, plan, jax.random.key_data(state.key), state.epoch, record_id)

@@ -101,7 +101,7 @@ def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
             continue
         parts = [_of(leaf) for leaf in host.elements.read(ids)]
         totals = [_merged(a, b) for a, b in zip(totals, parts, strict=True)] if totals else parts
-    return jax.tree.unflatten(jax.tree.structure(host.elements.spec), totals)
+    return jax.tree.unflatten(jax.tree.structure(host.schema.codec.element_spec()), totals)
 
 
 def _of(leaf: np.ndarray) -> LeafStatistics:

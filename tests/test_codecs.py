@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arsrc.codecs import Bytes, Codec, Map, Ragged, RecordBatch, Struct, check_batch
-from arsrc.codecs.check import leaf_shapes
+from arsrc.codecs.element_tree import ElementTree
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
 DTYPES = [
@@ -400,7 +400,7 @@ def test_check_batch_returns_the_leaves_in_tree_order() -> None:
     leaves = check_batch(decoded, spec, 3)
     assert leaves[0] is decoded["a"]
     assert leaves[1] is decoded["b"]
-    assert leaf_shapes(spec) == [((2,), np.dtype("float32")), ((), np.dtype("int32"))]
+    assert ElementTree(spec).shapes == (((2,), np.dtype("float32")), ((), np.dtype("int32")))
 
 
 @pytest.mark.parametrize(
@@ -428,9 +428,9 @@ def test_check_batch_shows_both_sides_of_what_differs(decoded: Any, error: type,
     assert re.search(text, str(caught.value), re.DOTALL)
 
 
-def test_leaf_shapes_refuses_a_spec_without_dtypes() -> None:
+def test_a_spec_without_dtypes_is_refused() -> None:
     with pytest.raises(ArsrcTypeError, match=r"^\[arsrc\] element_spec: leaf \['a'\] is no array spec; got leaf=3"):
-        leaf_shapes({"a": 3})
+        ElementTree({"a": 3})
 
 
 # What cannot be constructed or encoded.

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 import arsrc
-from arsrc.codecs import Bytes
-from arsrc.codecs.base import RecordBatch
+from arsrc.codecs import Bytes, RecordBatch
 from arsrc.errors import RecordError
 
 SPAN = 4096  # records that are read before the line is drawn again

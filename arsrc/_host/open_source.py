@@ -22,8 +22,6 @@ from arsrc._host.records.windows import Windows
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Request
-from arsrc.codecs.base import Codec
-from arsrc.codecs.check import leaf_shapes
 from arsrc.errors import ArsrcValueError, RecordError, message
 from arsrc.order import record_order
 from arsrc.order.blocks import Blocks
@@ -31,6 +29,7 @@ from arsrc.order.plan import Plan
 from arsrc.paths import FileSlice
 
 if TYPE_CHECKING:
+    from arsrc.codecs import Codec
     from arsrc.config import ArrayRecordSourceConfig
 
 
@@ -40,7 +39,7 @@ class Schema:
 
     config: "ArrayRecordSourceConfig"
     plan: Plan
-    codec: Codec
+    codec: "Codec"
 
 
 class OpenFiles:
@@ -82,24 +81,24 @@ class Decoded:
     """How the records of files are decoded, and what is kept of it, of one source or of several.
 
     Attributes:
-        codec: With everything filled in that it takes from its first record.
+        decoder: With the codec, in which everything is filled in that it takes from its first record.
         cache: Where decoded elements are kept, None if they are not.
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig", data_set: DataSet) -> None:
         first = first_record(config)
         try:
-            self.codec = config.codec.resolve(data_set.read(np.array([min(first, data_set.num_records - 1)]))[0])
+            self.decoder = config.decoder(data_set.read(np.array([min(first, data_set.num_records - 1)]))[0])
         except RecordError as error:
             raise with_place(error, first, data_set, label_of(config)) from error
         self.cache: ElementCache | None = None
         if config.cacheable:
             self.cache = open_cache(
                 data_set.num_records,
-                leaf_shapes(self.codec.element_spec()),
+                self.decoder.shapes,
                 config.read.cache_bytes,
                 config.read.cache_dir,
-                lambda: f"{data_set.content_hash()} {data_set.stamps()} {describe(self.codec)}",
+                lambda: f"{data_set.content_hash()} {data_set.stamps()} {describe(self.decoder.codec)}",
             )
 
     def retire(self) -> None:
@@ -128,9 +127,9 @@ class OpenSource:
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
         self.plan = _plan(config, files.data_set)
-        self.schema = Schema(config, self.plan, decoded.codec)
+        self.schema = Schema(config, self.plan, decoded.decoder.codec)
         label = label_of(config)
-        self.elements = Elements(files.data_set, decoded.codec, self._metrics, label)
+        self.elements = Elements(files.data_set, decoded.decoder, self._metrics, label)
         self.elements.cache = decoded.cache
         self._waiting = f"arsrc: wait for a batch{label}"
         self._loader = Loader(self.plan, self.elements, self._open_windows(), self._metrics, label)

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import PyTree, RecordBatch, uniform_offsets
-from arsrc.codecs.check import array_text, cast_batch, whole_number
+from arsrc.codecs.base import PyTree
+from arsrc.codecs.check import cast_batch, whole_number
+from arsrc.codecs.element_tree import array_text
 from arsrc.errors import ArsrcValueError, RecordError, message
+from arsrc.record_batch import RecordBatch, uniform_offsets
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,107 +1,17 @@
-"""What arrays an element is made of: specs as users write them, and the checks that arrays follow them."""
+"""Values as users give them: specs of arrays, whole numbers, codecs, and arrays to encode."""
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import Codec, PyTree
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
-
-NUMPY_ONLY = "Give NumPy arrays: decoding runs inside a callback, where a call into JAX can deadlock."
+from arsrc.codecs.base import Codec
+from arsrc.codecs.element_tree import array_text, both_sides
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 
 _KINDS = (np.bool_, np.integer, np.floating, np.complexfloating)
-
-
-def check_batch(decoded: PyTree, spec: PyTree, num_records: int, where: str = "decode") -> list[NDArray[Any]]:
-    """Check that a decoded batch has the spec's structure, shapes and dtypes; return its leaves.
-
-    Host only; a few microseconds a batch plus less than one a leaf.
-
-    Args:
-        decoded: What a codec's `decode` gave.
-        spec: The codec's `element_spec()`: PyTree of `jax.ShapeDtypeStruct` without batch axis.
-        num_records: Length of the leading axis that every leaf must have.
-        where: What the error names as the place.
-
-    Returns:
-        The leaves in tree order, `spec.dtype[num_records, *spec.shape]`.
-
-    Raises:
-        ArsrcValueError: The structure, a shape or a dtype differs; the text names the leaf and shows both.
-        ArsrcTypeError: A leaf is a JAX array.
-    """
-    treedef: Any
-    wanted, treedef = jax.tree_util.tree_flatten(spec)
-    leaves, found = jax.tree_util.tree_flatten(decoded)
-    if found != treedef:
-        raise ArsrcValueError(message(where, *structure_difference(spec, decoded)))
-    for i, want in enumerate(wanted):
-        leaf = leaves[i]
-        if type(leaf) is not np.ndarray:
-            if isinstance(leaf, jax.Array):
-                raise ArsrcTypeError(message(where, f"leaf {leaf_paths(spec)[i]} is a JAX array", NUMPY_ONLY))
-            leaf = leaves[i] = np.asarray(leaf)
-        if leaf.dtype != want.dtype or leaf.shape != (num_records, *want.shape):
-            expected = array_text(want.dtype, (num_records, *want.shape))
-            what = leaf_difference(spec, i, expected, array_text(leaf.dtype, leaf.shape))
-            raise ArsrcValueError(message(where, *what))
-    return leaves
-
-
-def leaf_shapes(spec: PyTree) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return shape and dtype of each leaf of an element spec, in tree order.
-
-    Raises:
-        ArsrcTypeError: The codec's spec has a leaf without shape and dtype.
-    """
-    leaves = jax.tree_util.tree_leaves(spec)
-    for path, leaf in zip(leaf_paths(spec), leaves, strict=True):
-        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-            fix = "Give a PyTree of jax.ShapeDtypeStruct."
-            raise ArsrcTypeError(message("element_spec", f"leaf {path} is no array spec", fix, leaf=leaf))
-    return [(tuple(leaf.shape), np.dtype(leaf.dtype)) for leaf in leaves]
-
-
-def structure_difference(spec: PyTree, tree: PyTree) -> tuple[str, str]:
-    """Return what is wrong, and both sides, for a tree whose structure is not that of `spec`."""
-    wanted, found = leaf_paths(spec), leaf_paths(tree)
-    missing = [path for path in wanted if path not in found]
-    extra = [path for path in found if path not in wanted]
-    if missing:
-        what = f"leaf {missing[0]} of the spec is missing"
-    elif extra:
-        what = f"leaf {extra[0]} is not in the spec"
-    else:
-        what = "the containers differ from the spec's"
-        treedefs = (str(jax.tree_util.tree_structure(side)) for side in (spec, tree))
-        return what, both_sides(*treedefs)
-    return what, both_sides(", ".join(wanted), ", ".join(found))
-
-
-def leaf_difference(spec: PyTree, leaf: int, wanted: str, found: str) -> tuple[str, str]:
-    """Return what is wrong, and both sides, for the array number `leaf` in tree order."""
-    return f"leaf {leaf_paths(spec)[leaf]} is not what the spec says", both_sides(wanted, found)
-
-
-def both_sides(wanted: str, found: str) -> str:
-    """Put two texts on aligned lines, to follow what is wrong in a message."""
-    return "Both sides:" + sides(spec=wanted, got=found)
-
-
-def leaf_paths(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
-    """Return the leaves' paths in tree order, as in `['image'][0]`."""
-    paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]
-    return [jax.tree_util.keystr(path) or "(root)" for path, _ in paths]
-
-
-def array_text(dtype: np.dtype[Any], shape: tuple[object, ...]) -> str:
-    """Write dtype and shape as in `float32[2, 3]`."""
-    order = "" if dtype.isnative else f" ({dtype.str})"
-    return f"{dtype.name}[{', '.join(map(str, shape))}]{order}"
 
 
 def is_pair(value: Any) -> bool:

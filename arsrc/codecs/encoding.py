@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import Codec, PyTree, RecordBatch
-from arsrc.codecs.check import array_text, both_sides, leaf_paths, structure_difference
+from arsrc.codecs.base import Codec, PyTree
+from arsrc.codecs.element_tree import array_text, both_sides, leaf_paths, structure_difference
 from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError, message
+from arsrc.record_batch import RecordBatch
 
 PIECE_BYTES = 4 * 2**20
 """Elements encoded at once, in bytes; bounds memory."""

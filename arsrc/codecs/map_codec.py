@@ -8,18 +8,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import PyTree, RecordBatch
-from arsrc.codecs.check import (
-    NUMPY_ONLY,
-    array_spec,
-    array_text,
-    check_batch,
-    is_pair,
-    leaf_difference,
-    leaf_paths,
-    structure_difference,
-)
+from arsrc.codecs.base import PyTree
+from arsrc.codecs.check import array_spec, is_pair
+from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, message
+from arsrc.record_batch import RecordBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,22 +39,21 @@ class Map:
     # Compared through its flat form: trees of dicts cannot be hashed.
     spec: PyTree = dataclasses.field(compare=False)
     encode_fn: Callable[[PyTree], bytes] | None = None
-    _leaves: tuple[jax.ShapeDtypeStruct, ...] = dataclasses.field(init=False, repr=False)
-    _treedef: Any = dataclasses.field(init=False, repr=False)
+    _tree: ElementTree = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_function("Map.fn", self.fn)
         if self.encode_fn is not None:
             _check_function("Map.encode_fn", self.encode_fn)
+        treedef: Any
         leaves, treedef = jax.tree_util.tree_flatten(self.spec, is_leaf=is_pair)
         if not leaves:
             raise ArsrcValueError(message("Map.spec", "has no leaf", spec=self.spec))
         paths = leaf_paths(self.spec, is_pair)
         pairs = [array_spec(f"Map.spec leaf {path}", leaf) for path, leaf in zip(paths, leaves, strict=True)]
-        structs = tuple(jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in pairs)
-        object.__setattr__(self, "_leaves", structs)
-        object.__setattr__(self, "_treedef", treedef)
-        object.__setattr__(self, "spec", self.element_spec())
+        spec = treedef.unflatten([jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in pairs])
+        object.__setattr__(self, "_tree", ElementTree(spec))
+        object.__setattr__(self, "spec", spec)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tree definitions with nodes of the user's own cannot be pickled, trees of them can.
@@ -78,7 +70,7 @@ class Map:
 
     def element_spec(self) -> PyTree:
         """Spec of one element: `spec`, with `jax.ShapeDtypeStruct` leaves."""
-        return jax.tree_util.tree_unflatten(self._treedef, self._leaves)
+        return self._tree.treedef.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in self._tree.shapes])
 
     def decode(self, records: RecordBatch) -> PyTree:
         """Return the tree of `spec` with leaves `dtype[num_records, *shape]`. Host only.
@@ -87,11 +79,11 @@ class Map:
             RecordError: `fn` raises (the exception is chained), or gives another structure, shape or dtype
                 than `spec` says.
         """
-        stacked = [np.empty((len(records), *leaf.shape), leaf.dtype) for leaf in self._leaves]
+        stacked = [np.empty((len(records), *shape), dtype) for shape, dtype in self._tree.shapes]
         for row in range(len(records)):
             for column, leaf in zip(stacked, self._element(row, records[row]), strict=True):
                 column[row] = leaf
-        return jax.tree_util.tree_unflatten(self._treedef, stacked)
+        return self._tree.treedef.unflatten(stacked)
 
     def encode(self, elements: PyTree) -> RecordBatch:
         """Encode the tree of `spec` with leaves `dtype[num_records, *shape]`, one by one. Host only.
@@ -108,34 +100,33 @@ class Map:
         structure = jax.tree_util.tree_structure(elements)
         length = len(arrays[0]) if arrays and arrays[0].ndim else 0
         elements = jax.tree_util.tree_unflatten(structure, arrays)
-        leaves = check_batch(elements, self.spec, length, "Map.encode")
+        leaves = self._tree.leaves_of(elements, length, "Map.encode")
         return RecordBatch.from_records([self._record(row, [leaf[row] for leaf in leaves]) for row in range(length)])
 
     def _element(self, row: int, record: bytes) -> list[NDArray[Any]]:
         """Return the leaves that `fn` gives for one record, checked against the spec."""
         try:
             element = self.fn(record)
-            leaves, treedef = jax.tree_util.tree_flatten(element)
+            leaves = self._tree.flatten(element)
         except Exception as error:
             raise RecordError(row, f"{_name(self.fn)} raised {type(error).__name__}: {error}") from error
-        if treedef != self._treedef:
+        if leaves is None:
             raise RecordError(row, *structure_difference(self.spec, element))
-        for i, want in enumerate(self._leaves):
+        for i, (shape, dtype) in enumerate(self._tree.shapes):
             leaf = leaves[i]
             if not isinstance(leaf, (np.ndarray, np.generic)):
                 if isinstance(leaf, jax.Array):
-                    raise RecordError(row, f"leaf {leaf_paths(self.spec)[i]} is a JAX array", NUMPY_ONLY)
+                    raise RecordError(row, *self._tree.jax_array(i))
                 leaf = leaves[i] = np.asarray(leaf)
-            if leaf.dtype != want.dtype or leaf.shape != want.shape:
-                sides = array_text(want.dtype, want.shape), array_text(leaf.dtype, leaf.shape)
-                raise RecordError(row, *leaf_difference(self.spec, i, *sides))
+            if leaf.dtype != dtype or leaf.shape != shape:
+                raise RecordError(row, *self._tree.leaf_difference(i, leaf))
         return leaves
 
     def _record(self, row: int, leaves: list[Any]) -> bytes:
         """Return the bytes that `encode_fn` gives for one element."""
         assert self.encode_fn is not None
         try:
-            record: Any = self.encode_fn(jax.tree_util.tree_unflatten(self._treedef, leaves))
+            record: Any = self.encode_fn(self._tree.treedef.unflatten(leaves))
         except Exception as error:
             what = f"element {row}: {_name(self.encode_fn)} raised {type(error).__name__}: {error}"
             raise ArsrcValueError(message("Map.encode", what)) from error

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import PyTree, RecordBatch
+from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_dtype, cast_batch, whole_number
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, message
+from arsrc.record_batch import RecordBatch
 
 
 @dataclasses.dataclass(frozen=True)

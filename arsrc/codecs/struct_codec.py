@@ -8,10 +8,12 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import PyTree, RecordBatch
+from arsrc.codecs.base import PyTree
 from arsrc.codecs.bytes_codec import equal_rows
-from arsrc.codecs.check import array_spec, array_text, both_sides, cast_batch
+from arsrc.codecs.check import array_spec, cast_batch
+from arsrc.codecs.element_tree import array_text, both_sides
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.record_batch import RecordBatch
 
 Field = tuple[str, np.dtype[Any], tuple[int, ...]]
 

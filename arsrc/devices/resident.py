@@ -14,8 +14,8 @@ from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import place
 from arsrc.errors import ArsrcValueError, message, sides
 from arsrc.order.plan import Plan
-from arsrc.state import Array
 
+Array = jax.Array
 Table = Any
 
 
@@ -44,7 +44,8 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Tab
     host = registry.source(config)
     rows = host.plan.num_records
     _check_fits([jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in host.elements.shapes], device)
-    table = jax.tree.unflatten(jax.tree.structure(host.elements.spec), host.all_elements("load_resident"))
+    treedef = jax.tree.structure(host.schema.codec.element_spec())
+    table = jax.tree.unflatten(treedef, host.all_elements("load_resident"))
     return place(table, device)
 
 

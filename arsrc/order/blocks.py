@@ -10,7 +10,7 @@ many records of one random block, the *partner*, which serve as the short last b
 last in every epoch, and none is dropped more often than another.
 
 Files that are compressed in groups decode a whole group for any of its records: with `block_size` a multiple of
-the group size, a window reads each of its groups once. NumPy and JAX alike, as `order.py`.
+the group size, a window reads each of its groups once. NumPy and JAX alike, as `record_order.py`.
 """
 
 import dataclasses
@@ -53,13 +53,13 @@ class Blocks:
 
 
 def record_at(xp: ModuleType, blocks: Blocks, key_words: Array, epoch: Array, position: Array) -> Array:
-    """Return the ids of the records at `position`; as `order.record_at`."""
+    """Return the ids of the records at `position`; as `record_order.record_at`."""
     slot = slot_of(xp, blocks, key_words, epoch, position)
     return record_in_slot(xp, blocks, key_words, epoch, slot)
 
 
 def position_of(xp: ModuleType, blocks: Blocks, key_words: Array, epoch: Array, record_id: Array) -> Array:
-    """Return the positions of `record_id`; as `order.position_of`."""
+    """Return the positions of `record_id`; as `record_order.position_of`."""
     slot = _slot_with(xp, blocks, key_words, epoch, record_id)
     return _in_window(xp, permutation.unpermute, blocks, key_words, epoch, slot)
 

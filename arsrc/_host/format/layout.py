@@ -1,4 +1,4 @@
-"""Where things stand in an ArrayRecord file: blocks, chunk headers, postscript, and a sample of its content.
+"""Where things stand in an ArrayRecord file: blocks, chunk headers, postscript.
 
 A file is a stream of chunks, cut into blocks of 64 KiB that each begin with a 24-byte block header. A
 *physical* position is an offset in the file; a *logical* one is an offset in the stream without block

@@ -30,8 +30,8 @@ from arsrc._host.readers.cold_rule import ColdRule
 from arsrc._host.readers.large_records import Descriptors, read_record
 from arsrc._host.storage.address_range import MAX_MAPS, AddressRange
 from arsrc._host.storage.stamps import FileStamp, FileWatch, changed
-from arsrc.codecs.base import RecordBatch, uniform_offsets
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError, message
+from arsrc.record_batch import RecordBatch, uniform_offsets
 
 _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
 _POOL_BYTES = 1 << 16  # below, the allocator gives out memory again by itself

@@ -19,9 +19,9 @@ from arsrc._host.machine.threads import map_paths
 from arsrc._host.readers.mapped import MapOptions, open_mapped
 from arsrc._host.readers.official import ReaderPool, ReadFailure
 from arsrc._host.storage.stamps import FileStamp, changed
-from arsrc.codecs.base import RecordBatch
 from arsrc.errors import ArsrcReadError, ArsrcValueError, message
 from arsrc.paths import FileSlice
+from arsrc.record_batch import RecordBatch
 
 if TYPE_CHECKING:
     from arsrc.config import ReadOptions

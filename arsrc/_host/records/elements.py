@@ -14,11 +14,10 @@ from arsrc._host.machine.progress import track
 from arsrc._host.machine.stopping import Stop, check
 from arsrc._host.records.cache import ElementCache
 from arsrc._host.records.data_set import DataSet
-from arsrc._host.records.leaves import Leaves
-from arsrc.codecs.base import Codec, RecordBatch
-from arsrc.codecs.check import check_batch, leaf_shapes
+from arsrc._host.records.leaves import Decoder, Leaves
 from arsrc.errors import ArsrcIndexError, ArsrcValueError, RecordError, message
 from arsrc.order.plan import PAD_ID
+from arsrc.record_batch import RecordBatch
 
 _SPAN_ROWS = 4096
 _SPAN_BYTES = 32 * 2**20
@@ -29,17 +28,15 @@ class Elements:
 
     Attributes:
         num_records: Records in the data set.
-        spec: PyTree of one element's `ShapeDtypeStruct`s.
-        shapes: Shape and dtype of each of its leaves.
+        shapes: Shape and dtype of each leaf of an element.
         num_bytes: Decoded bytes of one element.
         cache: Where decoded elements are kept, None if they are not.
     """
 
-    def __init__(self, data_set: DataSet, codec: Codec, metrics: Metrics, label: str) -> None:
-        self._data_set, self._codec, self._metrics, self._label = data_set, codec, metrics, label
+    def __init__(self, data_set: DataSet, decoder: Decoder, metrics: Metrics, label: str) -> None:
+        self._data_set, self._decoder, self._metrics, self._label = data_set, decoder, metrics, label
         self.num_records = data_set.num_records
-        self.spec = codec.element_spec()
-        self.shapes = leaf_shapes(self.spec)
+        self.shapes = decoder.shapes
         self.num_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.shapes)
         self.cache: ElementCache | None = None
 
@@ -126,7 +123,7 @@ class Elements:
             records = _Stoppable(records.data, records.offsets, stop)
         self._metrics.add(records_read=len(ids), bytes_read=records.data.nbytes)
         try:
-            return check_batch(self._codec.decode(records), self.spec, len(ids))
+            return self._decoder.decode(records)
         except RecordError as error:
             raise with_place(error, int(ids[error.row]), self._data_set, self._label) from error
 

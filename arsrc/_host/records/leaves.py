@@ -1,13 +1,35 @@
-"""Decoded rows as they travel on the host: one array for each leaf of an element."""
+"""What the host knows of elements: arrays in a fixed order, their shapes, and what makes them of records."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc.record_batch import RecordBatch
+
 Leaves = list[NDArray[np.generic]]
-"""One array per leaf in tree order, with the leading axes of what was asked for."""
 
 LeafShapes = Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
-"""Shape and dtype of each leaf of one element."""
+
+
+class Decoder(Protocol):
+    """A codec as the host is given it: which tree the arrays form is known in front of the bridge alone."""
+
+    @property
+    def codec(self) -> Any:
+        """The codec, resolved: a value."""
+        ...
+
+    @property
+    def shapes(self) -> LeafShapes:
+        """Shape and dtype of each leaf of an element."""
+        ...
+
+    def decode(self, records: RecordBatch) -> Leaves:
+        """Return one array `[len(records), ...]` per leaf, without a call into JAX.
+
+        Raises:
+            RecordError: A record does not fit the codec.
+        """
+        ...

@@ -1,1 +1,1 @@
-"""The bytes: files, what shows that they changed, and the addresses they are mapped to."""
+"""Which bytes: those of files, what shows that they changed, and the addresses they are mapped to."""

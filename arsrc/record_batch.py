@@ -1,0 +1,50 @@
+"""`RecordBatch`: the bytes of several records, as readers give them and codecs take them."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordBatch:
+    """The bytes of several records laid end to end, as in Arrow's variable-size binary layout.
+
+    Attributes:
+        data: u8[total_bytes], the records' bytes; contiguous.
+        offsets: i64[num_records + 1]; record `row` is `data[offsets[row]:offsets[row + 1]]`.
+    """
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def from_records(cls, records: Sequence[bytes]) -> Self:
+        """Lay `records` end to end."""
+        lengths = np.fromiter(map(len, records), np.int64, len(records))
+        offsets = np.zeros(len(records) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return cls(np.frombuffer(b"".join(records), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> bytes:
+        """The bytes of one record, copied."""
+        return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """i64[num_records], bytes of each record."""
+        return np.diff(self.offsets)
+
+
+@functools.lru_cache(8)
+def uniform_offsets(num_records: int, num_bytes: int) -> NDArray[np.int64]:
+    """Return the offsets i64[num_records + 1] of records of one length; the same read-only array each time."""
+    offsets = np.arange(num_records + 1, dtype=np.int64) * num_bytes
+    offsets.flags.writeable = False
+    return offsets
