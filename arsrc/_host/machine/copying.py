@@ -1,15 +1,13 @@
 """Threads that lend a hand with one large copy: a core alone does not use what memory can give."""
 
-import contextlib
 import itertools
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.machine.threads import is_forked, num_cores
+from arsrc._host.machine.threads import Workers, is_forked, num_cores
 
 _PART_BYTES = 4 * 2**20  # below, handing over takes longer than it saves
 _MAX_HELPERS = 3
@@ -20,7 +18,7 @@ class Copier:
 
     def __init__(self) -> None:
         self._num_helpers = min(_MAX_HELPERS, num_cores() - 1)
-        self._threads = ThreadPoolExecutor(_MAX_HELPERS, "arsrc-copy")  # begin with the first task
+        self._threads = Workers("arsrc-copy")
 
     def num_parts(self, num_bytes: int) -> int:
         """Return into how many parts to divide a copy of so many bytes."""
@@ -34,9 +32,9 @@ class Copier:
         """
         shared = _Work(work, list(itertools.pairwise(bounds)))
         try:
-            with contextlib.suppress(RuntimeError):  # no more threads: the interpreter exits, or the source was closed
-                for _ in range(len(bounds) - 2):
-                    self._threads.submit(shared.take_part)
+            for _ in range(len(bounds) - 2):
+                if not self._threads.submit(shared.take_part, _MAX_HELPERS):
+                    break
             shared.take_part()
         finally:
             shared.finish()
@@ -55,8 +53,8 @@ class Copier:
         self.run(work, [len(here) * i // num_parts for i in range(num_parts + 1)])
 
     def close(self) -> None:
-        """Stop the threads, after what they are doing."""
-        self._threads.shutdown(wait=True)
+        """Stop the threads, without waiting for what they are doing."""
+        self._threads.close(0)
 
 
 class _Work:
