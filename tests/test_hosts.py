@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import arsrc
+from arsrc._host import registry
 from arsrc.codecs import Struct
 
 N = 50
@@ -274,6 +275,37 @@ def test_devices_of_a_process_that_have_the_same_rows_read_them_once(folder: Pat
             assert records_read == num_read, (names, process)
 
 
+def keep_on_two_axes(folder: Path) -> Any:
+    """Run on; give by mesh how many askers each run expects in the end, and the bytes that lie behind it."""
+    devices = np.array(jax.devices()).reshape(jax.process_count(), -1)
+    results = {}
+    for names in (("data", "model"), ("model", "data")):
+        read = arsrc.ReadOptions(read_ahead_bytes=40 * B * 16)
+        config = config_of(folder, read=read, name=" ".join(names))
+        mesh = Mesh(devices, names)
+
+        def run(state: arsrc.SourceState, config: Config = config, mesh: Mesh = mesh) -> Any:
+            body = lambda total, batch: (total + batch.data["x"].sum(), None)  # noqa: E731
+            return arsrc.scan_steps(config, state, jnp.float32(0), body, 200, mesh=mesh, axis_name="data")[1]
+
+        jax.block_until_ready(jax.jit(run)(arsrc.init(config)))
+        runs = list(registry.source(config).files.ahead.runs)
+        behind = [sum(part.num_bytes for part in run.parts if part.stop < run.next) for run in runs]
+        results[names] = [run.num_askers for run in runs], behind, arsrc.io_metrics(config)["records_read"]
+    return results
+
+
+def test_nobody_waits_for_long_for_askers_that_are_other_processes(folder: Path) -> None:
+    """The devices along the other axis are this process's, which all ask, or one of each process, so that one asks."""
+    for result in run_hosts("keep_on_two_axes", folder, 2, 2):
+        num_askers, behind, _ = result["data", "model"]
+        assert num_askers == [2]
+        assert sum(behind) <= 2 * B // 2 * 16
+        num_askers, behind, _ = result["model", "data"]
+        assert num_askers == [1, 1]
+        assert behind == [0, 0]
+
+
 # What is refused.
 
 
@@ -375,7 +407,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(folder: Path)
     assert set(counts.tolist()) == {2, 3}  # no gap and no repeat: 108 records are 2.16 epochs
 
 
-TASKS = {function.__name__: function for function in (serve, serve_on_two_axes, ask_plainly, go_on)}
+TASKS = {function.__name__: function for function in (serve, serve_on_two_axes, keep_on_two_axes, ask_plainly, go_on)}
 
 if __name__ == "__main__":
     main()

@@ -171,7 +171,7 @@ def test_askers_who_never_come_are_waited_for_once(ahead: Ahead) -> None:
     for index in range(200):  # four might come, two do
         for _ in range(2):
             ahead.number(one, index, 4)
-        (run,) = ahead._runs
+        (run,) = ahead.runs
         held.append(sum(part.num_bytes for part in run.parts if part.stop < run.next))
     assert max(held[:60]) > 100
     assert max(held[60:]) == 0

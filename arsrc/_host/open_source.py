@@ -119,11 +119,12 @@ class OpenSource:
         schema: The config with the data set's numbers, and the codec resolved with its first record.
         plan: The static numbers of the data set and its order.
         elements: Decoded elements by id.
+        files: The files, and what is kept ahead of reading them.
         asked_at: When it was last asked for, in seconds.
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded) -> None:
-        self._files, self._cache = files, decoded.cache
+        self.files, self._cache = files, decoded.cache
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
         self.plan = _plan(config, files.data_set)
@@ -146,11 +147,11 @@ class OpenSource:
 
     def _open_windows(self) -> Windows | None:
         """Windows pay where a record cannot be read without its neighbours; two must fit, this and the next."""
-        if self.plan.blocks is None or not self._files.data_set.is_grouped:
+        if self.plan.blocks is None or not self.files.data_set.is_grouped:
             return None
         window_bytes = self.plan.blocks.window_size * self.elements.num_bytes
         max_windows = min(4, self.schema.config.read.read_ahead_bytes // max(window_bytes, 1))
-        return Windows(max_windows, window_bytes, self._files.budget) if max_windows >= 2 else None
+        return Windows(max_windows, window_bytes, self.files.budget) if max_windows >= 2 else None
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what a request brings, read ahead where possible.
@@ -160,11 +161,11 @@ class OpenSource:
             outs: Arrays like the leaves that it brings, which may be used for them.
         """
         with profile.annotate(self._waiting):
-            return self._files.ahead.get(self._client, request, outs)
+            return self.files.ahead.get(self._client, request, outs)
 
     def is_ready(self, request: Request) -> bool:
         """Whether `get(request)` would hardly have to wait."""
-        return self._files.ahead.is_ready(self._client, request)
+        return self.files.ahead.is_ready(self._client, request)
 
     def is_exhausted(self, request: Request) -> bool:
         """Whether the last epoch lies behind all members of a request."""
@@ -178,7 +179,7 @@ class OpenSource:
         if leaf.dtype != out.dtype:
             return leaf
         if leaf.__array_interface__ != out.__array_interface__:  # another place in memory
-            self._files.data_set.copier.copy(leaf, out)
+            self.files.data_set.copier.copy(leaf, out)
         return out
 
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
@@ -198,11 +199,11 @@ class OpenSource:
 
     def content_hash(self) -> str:
         """Return a hash of what the files hold, from kilobytes of them."""
-        return self._files.data_set.content_hash()
+        return self.files.data_set.content_hash()
 
     def metrics(self) -> dict[str, float]:
         """Return what was counted so far, and what is kept for all that share the files."""
-        return self._metrics.snapshot() | self._files.kept()
+        return self._metrics.snapshot() | self.files.kept()
 
     def reset_cache(self) -> None:
         """Forget cached elements."""
@@ -211,7 +212,7 @@ class OpenSource:
 
     def close(self) -> None:
         """Let go of what is read ahead for it, and tell loads that are under way to end."""
-        self._files.ahead.forget(self._client)
+        self.files.ahead.forget(self._client)
         self._loader.rest()
 
 

@@ -43,7 +43,11 @@ def rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | jax.Ar
 
 
 def num_askers(axis_name: AxisName | None) -> int:
-    """Return how many devices of this process ask for the same rows: those along the other axes of the mesh."""
+    """Return how many devices of this process ask for the same rows, at most: those along the other axes of the mesh.
+
+    Some of these may be other processes': which ones cannot be told while a program is traced. The host waits for so
+    many until it sees that fewer come.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     divided = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
     others = math.prod(mesh.shape[name] for name in mesh.manual_axes if name not in divided)

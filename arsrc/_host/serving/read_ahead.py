@@ -59,12 +59,15 @@ class ReadAhead:
     Args:
         budget: What is kept.
         buffers: Memory to be used again, which is given back first where there is too little.
+
+    Attributes:
+        runs: Runs and their sources, by when they were last asked for.
     """
 
     def __init__(self, budget: Budget, buffers: BufferPool) -> None:
         self._budget, self._buffers = budget, buffers
         self._lock = threading.Lock()
-        self._runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()  # by when they were last asked
+        self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
         self._num_calls = 0
         self._logged = False
         self._workers = Workers("arsrc-read-ahead", give_way=True, on_idle=self.rest)
@@ -106,14 +109,14 @@ class ReadAhead:
     def forget(self, client: Client | None = None) -> None:
         """Let go of everything that is kept for a source, or for all."""
         with self._lock:
-            for run, asked_by in list(self._runs.items()):
+            for run, asked_by in list(self.runs.items()):
                 if client is None or asked_by is client:
                     self._end(run)
 
     def rest(self) -> None:
         """Give back the memory that is kept for later."""
         with self._lock:
-            loaders = {client.loader for client in self._runs.values()}
+            loaders = {client.loader for client in self.runs.values()}
         self.forget()
         for loader in loaders:
             loader.rest()
@@ -157,8 +160,8 @@ class ReadAhead:
         run.next = max(run.next, chunk.start + row + 1)
         self._num_calls += 1
         run.asked_at = self._num_calls
-        self._runs[run] = client
-        self._runs.move_to_end(run)
+        self.runs[run] = client
+        self.runs.move_to_end(run)
         self._drop(run.let_go(client.max_bytes // 2))
         if self._reads_ahead(client, run, request):
             if part is None and chunk.start + row == run.next - 1:
@@ -166,8 +169,8 @@ class ReadAhead:
             self._schedule(client, run, request)
         else:
             run.window = 0
-        while len(self._runs) > _MAX_RUNS:
-            self._end(next(iter(self._runs)))
+        while len(self.runs) > _MAX_RUNS:
+            self._end(next(iter(self.runs)))
         return Place(run, chunk, row), part
 
     def _reads_ahead(self, client: Client, run: Run, request: Request) -> bool:
@@ -192,9 +195,9 @@ class ReadAhead:
     def _make_room(self, client: Client, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
         while self._budget.total + num_bytes > client.max_bytes:
-            oldest = next(iter(self._runs))
+            oldest = next(iter(self.runs))
             # Runs that take turns do not rob each other.
-            if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self._runs):
+            if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
                 return False
             self._end(oldest)
         self._buffers.shrink(client.max_bytes - self._budget.total - num_bytes)
@@ -210,4 +213,4 @@ class ReadAhead:
 
     def _end(self, run: Run) -> None:
         self._drop(run.end())
-        del self._runs[run]
+        del self.runs[run]
