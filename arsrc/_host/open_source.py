@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from arsrc import paths as files
 from arsrc._host.machine import profile
+from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
 from arsrc._host.records.cache import open_cache
@@ -53,7 +54,13 @@ class HostSource:
     def __init__(self, config: "ArrayRecordSourceConfig") -> None:
         self.metrics = Metrics()
         scattered = config.shuffle_records and config.shuffle_block_size == 1
-        self.data_set = DataSet(files.expand(config.paths), config.read, scattered)
+        self.data_set = DataSet(
+            files.expand(config.paths),
+            checksum=config.read.checksum,
+            max_open_files=config.read.max_open_files,
+            random_access=scattered,
+            buffers=BufferPool(config.read.read_ahead_bytes),
+        )
         self.plan = _plan(config, self.data_set)
         label = "" if config.name is None else f" ({config.name})"
         codec = self._resolve(config.codec, label)

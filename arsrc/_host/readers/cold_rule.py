@@ -1,7 +1,5 @@
 """When to ask the system for records ahead: only while reads have to wait for the disk."""
 
-import resource
-
 _FEW_RECORDS = 64
 
 
@@ -23,9 +21,3 @@ class ColdRule:
         """Take note of a read, and whether the disk read anything for it. Few records in memory say little."""
         if waited or num_records >= _FEW_RECORDS:
             self.is_worth_asking = waited
-
-
-def num_waits() -> int:
-    """Return a number that grows when the disk reads for this thread, or the thread has to wait for what it reads."""
-    usage = resource.getrusage(resource.RUSAGE_THREAD)
-    return usage.ru_majflt + usage.ru_inblock

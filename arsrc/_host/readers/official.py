@@ -1,14 +1,12 @@
 """array_record's own readers, opened when needed, checked, and closed when too many are open."""
 
-import collections
 import os
-import resource
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
+from arsrc._host.storage.open_file import KeptOpen
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
 from arsrc.errors import ArsrcReadError, message
 
@@ -43,15 +41,10 @@ def open_reader(path: str) -> Any:
 
 
 class ReaderPool:
-    """At most `max_open` readers; the least recently used ones are let go.
-
-    A reader that is let go while another thread still reads with it closes when that thread is done.
-    """
+    """At most `max_open` readers; the least recently used ones are let go."""
 
     def __init__(self, max_open: int) -> None:
-        self.max_open = max(1, min(max_open, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
-        self._readers: collections.OrderedDict[str, Any] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._readers = KeptOpen[Any](max_open)
 
     def get(self, path: str, stamp: FileStamp) -> Any:
         """Return an open reader of `path`, a file with this stamp.
@@ -59,20 +52,14 @@ class ReaderPool:
         Raises:
             ArsrcReadError: The file cannot be opened, or is another one now.
         """
-        with self._lock:
-            if path in self._readers:
-                self._readers.move_to_end(path)
-                return self._readers[path]
-        reader = open_reader(path)
-        if (now := FileStamp.of(os.stat(path))) != stamp:
-            raise changed(path, stamp, now)
-        with self._lock:
-            # Another thread may have opened it meanwhile: keep the first.
-            reader = self._readers.setdefault(path, reader)
-            self._readers.move_to_end(path)
-            while len(self._readers) > self.max_open:
-                self._readers.popitem(last=False)
-        return reader
+
+        def open_it() -> Any:
+            reader = open_reader(path)
+            if (now := FileStamp.of(os.stat(path))) != stamp:
+                raise changed(path, stamp, now)
+            return reader
+
+        return self._readers.get(path, open_it)
 
     def read(self, path: str, positions: Sequence[int], stamp: FileStamp) -> list[bytes]:
         """Return the records at `positions` of `path`, a file with this stamp.
@@ -97,13 +84,11 @@ class ReaderPool:
 
     def drop(self, path: str) -> None:
         """Let go of the reader of `path`."""
-        with self._lock:
-            self._readers.pop(path, None)
+        self._readers.drop(path)
 
     def close(self) -> None:
         """Let go of all readers."""
-        with self._lock:
-            self._readers.clear()
+        self._readers.close()
 
 
 class ReadFailure(Exception):

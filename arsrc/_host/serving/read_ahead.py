@@ -12,7 +12,7 @@ from typing import Any
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.once import Once
 from arsrc._host.machine.threads import give_way
-from arsrc._host.readers.cold_rule import num_waits
+from arsrc._host.machine.waiting import num_waits
 from arsrc._host.serving.requests import Leaves, Loaded, Request
 
 _CHUNK_ROWS = 16_384  # rows loaded together: permuting, reading and gathering many at once costs far less a row

@@ -15,6 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.storage.open_file import OpenFile
+
 _MAP_FIXED = 0x10
 _PROT_NONE = 0
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -38,7 +40,7 @@ _LIBC = _load_libc()
 
 
 class _Memory:
-    """What NumPy needs to know to see a range of addresses as a read-only array of bytes."""
+    """A range of addresses as NumPy sees it, read only; given back when the last array over it is gone."""
 
     def __init__(self, address: int, num_bytes: int) -> None:
         self.__array_interface__ = {
@@ -47,22 +49,21 @@ class _Memory:
             "data": (address, True),
             "version": 3,
         }
+        # At exit other threads may still read; the system takes the range back anyway.
+        weakref.finalize(self, _LIBC.munmap, address, num_bytes).atexit = False
 
 
 class AddressRange:
-    """A reserved range of addresses; files mapped into it stay until `unmap`, or as long as it lives.
+    """A reserved range of addresses; it and the files mapped into it stay while anything refers to `data`.
 
     Attributes:
-        data: u8[num_bytes], the whole range, read only. Touching it after `unmap`, where no file is mapped,
-            or behind the end of a file that was truncated meanwhile, kills the process.
+        data: u8[num_bytes], the whole range, read only. Touching it where no file is mapped, or behind the end of
+            a file that was truncated meanwhile, kills the process.
     """
 
     def __init__(self, address: int, num_bytes: int) -> None:
         self._address = address
         self.data: NDArray[np.uint8] = np.asarray(_Memory(address, num_bytes))
-        self._finalizer = weakref.finalize(self, _LIBC.munmap, address, num_bytes)
-        # At exit other threads may still read; the system takes the range back anyway.
-        self._finalizer.atexit = False
 
     @classmethod
     def reserve(cls, num_bytes: int) -> Self | None:
@@ -73,10 +74,8 @@ class AddressRange:
         address = _LIBC.mmap(None, num_bytes, _PROT_NONE, flags, -1, 0)
         return None if address == _MAP_FAILED else cls(address, num_bytes)
 
-    def map_file(self, fd: int, position: int, num_bytes: int) -> None:
-        """Map the first `num_bytes` of an open file to `position`, a multiple of the page size.
-
-        `fd` may be closed afterwards.
+    def map_file(self, file: OpenFile, position: int, num_bytes: int) -> None:
+        """Map the first `num_bytes` of a file, which may be closed afterwards, to `position`, a multiple of a page.
 
         Raises:
             OSError: The system refuses.
@@ -84,7 +83,7 @@ class AddressRange:
         if position < 0 or position + num_bytes > len(self.data):
             raise ValueError(f"[{position}, {position + num_bytes}) lies outside the range")
         flags = mmap.MAP_SHARED | _MAP_FIXED
-        if _LIBC.mmap(self._address + position, num_bytes, mmap.PROT_READ, flags, fd, 0) == _MAP_FAILED:
+        if _LIBC.mmap(self._address + position, num_bytes, mmap.PROT_READ, flags, file.fd, 0) == _MAP_FAILED:
             errno = ctypes.get_errno()
             raise OSError(errno, os.strerror(errno))
 
@@ -108,7 +107,3 @@ class AddressRange:
         lasts = reach[np.concatenate((apart, [len(reach) - 1]))] if len(begins) else reach
         for begin, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
             _LIBC.madvise(self._address + begin, end - begin, mmap.MADV_WILLNEED)
-
-    def unmap(self) -> None:
-        """Give the range back; nobody may be reading `data` any more."""
-        self._finalizer()
