@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mapped_files import Opened, opened, some_records
 
+from arsrc._host.machine import waiting
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.waiting import num_waits
 from arsrc._host.readers.cold_rule import ColdRule
@@ -201,6 +202,11 @@ def test_this_thread_sees_that_the_disk_reads(tmp_path: Path, write_records: Wri
         waits.append(num_waits() - before)
     assert waits[0] > 0
     assert waits[1] == 0
+
+
+def test_where_the_system_does_not_count_for_threads_nobody_ever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_THREAD", None)  # as on macOS
+    assert num_waits() == 0
 
 
 # Closing.

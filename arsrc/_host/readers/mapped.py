@@ -32,7 +32,7 @@ from arsrc.codecs.base import RecordBatch, uniform_offsets
 from arsrc.errors import ArsrcReadError, ArsrcValueError, message
 
 _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
-_POOL_BYTES = 1 << 16  # below, the allocator gives out memory again by itself
+_POOL_BYTES = 1 << 20  # below, the allocator gives out memory again by itself, at less cost
 
 
 def open_mapped(
@@ -52,7 +52,7 @@ def open_mapped(
         random_access: Whether records will be read in random order. The system then fetches single pages;
             otherwise it reads on, which is faster for records that stand side by side.
         max_open_files: Most files with large records that are kept open.
-        buffers: Where batches of 64 KiB or more come from, unless `copy` is given an output.
+        buffers: Where batches of 1 MiB or more come from, unless `copy` is given an output.
         copier: Threads for large batches.
 
     Returns:
