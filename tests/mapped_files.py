@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from arsrc._host.format.file_index import file_index
+from arsrc._host.format.file_index import FileIndex, file_index
 from arsrc._host.format.numbering import Numbering
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
-from arsrc._host.readers.mapped import MappedFiles, open_mapped
+from arsrc._host.readers.mapped import MappedFiles
+from arsrc._host.storage.address_range import AddressRange
 from arsrc.codecs.base import RecordBatch
 from arsrc.paths import FileSlice
 
@@ -58,7 +59,12 @@ def opened(*slices: str | FileSlice, **options: Any) -> Opened:
     indices = {path: index for path, number in num_records.items() if (index := file_index(path, number))}
     assert indices.keys() == num_records.keys()
     numbering = Numbering([part.within(num_records[part.path]) for part in parts])
+    return open_indexed(numbering, indices, **options)
+
+
+def open_indexed(numbering: Numbering, indices: dict[str, FileIndex], **options: Any) -> Opened:
+    """Map files with their indices."""
+    area = AddressRange.of_files({index.path: index.stamp for index in indices.values()})
+    assert area is not None
     defaults = {"random_access": False, "max_open_files": 8, "buffers": BufferPool(1 << 30), "copier": Copier()}
-    files = open_mapped(numbering, indices, **(defaults | options))
-    assert files is not None
-    return Opened(numbering, files)
+    return Opened(numbering, MappedFiles(area, numbering, indices, **(defaults | options)))

@@ -270,8 +270,8 @@ def test_a_reader_that_is_let_go_of_can_still_be_read_from(files: dict[str, tupl
     stamp = FileStamp.at(path)
     assert stamp is not None
     readers = ReaderPool(4)
-    reader = readers.get(path, stamp)
-    assert readers.get(path, stamp) is reader
+    reader = readers.reader(path, stamp)
+    assert readers.reader(path, stamp) is reader
     readers.close()
     assert reader.read([7, 3]) == [records[7], records[3]]
     assert open_now(path)

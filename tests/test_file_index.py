@@ -5,29 +5,23 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
-from mapped_files import Opened, opened, some_records
+from mapped_files import open_indexed, opened, some_records
 
 from arsrc._host.format.file_index import FileIndex, file_index
 from arsrc._host.format.numbering import Numbering
 from arsrc._host.format.places import Groups, Spans, Uniform
-from arsrc._host.machine.buffers import BufferPool
-from arsrc._host.machine.copying import Copier
-from arsrc._host.readers.mapped import open_mapped
 from arsrc._host.storage import address_range
+from arsrc._host.storage.address_range import AddressRange
 from arsrc.paths import FileSlice
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 
 WriteRecords = Callable[..., str]
 
-OPTIONS: dict[str, Any] = {
-    "random_access": False, "max_open_files": 8, "buffers": BufferPool(0), "copier": Copier()
-}  # fmt: skip
 LENGTHS = [0, 1, 100, 127, 128, 784, 16_384, 16_385, *range(65_466, 65_474), *range(65_509, 65_538, 3)]
 
 
@@ -86,12 +80,10 @@ def test_a_table_takes_at_most_eight_bytes_a_record(
 def test_a_file_without_records_has_an_index_but_no_map(tmp_path: Path, write_records: WriteRecords) -> None:
     empty = write_records(tmp_path / "a", [], "group_size:1,uncompressed")
     path = write_records(tmp_path / "b", [b"abc"], "group_size:1,uncompressed")
-    assert index_of(empty).num_records == 0
+    assert index_of(empty)
     assert opened(empty, path, empty).records() == [b"abc"]
     assert empty not in Path("/proc/self/maps").read_text()
-    numbering = Numbering([FileSlice(path, 0, 1)])
-    assert open_mapped(numbering, {}, **OPTIONS) is None
-    assert open_mapped(numbering, {empty: index_of(empty)}, **OPTIONS) is None
+    assert AddressRange.of_files({}) is None
 
 
 def test_another_number_of_records_than_the_official_one_means_no_index(
@@ -139,11 +131,9 @@ def test_a_damaged_footer_or_chunk_header_means_no_index_or_the_same_records(
             num_refused += 1
             continue
         numbering = Numbering([FileSlice(index.path, 0, len(records))])
-        files = open_mapped(numbering, {index.path: index}, **OPTIONS)
-        assert files is not None
+        files = open_indexed(numbering, {index.path: index})
         # Only the payload, and headers that nothing depends on, may be damaged unnoticed.
-        found = Opened(numbering, files).records()
-        assert [len(record) for record in found] == [len(record) for record in records]
+        assert [len(record) for record in files.records()] == [len(record) for record in records]
         files.close()
     assert num_refused > 60
 
@@ -156,6 +146,6 @@ def test_where_files_cannot_be_mapped_there_is_no_map(
     index = file_index(path, 10)
     assert index is not None
     monkeypatch.setattr(address_range, "_LIBC", None)  # as on systems other than Linux
-    assert open_mapped(Numbering([FileSlice(path, 0, 10)]), {path: index}, **OPTIONS) is None
+    assert AddressRange.of_files({index.path: index.stamp}) is None
     grouped = write_records(tmp_path / "b", [b"abc"] * 10, "group_size:4,uncompressed")
     assert file_index(grouped, 10) is None

@@ -11,12 +11,8 @@ import pytest
 from mapped_files import opened, some_records
 
 from arsrc._host.format.file_index import file_index
-from arsrc._host.format.numbering import Numbering
-from arsrc._host.machine.buffers import BufferPool
-from arsrc._host.machine.copying import Copier
-from arsrc._host.readers.mapped import open_mapped
+from arsrc._host.storage.address_range import AddressRange
 from arsrc.errors import ArsrcReadError
-from arsrc.paths import FileSlice
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 
@@ -74,9 +70,7 @@ def test_a_file_that_changed_between_indexing_and_mapping_is_an_error(
     index = file_index(path, 100)
     assert index is not None
     change(path, "written to")
-    numbering = Numbering([FileSlice(path, 0, 100)])
-    options = {"random_access": False, "max_open_files": 8, "buffers": BufferPool(0), "copier": Copier()}
     with pytest.raises(ArsrcReadError, match="a file was changed"):
-        open_mapped(numbering, {path: index}, **options)
+        AddressRange.of_files({index.path: index.stamp})
     os.remove(path)
-    assert open_mapped(numbering, {path: index}, **options) is None
+    assert AddressRange.of_files({index.path: index.stamp}) is None

@@ -5,6 +5,7 @@ with what array_record's own reader says. Any surprise means no index: the offic
 file, or fails with an error of its own.
 """
 
+import contextlib
 import dataclasses
 import os
 
@@ -35,13 +36,11 @@ class FileIndex:
     Attributes:
         path: The file, absolute.
         stamp: What it was when it was indexed.
-        num_records: Records in the file.
         places: Where they lie: at most 8 bytes a record.
     """
 
     path: str
     stamp: FileStamp
-    num_records: int
     places: Places
 
 
@@ -54,27 +53,26 @@ def file_index(path: str, num_records: int) -> FileIndex | None:
     """
     path = os.path.abspath(path)
     try:
-        with OpenFile(path) as file:
+        with contextlib.closing(OpenFile(path)) as file:
             stamp = file.stamp()
             footer = read_footer(file, stamp.num_bytes)
             if footer.num_records != num_records:
                 return None
-            return FileIndex(path, stamp, num_records, _places(file, stamp.num_bytes, footer))
+            return FileIndex(path, stamp, _places(file, stamp, footer))
     except (OSError, LayoutError):
         return None
 
 
-def _places(file: OpenFile, num_bytes: int, footer: Footer) -> Places:
+def _places(file: OpenFile, stamp: FileStamp, footer: Footer) -> Places:
     if footer.num_chunks == footer.num_records:
         begins = _single_begins(file, footer)
         if begins is not None:
             _check_headers(file, begins)
             return _uniform_singles(begins) or Spans(begins)
     chunks = Chunks(*map(np.concatenate, zip(*read_chunks(file, footer), strict=True)))
-    area = AddressRange.reserve(num_bytes)
+    area = AddressRange.of_files({file.path: stamp})
     if area is None:
         raise LayoutError("files cannot be mapped here")
-    area.map_file(file, 0, num_bytes)
     groups = index_groups(area, chunks, footer.begin)
     return _uniform_groups(groups, int(chunks.counts[0])) or groups
 

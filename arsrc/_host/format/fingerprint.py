@@ -1,5 +1,6 @@
 """A sample of what a file holds, from kilobytes of it."""
 
+import contextlib
 import hashlib
 import struct
 
@@ -37,7 +38,7 @@ def content_sample(path: str, num_samples: int) -> bytes:
         ArsrcReadError: The file cannot be read, or is no complete ArrayRecord file.
     """
     try:
-        with OpenFile(path) as file:
+        with contextlib.closing(OpenFile(path)) as file:
             return _digest(file, file.stamp().num_bytes, num_samples)
     except OSError as error:
         what = f"cannot read a file ({error.strerror})"

@@ -1,14 +1,14 @@
 """Where records lie in files laid one behind the other into one range of addresses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from arsrc._host.format.file_index import FileIndex
 from arsrc._host.format.layout import BLOCK_BYTES, STREAM_BYTES, to_physical
-from arsrc._host.format.numbering import Column, Found, Integers
+from arsrc._host.format.numbering import Column, Found, Integers, Numbering
 from arsrc._host.format.places import Places
-from arsrc.paths import FileSlice
 
 
 class Located(NamedTuple):
@@ -40,26 +40,29 @@ class Located(NamedTuple):
 class RecordIndex:
     """The places of the records of slices, those of one kind joined."""
 
-    def __init__(self, slices: Sequence[FileSlice], places: Mapping[str, Places], begins: Mapping[str, int]) -> None:
-        """Join the places of files.
+    def __init__(self, numbering: Numbering, indices: Mapping[str, FileIndex], begins: Mapping[str, int]) -> None:
+        """Join the indices of files.
 
         Args:
-            slices: All slices.
-            places: Of each file by its path; nobody will ask for records of the others.
-            begins: Where each file begins in the range, multiples of 64 KiB.
+            numbering: The slices.
+            indices: By the path of a slice; nobody will ask for records of other slices.
+            begins: Where each file begins in the range, by its path: multiples of 64 KiB.
         """
-        self._kinds = np.zeros(len(slices), np.int64)  # of each slice, an index into `_joined`
-        self._numbers = np.zeros(len(slices), np.int64)  # of each slice, among those of its kind
+        self._kinds = np.zeros(len(numbering.slices), np.int64)  # of each slice, an index into `_joined`
+        self._numbers = np.zeros(len(numbering.slices), np.int64)  # of each slice, among those of its kind
         self._joined: list[Places] = []
-        kinds = [type(places.get(piece.path)) for piece in slices]
-        for kind in {type(one) for one in places.values()}:
-            numbers = [number for number, one in enumerate(kinds) if one is kind]
-            some = [slices[number] for number in numbers]
+        parts: dict[Any, list[tuple[int, Places, int]]] = {}
+        for number, piece in enumerate(numbering.slices):
+            if (index := indices.get(piece.path)) is not None:
+                part = index.places.cut(piece.start, piece.start + piece.num_records)
+                shift = begins[index.path] // BLOCK_BYTES * STREAM_BYTES
+                parts.setdefault(type(part), []).append((number, part, shift))
+        for kind, some in parts.items():
+            numbers, places, shifts = map(list, zip(*some, strict=True))
             self._kinds[numbers] = len(self._joined)
             self._numbers[numbers] = np.arange(len(numbers))
-            parts: list[Any] = [places[p.path].cut(p.start, p.start + p.num_records) for p in some]
-            self._joined.append(kind.join(parts, [begins[p.path] // BLOCK_BYTES * STREAM_BYTES for p in some]))
-        self._is_one = len(set(kinds)) == 1
+            self._joined.append(kind.join(places, shifts))
+        self._is_one = len(self._joined) == 1 and len(numbers) == len(self._kinds)
 
     def locate(self, found: Found) -> Located:
         """Return where records lie."""

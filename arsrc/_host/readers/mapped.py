@@ -1,7 +1,7 @@
 """Reading uncompressed ArrayRecord files from one map of them all, a whole batch at a time.
 
-    indices = {path: file_index(path, num_records), ...}        # but for files that are not of that kind
-    files = open_mapped(numbering, indices, ...)
+    area = AddressRange.of_files(...)          # those that `file_index` can index
+    files = MappedFiles(area, numbering, indices, ...)
     batch = files.copy(files.locate(numbering.find(record_ids)))
 
 What it gives is always a copy, so it outlives the map. What it cannot see is a payload that changed on the
@@ -25,69 +25,18 @@ from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.waiting import num_waits
 from arsrc._host.readers.cold_rule import ColdRule
 from arsrc._host.readers.large_records import read_record
-from arsrc._host.storage.address_range import MAX_MAPS, AddressRange
+from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
-from arsrc._host.storage.stamps import FileStamp, FileWatch, changed, check_file, closed
+from arsrc._host.storage.stamps import FileStamp, FileWatch, check_file, closed
 from arsrc.codecs.base import RecordBatch, uniform_offsets
-from arsrc.errors import ArsrcReadError, ArsrcValueError, message
+from arsrc.errors import ArsrcValueError, message
 
 _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
 _POOL_BYTES = 1 << 20  # below, the allocator gives out memory again by itself, at less cost
 
 
-def open_mapped(
-    numbering: Numbering,
-    indices: Mapping[str, FileIndex],
-    *,
-    random_access: bool,
-    max_open_files: int,
-    buffers: BufferPool,
-    copier: Copier,
-) -> "MappedFiles | None":
-    """Map files.
-
-    Args:
-        numbering: The slices.
-        indices: By path; records of files without an index cannot be read.
-        random_access: Whether records will be read in random order. The system then fetches single pages;
-            otherwise it reads on, which is faster for records that stand side by side.
-        max_open_files: Most files with large records that are kept open.
-        buffers: Where batches of 1 MiB or more come from, unless `copy` is given an output.
-        copier: Threads for large batches.
-
-    Returns:
-        None where there are no files, or they cannot be mapped, or not so many.
-
-    Raises:
-        ArsrcReadError: A file is no longer what was indexed.
-    """
-    indices = {piece.path: indices[piece.path] for piece in numbering.slices if piece.path in indices}
-    ends = np.cumsum([index.stamp.num_bytes for index in indices.values()])
-    area = AddressRange.reserve(int(ends[-1])) if 0 < len(indices) <= MAX_MAPS else None
-    if area is None:
-        return None
-    begins = dict(zip(indices, [0, *ends[:-1].tolist()], strict=True))
-    try:
-        for path, index in indices.items():
-            _map_file(area, begins[path], index)
-    except ArsrcReadError:
-        raise
-    except OSError:
-        return None
-    if random_access:
-        area.expect_random_access()
-    return MappedFiles(area, numbering, indices, begins, KeptOpen(max_open_files), buffers, copier)
-
-
-def _map_file(area: AddressRange, begin: int, index: FileIndex) -> None:
-    with OpenFile(index.path) as file:
-        if (now := file.stamp()) != index.stamp:
-            raise changed(index.path, index.stamp, now)
-        area.map_file(file, begin, index.stamp.num_bytes)
-
-
 class _File(NamedTuple):
-    """A mapped file; `begin` is where it begins in the range."""
+    """The file of a slice; `begin` is where it begins in the range."""
 
     path: str
     stamp: FileStamp
@@ -95,27 +44,39 @@ class _File(NamedTuple):
 
 
 class MappedFiles:
-    """The records of mapped files; made by `open_mapped`. Safe to use from several threads."""
+    """The records of mapped files. Safe to use from several threads."""
 
     def __init__(
         self,
         area: AddressRange,
         numbering: Numbering,
         indices: Mapping[str, FileIndex],
-        begins: Mapping[str, int],
-        open_files: KeptOpen[OpenFile],
+        *,
+        random_access: bool,
+        max_open_files: int,
         buffers: BufferPool,
         copier: Copier,
     ) -> None:
+        """Join the indices of files.
+
+        Args:
+            area: The files, mapped.
+            numbering: The slices.
+            indices: By the path of a slice; records of other slices cannot be read.
+            random_access: Whether records will be read in random order. The system then fetches single pages;
+                otherwise it reads on, which is faster for records that stand side by side.
+            max_open_files: Most files with large records that are kept open.
+            buffers: Where batches of 1 MiB or more come from, unless `copy` is given an output.
+            copier: Threads for large batches.
+        """
         self._area: AddressRange | None = area
-        self._open_files, self._buffers, self._copier = open_files, buffers, copier
-        self._index = RecordIndex(numbering.slices, {path: i.places for path, i in indices.items()}, begins)
-        self._files = {  # by number of their slices
-            number: _File(indices[piece.path].path, indices[piece.path].stamp, begins[piece.path])
-            for number, piece in enumerate(numbering.slices)
-            if piece.path in indices
-        }
+        self._open_files, self._buffers, self._copier = KeptOpen[OpenFile](max_open_files), buffers, copier
+        self._index = RecordIndex(numbering, indices, area.begins)
+        found = {number: indices.get(piece.path) for number, piece in enumerate(numbering.slices)}
+        self._files = {n: _File(i.path, i.stamp, area.begins[i.path]) for n, i in found.items() if i is not None}
         self._watch = FileWatch({number: (file.path, file.stamp) for number, file in self._files.items()})
+        if random_access:
+            area.expect_random_access()
         self._cold = ColdRule()
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:

@@ -1,12 +1,13 @@
 """array_record's own readers, opened when needed, checked, and closed when too many are open."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from arsrc._host.storage.open_file import KeptOpen
+from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
 from arsrc.errors import ArsrcReadError, message
 
@@ -21,32 +22,25 @@ def open_reader(path: str) -> Any:
         ArsrcReadError: The file cannot be opened, or is not a whole ArrayRecord file.
     """
     try:
-        size = os.stat(path).st_size
+        with contextlib.closing(OpenFile(path)) as file:
+            size = file.stamp().num_bytes
     except OSError as error:
         raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
-    try:
+    # Some damage makes the constructor fail by itself.
+    with contextlib.suppress(RuntimeError, ValueError, MemoryError):
         reader = ArrayRecordReader(path, **_OPTIONS)
         if reader.ok():
             return reader
-    except (RuntimeError, ValueError, MemoryError):  # some damage makes the constructor fail by itself
-        pass
-    try:
-        os.close(os.open(path, os.O_RDONLY))
-    except OSError as error:
-        raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
     what = "is empty" if size == 0 else "is no complete ArrayRecord file"
     raise ArsrcReadError(
         message("open", what, "Check that it was written and copied to the end.", path=path, num_bytes=size)
     )
 
 
-class ReaderPool:
-    """At most `max_open` readers; the least recently used ones are let go."""
+class ReaderPool(KeptOpen[Any]):
+    """Open readers by path; the least recently used ones are let go."""
 
-    def __init__(self, max_open: int) -> None:
-        self._readers = KeptOpen[Any](max_open)
-
-    def get(self, path: str, stamp: FileStamp) -> Any:
+    def reader(self, path: str, stamp: FileStamp) -> Any:
         """Return an open reader of `path`, a file with this stamp.
 
         Raises:
@@ -59,7 +53,7 @@ class ReaderPool:
                 raise changed(path, stamp, now)
             return reader
 
-        return self._readers.get(path, open_it)
+        return self.get(path, open_it)
 
     def read(self, path: str, positions: Sequence[int], stamp: FileStamp) -> list[bytes]:
         """Return the records at `positions` of `path`, a file with this stamp.
@@ -68,7 +62,7 @@ class ReaderPool:
             ReadFailure: The reader fails, or gives fewer records.
             ArsrcReadError: The file changed since, or cannot be opened again.
         """
-        reader = self.get(path, stamp)
+        reader = self.reader(path, stamp)
         check_file(path, stamp)
         try:
             records: list[bytes] = reader.read(list(positions))
@@ -81,14 +75,6 @@ class ReaderPool:
         if len(records) != len(positions):
             raise ReadFailure("array_record gave too few records", "", positions)
         return records
-
-    def drop(self, path: str) -> None:
-        """Let go of the reader of `path`."""
-        self._readers.drop(path)
-
-    def close(self) -> None:
-        """Let go of all readers."""
-        self._readers.close()
 
 
 class ReadFailure(Exception):

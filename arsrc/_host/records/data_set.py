@@ -15,8 +15,9 @@ from arsrc._host.format.record_index import Located
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.threads import map_paths
-from arsrc._host.readers.mapped import open_mapped
+from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool, ReadFailure
+from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.codecs.base import RecordBatch
 from arsrc.errors import ArsrcReadError, ArsrcValueError, message
@@ -75,23 +76,28 @@ class DataSet:
             raise ArsrcValueError(message("paths", what, fix, **counts))
         self._stamps = {path: file.stamp for path, file in opened.items()}
         self._numbering = Numbering(self.slices)
-        indices = {path: file.index for path, file in opened.items() if file.index is not None}
-        self._mapped = open_mapped(
-            self._numbering,
-            indices,
-            random_access=random_access,
-            max_open_files=max_open_files,
-            buffers=buffers,
-            copier=self.copier,
-        )
+        found = {piece.path: opened[piece.path].index for piece in self._numbering.slices}
+        indices = {path: index for path, index in found.items() if index is not None}
+        area = AddressRange.of_files({index.path: index.stamp for index in indices.values()})
+        self._mapped = None
+        if area is not None:
+            self._mapped = MappedFiles(
+                area,
+                self._numbering,
+                indices,
+                random_access=random_access,
+                max_open_files=max_open_files,
+                buffers=buffers,
+                copier=self.copier,
+            )
         # bool[slices with records]
-        self._is_mapped = np.array([self._mapped is not None and p.path in indices for p in self._numbering.slices])
+        self._is_mapped = np.array([area is not None and piece.path in indices for piece in self._numbering.slices])
         self.is_grouped = not self._is_mapped.all()
         self._is_closed = False
 
     def _open(self, path: str) -> "_File":
         stamp = FileStamp.of(os.stat(path))
-        num_records = self._pool.get(path, stamp).num_records()
+        num_records = self._pool.reader(path, stamp).num_records()
         index = file_index(path, num_records) if self._map_files else None
         if index is not None:
             self._pool.drop(path)

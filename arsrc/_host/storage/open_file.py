@@ -5,8 +5,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 from arsrc._host.storage.stamps import FileStamp
 
@@ -14,7 +13,7 @@ T = TypeVar("T")
 
 
 class OpenFile:
-    """A file open for reading, closed at the end of `with`, or when nobody refers to it any more.
+    """A file open for reading, closed by `close()`, or when nobody refers to it any more.
 
     Attributes:
         path: Where it was opened.
@@ -24,17 +23,8 @@ class OpenFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY)
-        self._close = weakref.finalize(self, os.close, self.fd)
-        self._close.atexit = False  # other threads may still read
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the file."""
-        self._close()
+        self.close = weakref.finalize(self, os.close, self.fd)
+        self.close.atexit = False  # other threads may still read
 
     def stamp(self) -> FileStamp:
         """Return what the file is now."""
