@@ -62,9 +62,11 @@ def opened(*slices: str | FileSlice, **options: Any) -> Opened:
     return open_indexed(numbering, indices, **options)
 
 
-def open_indexed(numbering: Numbering, indices: dict[str, FileIndex], **options: Any) -> Opened:
+def open_indexed(
+    numbering: Numbering, indices: dict[str, FileIndex], random_access: bool = False, **options: Any
+) -> Opened:
     """Map files with their indices."""
-    area = AddressRange.of_files({index.path: index.stamp for index in indices.values()})
+    area = AddressRange.of_files({index.path: index.stamp for index in indices.values()}, random_access)
     assert area is not None
-    defaults = {"random_access": False, "max_open_files": 8, "buffers": BufferPool(1 << 30), "copier": Copier()}
+    defaults = {"max_open_files": 8, "buffers": BufferPool(1 << 30), "copier": Copier()}
     return Opened(numbering, MappedFiles(area, numbering, indices, **(defaults | options)))

@@ -71,6 +71,6 @@ def test_a_file_that_changed_between_indexing_and_mapping_is_an_error(
     assert index is not None
     change(path, "written to")
     with pytest.raises(ArsrcReadError, match="a file was changed"):
-        AddressRange.of_files({index.path: index.stamp})
+        AddressRange.of_files({index.path: index.stamp}, False)
     os.remove(path)
-    assert AddressRange.of_files({index.path: index.stamp}) is None
+    assert AddressRange.of_files({index.path: index.stamp}, False) is None

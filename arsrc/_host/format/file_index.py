@@ -70,7 +70,7 @@ def _places(file: OpenFile, stamp: FileStamp, footer: Footer) -> Places:
             _check_headers(file, begins)
             return _uniform_singles(begins) or Spans(begins)
     chunks = Chunks(*map(np.concatenate, zip(*read_chunks(file, footer), strict=True)))
-    area = AddressRange.of_files({file.path: stamp})
+    area = AddressRange.of_files({file.path: stamp}, random_access=False)
     if area is None:
         raise LayoutError("files cannot be mapped here")
     groups = index_groups(area, chunks, footer.begin)

@@ -61,22 +61,22 @@ class BufferPool:
         """Return an array `u8[num_bytes]` with anything in it; its memory begins at a multiple of 64."""
         size = _rounded(num_bytes)
         with self._lock:
-            idle = [block for block in self._blocks if block.is_idle()]
             # The smallest that is large enough, unless that would waste more than half of it.
-            block = min((one for one in idle if size <= one.num_bytes <= 2 * size), key=_num_bytes, default=None)
-            if block is None:
-                block = _Block(size)
-                lent_bytes = sum(map(_num_bytes, self._blocks)) - sum(map(_num_bytes, idle))
-                if lent_bytes + size <= self._max_bytes:
-                    self._shrink(self._max_bytes - lent_bytes - size)
-                    self._blocks.append(block)
+            fits = [block for block in self._idle() if size <= block.num_bytes <= 2 * size]
+            if fits:
+                return min(fits, key=lambda block: block.num_bytes).lend(num_bytes)
+            block = _Block(size)
+            lent_bytes = sum(one.num_bytes for one in self._blocks if not one.is_idle())
+            if lent_bytes + size <= self._max_bytes:
+                self._shrink(self._max_bytes - lent_bytes - size)
+                self._blocks.append(block)
             return block.lend(num_bytes)
 
     @property
     def idle_bytes(self) -> int:
         """Bytes that are kept and that no array refers to."""
         with self._lock:
-            return sum(block.num_bytes for block in self._blocks if block.is_idle())
+            return sum(block.num_bytes for block in self._idle())
 
     def shrink(self, max_idle_bytes: int) -> None:
         """Let go of idle memory, the oldest first, until no more than `max_idle_bytes` are kept."""
@@ -87,16 +87,13 @@ class BufferPool:
         """Let go of all idle memory."""
         self.shrink(0)
 
+    def _idle(self) -> list[_Block]:
+        return [block for block in self._blocks if block.is_idle()]
+
     def _shrink(self, max_idle_bytes: int) -> None:
-        idle = [block for block in self._blocks if block.is_idle()]
-        rest = sum(map(_num_bytes, idle))
-        while idle and rest > max_idle_bytes:
-            rest -= idle[0].num_bytes
+        idle = self._idle()
+        while sum(block.num_bytes for block in idle) > max_idle_bytes:
             self._blocks.remove(idle.pop(0))
-
-
-def _num_bytes(block: _Block) -> int:
-    return block.num_bytes
 
 
 def _rounded(num_bytes: int) -> int:

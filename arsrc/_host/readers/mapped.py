@@ -10,7 +10,7 @@ disk that fails to read kills the process, as it does with any map.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +35,6 @@ _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
 _POOL_BYTES = 1 << 20  # below, the allocator gives out memory again by itself, at less cost
 
 
-class _File(NamedTuple):
-    """The file of a slice; `begin` is where it begins in the range."""
-
-    path: str
-    stamp: FileStamp
-    begin: int
-
-
 class MappedFiles:
     """The records of mapped files. Safe to use from several threads."""
 
@@ -51,8 +43,6 @@ class MappedFiles:
         area: AddressRange,
         numbering: Numbering,
         indices: Mapping[str, FileIndex],
-        *,
-        random_access: bool,
         max_open_files: int,
         buffers: BufferPool,
         copier: Copier,
@@ -63,8 +53,6 @@ class MappedFiles:
             area: The files, mapped.
             numbering: The slices.
             indices: By the path of a slice; records of other slices cannot be read.
-            random_access: Whether records will be read in random order. The system then fetches single pages;
-                otherwise it reads on, which is faster for records that stand side by side.
             max_open_files: Most files with large records that are kept open.
             buffers: Where batches of 1 MiB or more come from, unless `copy` is given an output.
             copier: Threads for large batches.
@@ -73,10 +61,8 @@ class MappedFiles:
         self._open_files, self._buffers, self._copier = KeptOpen[OpenFile](max_open_files), buffers, copier
         self._index = RecordIndex(numbering, indices, area.begins)
         found = {number: indices.get(piece.path) for number, piece in enumerate(numbering.slices)}
-        self._files = {n: _File(i.path, i.stamp, area.begins[i.path]) for n, i in found.items() if i is not None}
-        self._watch = FileWatch({number: (file.path, file.stamp) for number, file in self._files.items()})
-        if random_access:
-            area.expect_random_access()
+        self._files = {number: (i.path, i.stamp) for number, i in found.items() if i is not None}
+        self._watch = FileWatch(self._files)
         self._cold = ColdRule()
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:
@@ -101,7 +87,7 @@ class MappedFiles:
         before = num_waits()
         if self._cold.is_worth_asking:  # a cold disk serves many requests at once faster than one by one
             area.will_need(located.begins, to_physical(located.starts + located.lengths), _GAP_BYTES)
-        records = self._gather(area.data, located, out)
+        records = self._gather(area, located, out)
         self._cold.note(len(located.starts), num_waits() != before)
         return records
 
@@ -114,7 +100,7 @@ class MappedFiles:
         """Return where records lie, to be copied at any later time."""
         return self._index.locate(found)
 
-    def _gather(self, data: NDArray[np.uint8], located: Located, out: NDArray[np.uint8] | None) -> RecordBatch:
+    def _gather(self, area: AddressRange, located: Located, out: NDArray[np.uint8] | None) -> RecordBatch:
         num_rows, lengths = len(located.starts), located.lengths
         if not isinstance(lengths, int) and num_rows and (lengths == lengths[0]).all():
             lengths = int(lengths[0])
@@ -132,20 +118,20 @@ class MappedFiles:
         length = lengths if isinstance(lengths, int) else None
         num_parts = min(self._copier.num_parts(num_bytes), max(num_rows, 1))
         if num_parts == 1:
-            return RecordBatch(self._copy_rows(data, located, length, offsets, out), offsets)
+            return RecordBatch(self._copy_rows(area, located, length, offsets, out), offsets)
         result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
 
         def work(first: int, last: int) -> None:
             bounds = offsets[first : last + 1]
             part = result[bounds[0] : bounds[-1]]
-            self._copy_rows(data, located.part(first, last), length, bounds - bounds[0], part)
+            self._copy_rows(area, located.part(first, last), length, bounds - bounds[0], part)
 
         self._copier.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
         return RecordBatch(result, offsets)
 
     def _copy_rows(
         self,
-        data: NDArray[np.uint8],
+        area: AddressRange,
         located: Located,
         length: int | None,
         offsets: NDArray[np.int64],
@@ -154,37 +140,37 @@ class MappedFiles:
         """Return the bytes of records, the beginning of `out` where that is given; `length` of each if it is one."""
         if offsets[-1] > len(located.starts) * LARGE_RECORD_BYTES:
             result = np.empty(offsets[-1], np.uint8) if out is None else out[: offsets[-1]]
-            self._read_large(data, located, offsets, result)
+            self._read_large(area, located, offsets, result)
             return result
         if length is not None and length <= LARGE_RECORD_BYTES:
-            return gather_equal(data, located.begins, length, out)
-        return gather_ragged(data, located.starts, offsets, out)
+            return gather_equal(area.data, located.begins, length, out)
+        return gather_ragged(area.data, located.starts, offsets, out)
 
     def _read_large(
-        self, data: NDArray[np.uint8], located: Located, offsets: NDArray[np.int64], out: NDArray[np.uint8]
+        self, area: AddressRange, located: Located, offsets: NDArray[np.int64], out: NDArray[np.uint8]
     ) -> None:
         memory: Any = memoryview(out)  # type: ignore[arg-type]
         columns = located.slices, located.begins, located.starts, offsets[:-1], offsets[1:]
         for number, begin, start, at, stop in zip(*(column.tolist() for column in columns), strict=True):
-            file = self._files[number]
-            opened = self._open(file)
-            if opened is not None:
-                if read_record(opened, begin - file.begin, start % STREAM_BYTES, memory[at:stop]):
+            path, stamp = self._files[number]
+            file = self._open(path, stamp)
+            if file is not None:
+                if read_record(file, begin - area.begins[path], start % STREAM_BYTES, memory[at:stop]):
                     continue
-                check_file(file.path, file.stamp)  # it became shorter
+                check_file(path, stamp)  # it became shorter
             # The path leads elsewhere now: nobody changes the mapped file any more.
-            gather_ragged(data, np.array([start]), np.array([0, stop - at]), out[at:stop])
+            gather_ragged(area.data, np.array([start]), np.array([0, stop - at]), out[at:stop])
 
-    def _open(self, file: "_File") -> OpenFile | None:
+    def _open(self, path: str, stamp: FileStamp) -> OpenFile | None:
         """Return an open file; None where its path does not lead to what was indexed any more."""
 
         def open_it() -> OpenFile:
-            opened = OpenFile(file.path)
-            if opened.stamp() != file.stamp:
-                raise FileNotFoundError(file.path)
-            return opened
+            file = OpenFile(path)
+            if file.stamp() != stamp:
+                raise FileNotFoundError(path)
+            return file
 
         try:
-            return self._open_files.get(file.path, open_it)
+            return self._open_files.get(path, open_it)
         except OSError:
             return None

@@ -78,18 +78,10 @@ class DataSet:
         self._numbering = Numbering(self.slices)
         found = {piece.path: opened[piece.path].index for piece in self._numbering.slices}
         indices = {path: index for path, index in found.items() if index is not None}
-        area = AddressRange.of_files({index.path: index.stamp for index in indices.values()})
+        area = AddressRange.of_files({index.path: index.stamp for index in indices.values()}, random_access)
         self._mapped = None
         if area is not None:
-            self._mapped = MappedFiles(
-                area,
-                self._numbering,
-                indices,
-                random_access=random_access,
-                max_open_files=max_open_files,
-                buffers=buffers,
-                copier=self.copier,
-            )
+            self._mapped = MappedFiles(area, self._numbering, indices, max_open_files, buffers, self.copier)
         # bool[slices with records]
         self._is_mapped = np.array([area is not None and piece.path in indices for piece in self._numbering.slices])
         self.is_grouped = not self._is_mapped.all()

@@ -72,8 +72,11 @@ class AddressRange:
         self._address = address
 
     @classmethod
-    def of_files(cls, files: Mapping[str, FileStamp]) -> Self | None:
+    def of_files(cls, files: Mapping[str, FileStamp], random_access: bool) -> Self | None:
         """Map files, given by their paths; None where there are none, or they cannot be mapped, or not so many.
+
+        With random access the system fetches single pages. Otherwise it reads on, which is faster for records that
+        stand side by side.
 
         Raises:
             ArsrcReadError: A file is not what its stamp says any more.
@@ -92,6 +95,8 @@ class AddressRange:
             raise
         except OSError:
             return None
+        if random_access:
+            _LIBC.madvise(address, ends[-1], mmap.MADV_RANDOM)
         return area
 
     def _map(self, path: str, stamp: FileStamp) -> None:
@@ -101,10 +106,6 @@ class AddressRange:
             address, flags = self._address + self.begins[path], mmap.MAP_SHARED | _MAP_FIXED
             if _LIBC.mmap(address, stamp.num_bytes, mmap.PROT_READ, flags, file.fd, 0) == _MAP_FAILED:
                 raise OSError(ctypes.get_errno(), "cannot map a file")
-
-    def expect_random_access(self) -> None:
-        """Tell the system not to read the surroundings of a page that it has to fetch."""
-        _LIBC.madvise(self._address, len(self.data), mmap.MADV_RANDOM)
 
     def will_need(self, begins: NDArray[np.int64], ends: NDArray[np.int64], gap: int) -> None:
         """Start reading the bytes `[begins, ends)` into the page cache, without waiting for them.
