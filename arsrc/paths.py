@@ -28,11 +28,7 @@ class FileSlice:
         return self.stop - self.start
 
     def within(self, num_records: int) -> "FileSlice":
-        """Return the slice with its end filled in, for a file with so many records.
-
-        Raises:
-            ArsrcValueError: The file has fewer.
-        """
+        """Return the slice with its end filled in, for a file with so many records; it is an error to lie beyond."""
         stop = num_records if self.stop is None else self.stop
         if stop > num_records or self.start > stop:
             what = f"a slice lies beyond the end of its file, which has {num_records} records"

@@ -51,7 +51,7 @@ class Uniform:
 
     def locate(self, slices: Integers, positions: Integers) -> tuple[Integers, Column]:
         """Return starts and lengths."""
-        length, span, first = (pick(values, slices) for values in (self.length, self.span, self.first))
+        length, span, first = pick(self.length, slices), pick(self.span, slices), pick(self.first, slices)
         if isinstance(self.group_size, int) and self.group_size == 1:
             return positions * span + first, length
         group_size = pick(self.group_size, slices)

@@ -48,11 +48,7 @@ class BufferPool:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """Make an empty pool.
-
-        Args:
-            max_bytes: How much memory it may keep, lent or idle. What does not fit is given out fresh and not kept.
-        """
+        """Keep at most `max_bytes`, lent or idle: what does not fit is given out fresh and not kept."""
         self._max_bytes = max_bytes
         self._blocks: list[_Block] = []
         self._lock = threading.Lock()
@@ -92,7 +88,7 @@ class BufferPool:
 
     def _shrink(self, max_idle_bytes: int) -> None:
         idle = self._idle()
-        while sum(block.num_bytes for block in idle) > max_idle_bytes:
+        while idle and sum(block.num_bytes for block in idle) > max_idle_bytes:
             self._blocks.remove(idle.pop(0))
 
 

@@ -41,11 +41,7 @@ class ReaderPool(KeptOpen[Any]):
     """Open readers by path; the least recently used ones are let go."""
 
     def reader(self, path: str, stamp: FileStamp) -> Any:
-        """Return an open reader of `path`, a file with this stamp.
-
-        Raises:
-            ArsrcReadError: The file cannot be opened, or is another one now.
-        """
+        """Return an open reader of `path`; it is an error where its stamp is another one now."""
 
         def open_it() -> Any:
             reader = open_reader(path)

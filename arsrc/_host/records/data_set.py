@@ -57,10 +57,6 @@ class DataSet:
             max_open_files: Most files that are kept open, beside those that are mapped.
             random_access: Whether records will be read in random order.
             buffers: Where large batches come from.
-
-        Raises:
-            ArsrcReadError: A file cannot be read.
-            ArsrcValueError: There are no records, or too many, or a slice does not lie in its file.
         """
         self._pool = ReaderPool(max_open_files)
         self.copier = Copier()
