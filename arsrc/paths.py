@@ -27,6 +27,14 @@ class FileSlice:
         assert self.stop is not None
         return self.stop - self.start
 
+    def within(self, num_records: int) -> "FileSlice":
+        """Return the slice with its end filled in, for a file with so many records; it is an error to lie beyond."""
+        stop = num_records if self.stop is None else self.stop
+        if stop > num_records or self.start > stop:
+            what = f"a slice lies beyond the end of its file, which has {num_records} records"
+            raise ArsrcValueError(message("paths", what, "Choose a smaller slice.", path=str(self)))
+        return dataclasses.replace(self, stop=stop)
+
     def __str__(self) -> str:
         return f"{self.path}[{self.start}:{'' if self.stop is None else self.stop}]"
 

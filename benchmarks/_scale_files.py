@@ -23,6 +23,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 import arsrc
 from arsrc._host import registry
+from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.records.data_set import DataSet as ArsrcDataSet
 from arsrc._host.records.data_set import _File
 from arsrc._host.storage.stamps import FileStamp
@@ -188,7 +189,7 @@ def simulated(quick: bool) -> Study:
     for count in (10, 1000) if quick else (1, 10, 100, 1000, 10_000, 100_000):
         files = [FileSlice(f"data-{number:06d}-of-{count:06d}.array_record") for number in range(count)]
         begin = time.perf_counter()
-        data_set = _SimulatedFiles(files, arsrc.ReadOptions(), True)
+        data_set = _SimulatedFiles(files, checksum="auto", max_open_files=64, random_access=True, buffers=BufferPool(0))
         opened = time.perf_counter() - begin
         pool: Any = _NoReaders()
         data_set._pool = pool

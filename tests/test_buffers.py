@@ -16,6 +16,10 @@ from arsrc._host.machine.buffers import BufferPool
 MANY = 1 << 26
 
 
+def kept_bytes(pool: BufferPool) -> int:
+    return sum(block.num_bytes for block in pool._blocks)
+
+
 def test_memory_that_nobody_refers_to_is_given_out_again() -> None:
     pool = BufferPool(MANY)
     address = pool.take(100_000).ctypes.data
@@ -90,19 +94,82 @@ def test_arrays_have_their_size_and_never_overlap(requests: list[tuple[int, bool
             held.append((array, number))
         del array
         assert all((kept == value).all() for kept, value in held)
-        assert sum(buffer.nbytes for buffer in pool._buffers) <= 1_000_000
+        assert kept_bytes(pool) <= 1_000_000
 
 
 def test_what_does_not_fit_is_not_kept() -> None:
     pool = BufferPool(100_000)
     large = pool.take(200_000)
     small = pool.take(90_000)
-    assert len(pool._buffers) == 1
+    assert pool.idle_bytes == 0
+    assert 90_000 <= kept_bytes(pool) <= 100_000
     assert pool.take(50_000).nbytes == 50_000
-    assert len(pool._buffers) == 1
+    assert pool.idle_bytes == 0
     del large, small
-    pool.take(20_000)
-    assert [buffer.nbytes < 30_000 for buffer in pool._buffers] == [True]
+    assert 90_000 <= pool.idle_bytes <= 100_000
+    pool.take(20_000)  # there is room for it only in place of the other
+    assert 20_000 <= pool.idle_bytes < 30_000
+
+
+def test_idle_memory_is_let_go_of_on_demand_and_what_is_lent_never() -> None:
+    pool = BufferPool(MANY)
+    lent = [pool.take(100_000) for _ in range(5)]
+    for number, array in enumerate(lent):
+        array[:] = number
+    assert pool.idle_bytes == 0
+    del lent[:3], array
+    each = pool.idle_bytes // 3
+    assert each >= 100_000
+    pool.shrink(3 * each)
+    assert pool.idle_bytes == 3 * each
+    pool.shrink(2 * each - 1)
+    assert pool.idle_bytes == each
+    pool.clear()
+    assert pool.idle_bytes == 0
+    again = [pool.take(100_000) for _ in range(3)]
+    for array in again:
+        array[:] = 9
+    assert [set(array.tolist()) for array in lent] == [{3}, {4}]
+    assert kept_bytes(pool) == 5 * each
+
+
+def test_an_array_outlives_its_pool() -> None:
+    pool = BufferPool(MANY)
+    array = pool.take(1 << 20)
+    array[:] = 7
+    view = array[5:]
+    del pool, array
+    others = [np.zeros(1 << 20, np.uint8) for _ in range(20)]
+    assert (view == 7).all()
+    del others
+
+
+def test_an_array_may_die_while_its_pool_is_busy() -> None:
+    """The collector runs whenever it likes: also inside a locked section of the same thread."""
+    pool = BufferPool(MANY)
+    cycle = in_a_cycle(pool.take(100_000))
+    with pool._lock:
+        del cycle
+        gc.collect()
+    assert pool.idle_bytes >= 100_000
+
+
+def test_jax_uses_an_array_without_a_copy_and_it_is_not_given_out_meanwhile() -> None:
+    pool = BufferPool(MANY)
+    array = pool.take(1 << 20)
+    array[:] = 1
+    address = array.ctypes.data
+    alias = jax.device_put(array, may_alias=True)
+    assert alias.unsafe_buffer_pointer() == address
+    del array
+    gc.collect()
+    other = pool.take(1 << 20)
+    assert other.ctypes.data != address
+    other[:] = 2
+    assert (np.asarray(alias) == 1).all()
+    del alias
+    gc.collect()
+    assert pool.take(1 << 20).ctypes.data == address
 
 
 def test_threads_never_share_memory() -> None:
@@ -129,4 +196,5 @@ def test_threads_never_share_memory() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert sum(buffer.nbytes for buffer in pool._buffers) <= 4_000_000
+    assert kept_bytes(pool) <= 4_000_000
+    assert pool.idle_bytes == kept_bytes(pool) > 0

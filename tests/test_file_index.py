@@ -3,19 +3,20 @@
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
+from mapped_files import open_indexed, opened, some_records
 
-from arsrc._host.format.file_index import FileIndex, Spans, Uniform, file_index
-from arsrc._host.format.groups import Groups
-from arsrc._host.format.places import FileRange
-from arsrc._host.readers.mapped import MappedFiles, open_mapped
+from arsrc._host.format.file_index import FileIndex, file_index
+from arsrc._host.format.numbering import Numbering
+from arsrc._host.format.places import Groups, Spans, Uniform
 from arsrc._host.storage import address_range
+from arsrc._host.storage.address_range import AddressRange
+from arsrc.paths import FileSlice
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 
@@ -24,29 +25,17 @@ WriteRecords = Callable[..., str]
 LENGTHS = [0, 1, 100, 127, 128, 784, 16_384, 16_385, *range(65_466, 65_474), *range(65_509, 65_538, 3)]
 
 
-def some_records(seed: Any, lengths: Sequence[int]) -> list[bytes]:
-    draw = random.Random(repr(seed))
-    return [draw.randbytes(length) for length in lengths]
-
-
 def index_of(path: str) -> FileIndex:
     """The index of a file that must have one; every record of the file, read both ways, is compared."""
     expected = ArrayRecordReader(path).read_all()
     index = file_index(path, len(expected))
     assert index is not None
-    with_map = open_mapped([FileRange(index, 0, len(expected))])
-    if with_map is not None:
-        assert records_of(with_map, range(len(expected))) == expected
-        assert records_of(with_map, range(len(expected))[::-1]) == expected[::-1]
-        with_map.close()
-    else:
-        assert not expected
+    if expected:
+        files = opened(path)
+        assert files.records() == expected
+        assert files.records(range(len(expected))[::-1]) == expected[::-1]
+        files.close()
     return index
-
-
-def records_of(files: MappedFiles, record_ids: Sequence[int]) -> list[bytes]:
-    batch = files.read(np.array(record_ids, np.int64))
-    return [batch[row] for row in range(len(batch))]
 
 
 @pytest.mark.parametrize("group_size", [1, 7, 256])
@@ -89,9 +78,12 @@ def test_a_table_takes_at_most_eight_bytes_a_record(
 
 
 def test_a_file_without_records_has_an_index_but_no_map(tmp_path: Path, write_records: WriteRecords) -> None:
-    index = index_of(write_records(tmp_path / "a", [], "group_size:1,uncompressed"))
-    assert open_mapped([FileRange(index, 0, 0)]) is None
-    assert open_mapped([]) is None
+    empty = write_records(tmp_path / "a", [], "group_size:1,uncompressed")
+    path = write_records(tmp_path / "b", [b"abc"], "group_size:1,uncompressed")
+    assert index_of(empty)
+    assert opened(empty, path, empty).records() == [b"abc"]
+    assert empty not in Path("/proc/self/maps").read_text()
+    assert AddressRange.of_files({}, False) is None
 
 
 def test_another_number_of_records_than_the_official_one_means_no_index(
@@ -138,10 +130,10 @@ def test_a_damaged_footer_or_chunk_header_means_no_index_or_the_same_records(
         if index is None:
             num_refused += 1
             continue
-        files = open_mapped([FileRange(index, 0, len(records))])
-        assert files is not None
+        numbering = Numbering([FileSlice(index.path, 0, len(records))])
+        files = open_indexed(numbering, {index.path: index})
         # Only the payload, and headers that nothing depends on, may be damaged unnoticed.
-        assert [len(record) for record in records_of(files, range(20))] == [len(record) for record in records]
+        assert [len(record) for record in files.records()] == [len(record) for record in records]
         files.close()
     assert num_refused > 60
 
@@ -154,6 +146,6 @@ def test_where_files_cannot_be_mapped_there_is_no_map(
     index = file_index(path, 10)
     assert index is not None
     monkeypatch.setattr(address_range, "_LIBC", None)  # as on systems other than Linux
-    assert open_mapped([FileRange(index, 0, 10)]) is None
+    assert AddressRange.of_files({index.path: index.stamp}, False) is None
     grouped = write_records(tmp_path / "b", [b"abc"] * 10, "group_size:4,uncompressed")
     assert file_index(grouped, 10) is None

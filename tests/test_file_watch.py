@@ -1,43 +1,22 @@
 """Files that are changed, replaced or removed while they are mapped."""
 
 import os
-import random
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader
+from mapped_files import opened, some_records
 
 from arsrc._host.format.file_index import file_index
-from arsrc._host.format.places import FileRange
-from arsrc._host.readers.mapped import MapOptions, MappedFiles, open_mapped
+from arsrc._host.storage.address_range import AddressRange
 from arsrc.errors import ArsrcReadError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 
 WriteRecords = Callable[..., str]
-
-
-def some_records(seed: Any, lengths: Sequence[int]) -> list[bytes]:
-    draw = random.Random(repr(seed))
-    return [draw.randbytes(length) for length in lengths]
-
-
-def opened(*paths: str, **options: Any) -> MappedFiles:
-    indices = [file_index(path, ArrayRecordReader(path).num_records()) for path in paths]
-    files = open_mapped([FileRange(i, 0, i.num_records) for i in indices if i is not None], MapOptions(**options))
-    assert files is not None
-    assert None not in indices
-    return files
-
-
-def records_of(files: MappedFiles, record_ids: Any = None) -> list[bytes]:
-    batch = files.read(np.arange(files.num_records) if record_ids is None else record_ids)
-    return [batch[row] for row in range(len(batch))]
 
 
 def change(path: str, how: str) -> None:
@@ -61,7 +40,7 @@ def test_a_file_changed_in_place_is_an_error_that_names_it(
     paths = [write_records(tmp_path / f"{i}", records, "group_size:1,uncompressed") for i in range(num_files)]
     files = opened(*paths)
     record_ids = np.arange(500) + 500 * (num_files - 1)
-    assert records_of(files, record_ids) == records
+    assert files.records(record_ids) == records
     change(paths[-1], how)
     for _ in range(2):
         # With many files each is looked at only every few microseconds.
@@ -69,7 +48,7 @@ def test_a_file_changed_in_place_is_an_error_that_names_it(
         with pytest.raises(ArsrcReadError, match=r"^\[arsrc\] read: a file was changed .*" + paths[-1]):
             files.read(record_ids)
     if num_files > 1:
-        assert records_of(files, np.arange(500)) == records
+        assert files.records(np.arange(500)) == records
 
 
 def test_a_file_that_was_removed_or_replaced_is_still_read_as_it_was(
@@ -79,9 +58,9 @@ def test_a_file_that_was_removed_or_replaced_is_still_read_as_it_was(
     path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
     files = opened(path)
     os.replace(write_records(tmp_path / "b", [b"other"], "group_size:1,uncompressed"), path)
-    assert records_of(files) == records
+    assert files.records() == records
     os.remove(path)
-    assert records_of(files) == records
+    assert files.records() == records
 
 
 def test_a_file_that_changed_between_indexing_and_mapping_is_an_error(
@@ -92,6 +71,6 @@ def test_a_file_that_changed_between_indexing_and_mapping_is_an_error(
     assert index is not None
     change(path, "written to")
     with pytest.raises(ArsrcReadError, match="a file was changed"):
-        open_mapped([FileRange(index, 0, 100)])
+        AddressRange.of_files({index.path: index.stamp}, False)
     os.remove(path)
-    assert open_mapped([FileRange(index, 0, 100)]) is None
+    assert AddressRange.of_files({index.path: index.stamp}, False) is None

@@ -1,41 +1,20 @@
 """Records that are read by position, straight into place."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader
+from mapped_files import opened, some_records
 
 from arsrc import ArsrcReadError
-from arsrc._host.format.file_index import file_index
-from arsrc._host.format.places import FileRange
 from arsrc._host.machine.copying import Copier
-from arsrc._host.readers.mapped import MapOptions, MappedFiles, open_mapped
 
 WriteRecords = Callable[..., str]
 LENGTHS = [20_000, 65_511, 65_512, 65_513, 131_024, 300_000, 17_000, 1, 150_528, 64_000]
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux")
-
-
-def some_records(seed: int, lengths: Sequence[int]) -> list[bytes]:
-    rng = np.random.default_rng(seed)
-    return [rng.bytes(length) for length in lengths]
-
-
-def opened(*paths: str, max_open_files: int = 8, copier: Copier | None = None) -> MappedFiles:
-    indices = [file_index(path, ArrayRecordReader(path).num_records()) for path in paths]
-    ranges = [FileRange(index, 0, index.num_records) for index in indices if index is not None]
-    files = open_mapped(ranges, MapOptions(True, None, copier, max_open_files))
-    assert files is not None
-    return files
-
-
-def read(files: MappedFiles, ids: Sequence[int]) -> list[bytes]:
-    batch = files.read(np.array(ids, np.int64))
-    return [batch[row] for row in range(len(batch))]
 
 
 def open_paths() -> list[str]:
@@ -57,10 +36,12 @@ def test_records_come_whole_and_in_order(
     options = f"group_size:{group_size},uncompressed"
     paths = [write_records(tmp_path / str(i), some, options) for i, some in enumerate(records)]
     copier = Copier()
-    files = opened(*paths, copier=copier if helped else None)
+    if not helped:
+        copier.close()  # from now on whoever copies is alone
+    files = opened(*paths, copier=copier)
     everything = records[0] + records[1]
     ids = np.random.default_rng(0).permutation(len(everything)).tolist() * 2
-    assert read(files, ids) == [everything[i] for i in ids]
+    assert files.records(ids) == [everything[i] for i in ids]
     files.close()
     copier.close()
 
@@ -70,7 +51,7 @@ def test_records_of_one_length_come_whole(tmp_path: Path, write_records: WriteRe
     copier = Copier()
     files = opened(write_records(tmp_path / "a", records, "group_size:1,uncompressed"), copier=copier)
     ids = [39, 0, 0, *range(40)]
-    assert read(files, ids) == [records[i] for i in ids]
+    assert files.records(ids) == [records[i] for i in ids]
     files.close()
     copier.close()
 
@@ -78,7 +59,7 @@ def test_records_of_one_length_come_whole(tmp_path: Path, write_records: WriteRe
 def test_a_record_may_have_more_pieces_than_one_call_takes(tmp_path: Path, write_records: WriteRecords) -> None:
     records = some_records(0, [40_000_000, 30_000])
     files = opened(write_records(tmp_path / "a", records, "group_size:1,uncompressed"))
-    assert read(files, [1, 0]) == records[::-1]
+    assert files.records([1, 0]) == records[::-1]
     files.close()
 
 
@@ -86,7 +67,7 @@ def test_few_files_stay_open_and_none_after_closing(tmp_path: Path, write_record
     records = [some_records(seed, [30_000] * 3) for seed in range(6)]
     paths = [write_records(tmp_path / str(i), some, "group_size:1,uncompressed") for i, some in enumerate(records)]
     files = opened(*paths, max_open_files=2)
-    assert read(files, range(18)) == [record for some in records for record in some]
+    assert files.records(range(18)) == [record for some in records for record in some]
     assert len(set(open_paths()) & set(paths)) == 2
     files.close()
     assert not set(open_paths()) & set(paths)
@@ -97,7 +78,7 @@ def test_a_file_that_was_replaced_still_gives_its_old_records(tmp_path: Path, wr
     path = write_records(tmp_path / "a", old, "group_size:1,uncompressed")
     files = opened(path)
     os.replace(write_records(tmp_path / "b", new, "group_size:1,uncompressed"), path)
-    assert read(files, [3, 1]) == [old[3], old[1]]
+    assert files.records([3, 1]) == [old[3], old[1]]
     files.close()
 
 
@@ -106,7 +87,7 @@ def test_a_file_that_was_removed_still_gives_its_records(tmp_path: Path, write_r
     path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
     files = opened(path)
     os.remove(path)
-    assert read(files, [3, 1]) == [records[3], records[1]]
+    assert files.records([3, 1]) == [records[3], records[1]]
     files.close()
 
 
@@ -117,10 +98,10 @@ def test_a_file_that_became_shorter_is_an_error_that_names_it(
     path = write_records(tmp_path / "a", some_records(0, [100_000] * 8), "group_size:1,uncompressed")
     files = opened(path)
     if read_before:
-        read(files, [0])
+        files.read([0])
     os.truncate(path, 200_000)
     with pytest.raises(ArsrcReadError, match=r"changed while it was open: it had .* bytes, now 200000"):
-        read(files, [7])
+        files.read([7])
     files.close()
 
 
@@ -128,4 +109,4 @@ def test_closed_files_are_an_error(tmp_path: Path, write_records: WriteRecords) 
     files = opened(write_records(tmp_path / "a", some_records(0, [30_000]), "group_size:1,uncompressed"))
     files.close()
     with pytest.raises(ArsrcReadError, match="the files were closed"):
-        read(files, [0])
+        files.read([0])

@@ -1,5 +1,6 @@
 """The file format: positions, headers, postscript, and the sample that identifies a file's content."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from hypothesis import given
 from arsrc._host.format import layout
 from arsrc._host.format.fingerprint import content_sample
 from arsrc._host.format.layout import BLOCK_BYTES, CHUNK_HEADER_BYTES, FIRST_CHUNK
+from arsrc._host.storage.open_file import OpenFile
 from arsrc.errors import ArsrcReadError
 
 WriteRecords = Callable[..., str]
@@ -98,8 +100,8 @@ def test_walking_from_header_to_header_finds_all_records_and_the_footer(
     data_chunks = [header for _, header in chunks if header.kind in "rt"][:-2]
     assert sum(header.num_records for header in data_chunks) == len(records)
     assert sum(header.decoded_size for header in data_chunks) == sum(map(len, records))
-    with open(path, "rb") as file:
-        footer = layout.read_footer_offset(file.fileno(), os.path.getsize(path))
+    with contextlib.closing(OpenFile(path)) as file:
+        footer = layout.read_footer_offset(file, os.path.getsize(path))
     (behind_data,) = [begin for begin, header in chunks if header.num_records == len(data_chunks) + 1][-1:]
     assert layout.logical(footer) == behind_data
 
@@ -128,15 +130,15 @@ def test_reading_the_stream_leaves_out_block_headers(
         write_records(path, some_records(1), "group_size:1,uncompressed")
     _, stream = walk(path)
     begin = layout.logical(position)
-    with open(path, "rb") as file:
-        data = layout.read_stream(file.fileno(), position, num_bytes)
+    with contextlib.closing(OpenFile(os.fspath(path))) as file:
+        data = layout.read_stream(file, position, num_bytes)
     assert data == stream[begin : begin + num_bytes]
 
 
 def test_reading_the_stream_beyond_the_end_is_refused(tmp_path: Path, write_records: WriteRecords) -> None:
     path = write_records(tmp_path / "a", [b"abc"])
-    with open(path, "rb") as file, pytest.raises(layout.LayoutError):
-        layout.read_stream(file.fileno(), os.path.getsize(path) - 10, 11)
+    with contextlib.closing(OpenFile(path)) as file, pytest.raises(layout.LayoutError):
+        layout.read_stream(file, os.path.getsize(path) - 10, 11)
 
 
 @pytest.mark.parametrize("options", KINDS)

@@ -2,52 +2,29 @@
 
 import itertools
 import os
-import random
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader
 from hypothesis import given
 from hypothesis import strategies as st
+from mapped_files import Opened, opened, some_records
 
-from arsrc._host.format.file_index import file_index
-from arsrc._host.format.places import FileRange
+from arsrc._host.machine import waiting
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.waiting import num_waits
 from arsrc._host.readers.cold_rule import ColdRule
-from arsrc._host.readers.mapped import MapOptions, MappedFiles, open_mapped
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError
+from arsrc.paths import FileSlice
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 
 WriteRecords = Callable[..., str]
 
 LENGTHS = [0, 1, 100, 127, 128, 784, 16_384, 16_385, *range(65_466, 65_474), *range(65_509, 65_538, 3)]
-
-
-def some_records(seed: Any, lengths: Sequence[int]) -> list[bytes]:
-    draw = random.Random(repr(seed))
-    return [draw.randbytes(length) for length in lengths]
-
-
-def opened(*paths: str, **options: Any) -> MappedFiles:
-    indices = [file_index(path, ArrayRecordReader(path).num_records()) for path in paths]
-    files = open_mapped([FileRange(i, 0, i.num_records) for i in indices if i is not None], MapOptions(**options))
-    assert files is not None
-    assert None not in indices
-    return files
-
-
-def records_of(files: MappedFiles, record_ids: Any = None, out: Any = None) -> list[bytes]:
-    ids = np.arange(files.num_records) if record_ids is None else np.asarray(record_ids, np.int64)
-    batch = files.read(ids, out)
-    assert len(batch) == len(ids)
-    return [batch[row] for row in range(len(batch))]
 
 
 @given(
@@ -71,8 +48,8 @@ def test_any_ids_of_any_lengths_are_read(
         ids = data.draw(st.lists(st.integers(0, len(records) - 1), max_size=40))
         expected = [records[i] for i in ids]
         out = np.full(sum(map(len, expected)) + 5, 0xAA, np.uint8)
-        assert records_of(files, ids) == expected
-        assert records_of(files, ids, out) == expected
+        assert files.records(ids) == expected
+        assert files.records(ids, out) == expected
         assert bytes(out) == b"".join(expected) + b"\xaa" * 5
     files.close()
     os.remove(path)
@@ -94,9 +71,9 @@ def test_many_small_shards_of_all_kinds_are_one_sequence(tmp_path: Path, write_r
     num_open = len(os.listdir("/proc/self/fd"))
     files = opened(*paths, random_access=True)
     assert files.num_records == len(expected)
-    assert records_of(files) == expected
+    assert files.records() == expected
     ids = np.random.default_rng(0).integers(0, len(expected), 5_000)
-    assert records_of(files, ids) == [expected[i] for i in ids]
+    assert files.records(ids) == [expected[i] for i in ids]
     assert len(os.listdir("/proc/self/fd")) == num_open
     files.close()
 
@@ -108,12 +85,10 @@ def test_slices_of_the_same_and_of_other_files_are_one_sequence(
 ) -> None:
     content = [some_records(name, lengths) for name in "ab"]
     paths = [write_records(tmp_path / name, content[i], options) for i, name in enumerate("ab")]
-    indices = [file_index(path, 30) for path in paths]
     slices = [(0, 3, 11), (1, 0, 30), (0, 0, 4), (0, 29, 30), (1, 8, 8), (1, 4, 8), (0, 27, 29)]
-    ranges = [FileRange(index, *bounds) for file, *bounds in slices if (index := indices[file]) is not None]
-    files = open_mapped(ranges)
-    assert files is not None
-    assert records_of(files) == [r for file, start, stop in slices for r in content[file][start:stop]]
+    files = opened(*(FileSlice(paths[file], *bounds) for file, *bounds in slices))
+    assert num_maps(paths[0]) == 1
+    assert files.records() == [r for file, start, stop in slices for r in content[file][start:stop]]
 
 
 def test_slices_may_differ_much_in_size(tmp_path: Path, write_records: WriteRecords) -> None:
@@ -123,7 +98,7 @@ def test_slices_may_differ_much_in_size(tmp_path: Path, write_records: WriteReco
         records = some_records(shard, [8] * num_records)
         paths.append(write_records(tmp_path / f"{shard}", records, "group_size:1,uncompressed"))
         expected += records
-    assert records_of(opened(*paths)) == expected
+    assert opened(*paths).records() == expected
 
 
 # What the caller gets.
@@ -136,7 +111,7 @@ def test_ids_outside_are_refused(tmp_path: Path, write_records: WriteRecords) ->
         for call in (files.read, files.locate):
             with pytest.raises(ArsrcIndexError, match=rf"{start}; got record_id={wrong}\."):
                 call(np.array([3, wrong, 4]))
-    assert records_of(files, []) == []
+    assert files.records([]) == []
 
 
 def test_an_output_that_is_too_small_is_refused(tmp_path: Path, write_records: WriteRecords) -> None:
@@ -152,7 +127,7 @@ def test_large_batches_come_from_the_pool_and_are_not_overwritten_while_held(
     records = some_records(0, lengths)
     path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
     pool = BufferPool(1 << 30)
-    files = opened(path, pool=pool)
+    files = opened(path, buffers=pool)
     ids = np.arange(len(records))
     first = files.read(ids)
     second = files.read(ids[::-1])
@@ -200,7 +175,7 @@ def test_a_cold_read_brings_in_the_records_and_not_what_lies_between(
     drop_from_memory(path)
     if is_in_memory(path, 100 + 20 * 200_000):
         pytest.skip("the file system keeps files in memory")
-    assert records_of(files, [30, 10, 11]) == [records[row] for row in (30, 10, 11)]
+    assert files.records([30, 10, 11]) == [records[row] for row in (30, 10, 11)]
     middles = {row: 100_000 + row * 200_120 for row in (10, 11, 20, 30, 40)}
     assert [row for row in middles if is_in_memory(path, middles[row])] == [10, 11, 30]
 
@@ -227,6 +202,11 @@ def test_this_thread_sees_that_the_disk_reads(tmp_path: Path, write_records: Wri
         waits.append(num_waits() - before)
     assert waits[0] > 0
     assert waits[1] == 0
+
+
+def test_where_the_system_does_not_count_for_threads_nobody_ever_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_THREAD", None)  # as on macOS
+    assert num_waits() == 0
 
 
 # Closing.
@@ -265,10 +245,10 @@ def test_closing_while_threads_read_gives_whole_records_or_an_error(
     path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
     pool = BufferPool(1 << 24)
     for delay in (0.0, 0.01, 0.05):
-        files = opened(path, pool=pool)
+        files = opened(path, buffers=pool)
         outcomes: list[str] = []
 
-        def read_until_closed(seed: int, files: MappedFiles = files, outcomes: list[str] = outcomes) -> None:
+        def read_until_closed(seed: int, files: Opened = files, outcomes: list[str] = outcomes) -> None:
             rng = np.random.default_rng(seed)
             for turn in itertools.count():
                 ids = rng.integers(0, len(records), min(len(records), 700) if turn % 2 else 10)

@@ -56,7 +56,13 @@ class OpenFiles:
         self.slices = list(slices)
         self.budget = Budget()
         self._buffers = BufferPool(config.read.read_ahead_bytes)
-        self.data_set = DataSet(self.slices, config.read, random_access(config), self._buffers)
+        self.data_set = DataSet(
+            self.slices,
+            checksum=config.read.checksum,
+            max_open_files=config.read.max_open_files,
+            random_access=random_access(config),
+            buffers=self._buffers,
+        )
         self.ahead = ReadAhead(self.budget, self._buffers)
 
     def is_current(self, slices: Sequence[FileSlice]) -> bool:

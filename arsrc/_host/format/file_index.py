@@ -5,6 +5,7 @@ with what array_record's own reader says. Any surprise means no index: the offic
 file, or fails with an error of its own.
 """
 
+import contextlib
 import dataclasses
 import os
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.format.footer import Chunks, Footer, read_chunks, read_footer, spans_of_values, values_of_spans
-from arsrc._host.format.groups import Groups, index_groups
+from arsrc._host.format.groups import index_groups
 from arsrc._host.format.layout import (
     CHUNK_HEADER_BYTES,
     LayoutError,
@@ -20,41 +21,12 @@ from arsrc._host.format.layout import (
     physical,
     read_stream,
 )
+from arsrc._host.format.places import Groups, Places, Spans, Uniform
 from arsrc._host.storage.address_range import AddressRange
+from arsrc._host.storage.open_file import OpenFile
 from arsrc._host.storage.stamps import FileStamp
 
 _NUM_HEADERS = 8  # chunk headers looked at, but for one, where the footer tells all
-
-
-@dataclasses.dataclass(frozen=True)
-class Uniform:
-    """Where records of one length lie, in chunks of one length: computed, without a table.
-
-    Attributes:
-        length: Bytes of each record.
-        group_size: Records in each chunk but the last one.
-        first: Logical position of record 0.
-        span: Bytes from one chunk to the next.
-        last_shift: By how much earlier records begin in the last chunk, which has fewer of them.
-    """
-
-    length: int
-    group_size: int
-    first: int
-    span: int
-    last_shift: int = 0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Spans:
-    """Where records of different lengths lie, one to a chunk.
-
-    Attributes:
-        begins: i64[num_records + 1], logical positions of the chunks, and of the footer. The length of a
-            record follows from the distance to the next chunk.
-    """
-
-    begins: NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,14 +36,12 @@ class FileIndex:
     Attributes:
         path: The file, absolute.
         stamp: What it was when it was indexed.
-        num_records: Records in the file.
         places: Where they lie: at most 8 bytes a record.
     """
 
     path: str
     stamp: FileStamp
-    num_records: int
-    places: Uniform | Spans | Groups
+    places: Places
 
 
 def file_index(path: str, num_records: int) -> FileIndex | None:
@@ -83,43 +53,36 @@ def file_index(path: str, num_records: int) -> FileIndex | None:
     """
     path = os.path.abspath(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            stamp = FileStamp.of(os.fstat(fd))
-            footer = read_footer(fd, stamp.num_bytes)
+        with contextlib.closing(OpenFile(path)) as file:
+            stamp = file.stamp()
+            footer = read_footer(file, stamp.num_bytes)
             if footer.num_records != num_records:
                 return None
-            return FileIndex(path, stamp, num_records, _places(fd, stamp.num_bytes, footer))
-        finally:
-            os.close(fd)
+            return FileIndex(path, stamp, _places(file, stamp, footer))
     except (OSError, LayoutError):
         return None
 
 
-def _places(fd: int, num_bytes: int, footer: Footer) -> Uniform | Spans | Groups:
+def _places(file: OpenFile, stamp: FileStamp, footer: Footer) -> Places:
     if footer.num_chunks == footer.num_records:
-        begins = _single_begins(fd, footer)
+        begins = _single_begins(file, footer)
         if begins is not None:
-            _check_headers(fd, begins)
+            _check_headers(file, begins)
             return _uniform_singles(begins) or Spans(begins)
-    chunks = Chunks(*map(np.concatenate, zip(*read_chunks(fd, footer), strict=True)))
-    area = AddressRange.reserve(num_bytes)
+    chunks = Chunks(*map(np.concatenate, zip(*read_chunks(file, footer), strict=True)))
+    area = AddressRange.of_files({file.path: stamp}, random_access=False)
     if area is None:
         raise LayoutError("files cannot be mapped here")
-    try:
-        area.map_file(fd, 0, num_bytes)
-        groups = index_groups(area, chunks, footer.begin)
-    finally:
-        area.unmap()
-    return _uniform_groups(groups) or groups
+    groups = index_groups(area, chunks, footer.begin)
+    return _uniform_groups(groups, int(chunks.counts[0])) or groups
 
 
-def _single_begins(fd: int, footer: Footer) -> NDArray[np.int64] | None:
+def _single_begins(file: OpenFile, footer: Footer) -> NDArray[np.int64] | None:
     """Return where chunks of one record each begin, and the footer; None if they do not lie end to end."""
     begins = np.empty(footer.num_chunks + 1, np.int64)
     begins[-1] = expected = footer.begin
     row = 0
-    for chunks in read_chunks(fd, footer):
+    for chunks in read_chunks(file, footer):
         if (chunks.counts != 1).any():
             raise LayoutError("chunks differ in their number of records")
         behind = chunks.begins + spans_of_values(chunks.decoded_sizes)
@@ -131,7 +94,7 @@ def _single_begins(fd: int, footer: Footer) -> NDArray[np.int64] | None:
     return begins if expected == footer.begin else None
 
 
-def _check_headers(fd: int, begins: NDArray[np.int64]) -> None:
+def _check_headers(file: OpenFile, begins: NDArray[np.int64]) -> None:
     """Look whether some chunks, spread over the file, are what the footer says."""
     last = len(begins) - 2
     # Few in a small file: of those there may be ten thousand.
@@ -140,7 +103,7 @@ def _check_headers(fd: int, begins: NDArray[np.int64]) -> None:
     spans = begins[1:][rows] - begins[rows]
     columns = begins[rows].tolist(), spans.tolist(), values_of_spans(spans).tolist()
     for begin, span, value in zip(*columns, strict=True):
-        data = read_stream(fd, physical(begin), CHUNK_HEADER_BYTES + 1)
+        data = read_stream(file, physical(begin), CHUNK_HEADER_BYTES + 1)
         header = parse_chunk_header(data)
         if (header.kind, header.num_records, header.decoded_size) != ("r", 1, value) or data[-1]:
             raise LayoutError("a chunk is compressed, transposed, or not what the footer says")
@@ -160,8 +123,8 @@ def _uniform_singles(begins: NDArray[np.int64]) -> Uniform | None:
     return Uniform(length, 1, int(begins[1]) - length, span)
 
 
-def _uniform_groups(groups: Groups) -> Uniform | None:
-    begins, within, group_size = groups.begins, groups.within, groups.group_size
+def _uniform_groups(groups: Groups, group_size: int) -> Uniform | None:
+    begins, within = groups.begins, groups.within
     full = (len(begins) - 2) * group_size  # records in front of the last chunk
     span = int(begins[1] - begins[0])
     length = span - int(within[min(group_size, len(within)) - 1])
@@ -175,5 +138,5 @@ def _uniform_groups(groups: Groups) -> Uniform | None:
         or begins[-1] - begins[-2] != last[-1] + length
     ):
         return None
-    shift = int(within[0]) - int(last[0])
-    return Uniform(length, group_size, int(begins[0]) + int(within[0]), span, shift)
+    first, shift = int(begins[0]) + int(within[0]), int(within[0]) - int(last[0])
+    return Uniform(length, group_size, first, span, len(begins) - 2, shift)

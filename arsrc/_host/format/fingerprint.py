@@ -1,7 +1,7 @@
 """A sample of what a file holds, from kilobytes of it."""
 
+import contextlib
 import hashlib
-import os
 import struct
 
 from arsrc._host.format.layout import (
@@ -16,6 +16,7 @@ from arsrc._host.format.layout import (
     read_footer_offset,
     read_stream,
 )
+from arsrc._host.storage.open_file import OpenFile
 from arsrc.errors import ArsrcReadError, message
 
 _SAMPLE_VERSION = b"arsrc content sample 1"
@@ -37,11 +38,8 @@ def content_sample(path: str, num_samples: int) -> bytes:
         ArsrcReadError: The file cannot be read, or is no complete ArrayRecord file.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        try:
-            return _digest(fd, os.fstat(fd).st_size, num_samples)
-        finally:
-            os.close(fd)
+        with contextlib.closing(OpenFile(path)) as file:
+            return _digest(file, file.stamp().num_bytes, num_samples)
     except OSError as error:
         what = f"cannot read a file ({error.strerror})"
         raise ArsrcReadError(message("fingerprint", what, path=path)) from error
@@ -51,31 +49,31 @@ def content_sample(path: str, num_samples: int) -> bytes:
         raise ArsrcReadError(message("fingerprint", what, fix, path=path)) from error
 
 
-def _digest(fd: int, num_bytes: int, num_samples: int) -> bytes:
-    footer_offset = read_footer_offset(fd, num_bytes)
+def _digest(file: OpenFile, num_bytes: int, num_samples: int) -> bytes:
+    footer_offset = read_footer_offset(file, num_bytes)
     last_block = (footer_offset - 1) // BLOCK_BYTES  # the block that holds the byte in front of the footer
     sampled = {1 + (2 * i + 1) * (last_block - 1) // (2 * num_samples) for i in range(num_samples)}
     digest = hashlib.blake2b(_SAMPLE_VERSION + struct.pack("<2Q", num_bytes, footer_offset), digest_size=32)
-    digest.update(read_stream(fd, FIRST_CHUNK, CHUNK_HEADER_BYTES))
+    digest.update(read_stream(file, FIRST_CHUNK, CHUNK_HEADER_BYTES))
     for block in sorted(sampled | {last_block}):
         if 0 < block <= last_block:
-            digest.update(_header_at(fd, block * BLOCK_BYTES))
+            digest.update(_header_at(file, block * BLOCK_BYTES))
     begin = max(last_block * BLOCK_BYTES, FIRST_CHUNK)
     tail = logical(footer_offset) - logical(begin)
-    digest.update(read_stream(fd, begin, tail + CHUNK_HEADER_BYTES))
+    digest.update(read_stream(file, begin, tail + CHUNK_HEADER_BYTES))
     return digest.digest()
 
 
-def _header_at(fd: int, boundary: int) -> bytes:
+def _header_at(file: OpenFile, boundary: int) -> bytes:
     """Return the header of the chunk around a block boundary, or of the one before where that is padding."""
     while True:
-        data = os.pread(fd, BLOCK_HEADER_BYTES + CHUNK_HEADER_BYTES, boundary)
+        data = file.read(BLOCK_HEADER_BYTES + CHUNK_HEADER_BYTES, boundary)
         previous_chunk, _ = parse_block_header(data)
         header = data[BLOCK_HEADER_BYTES:]
         if previous_chunk:
             if previous_chunk > boundary - FIRST_CHUNK:
                 return data  # damaged: no reason to refuse a file that array_record may still read
-            header = read_stream(fd, boundary - previous_chunk, CHUNK_HEADER_BYTES)
+            header = read_stream(file, boundary - previous_chunk, CHUNK_HEADER_BYTES)
         # Padding says nothing about the content; it begins in the block in which the data before it ends.
         before = (boundary - previous_chunk) // BLOCK_BYTES * BLOCK_BYTES
         if parse_chunk_header(header).kind != "p" or not 0 < before < boundary:

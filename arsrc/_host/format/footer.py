@@ -27,6 +27,7 @@ from arsrc._host.format.layout import (
     to_logical,
     varint_size,
 )
+from arsrc._host.storage.open_file import OpenFile
 
 SLAB_BYTES = 1 << 17  # the arrays of one slab stay in the cache
 
@@ -68,17 +69,17 @@ class Chunks(NamedTuple):
     counts: NDArray[np.int64]
 
 
-def read_footer(fd: int, num_bytes: int) -> Footer:
+def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     """Read the head of the footer of an open file.
 
     Raises:
         LayoutError: It is compressed, of another version, or damaged.
     """
-    offset = read_footer_offset(fd, num_bytes)
+    offset = read_footer_offset(file, num_bytes)
     begin = logical(offset)
-    header = parse_chunk_header(read_stream(fd, offset, CHUNK_HEADER_BYTES))
+    header = parse_chunk_header(read_stream(file, offset, CHUNK_HEADER_BYTES))
     data = begin + CHUNK_HEADER_BYTES
-    head = read_stream(fd, physical(data), min(header.data_size, 32))
+    head = read_stream(file, physical(data), min(header.data_size, 32))
     if header.kind != "r" or head[:1] != b"\x00":
         raise LayoutError("the footer is compressed")
     num_size_bytes, sizes = parse_varint(head, 1)
@@ -90,7 +91,7 @@ def read_footer(fd: int, num_bytes: int) -> Footer:
     behind = logical(num_bytes - BLOCK_BYTES) - data - header.data_size
     if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:
         raise LayoutError("the footer is out of place")
-    num_chunks, num_records = _parse_counts(read_stream(fd, physical(first), first_size))
+    num_chunks, num_records = _parse_counts(read_stream(file, physical(first), first_size))
     # The least that an entry takes, so that nobody trusts a count and runs out of memory.
     if header.num_records != num_chunks + 1 or num_chunks * _TOKENS > header.decoded_size:
         raise LayoutError("the footer lists another number of chunks than it says")
@@ -114,7 +115,7 @@ def _parse_counts(record: bytes) -> tuple[int, int]:
     return num_chunks, num_records
 
 
-def read_chunks(fd: int, footer: Footer) -> Iterator[Chunks]:
+def read_chunks(file: OpenFile, footer: Footer) -> Iterator[Chunks]:
     """Yield all chunks of the file in order, some ten thousands at a time.
 
     Raises:
@@ -126,7 +127,7 @@ def read_chunks(fd: int, footer: Footer) -> Iterator[Chunks]:
     behind = logical(FIRST_CHUNK) - 1
     while position < end:
         num_bytes = min(SLAB_BYTES, end - position)
-        data = rest + read_stream(fd, physical(position), num_bytes)
+        data = rest + read_stream(file, physical(position), num_bytes)
         position += num_bytes
         chunks, consumed = _parse_entries(np.frombuffer(data, np.uint8))
         rest = data[consumed:]

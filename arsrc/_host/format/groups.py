@@ -4,36 +4,18 @@ An uncompressed simple chunk is its header of 40 bytes, then `00 | varint len(si
 `sizes` holds one varint per record. The footer says where chunks begin; all else stands in the chunks.
 """
 
-import dataclasses
-
 import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.format.footer import Chunks, decode_varints
 from arsrc._host.format.gather import gather_equal, gather_ragged
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES, LayoutError, to_physical
+from arsrc._host.format.places import Groups
 from arsrc._host.storage.address_range import AddressRange
 
 _HEAD_BYTES = 48  # chunk header, compression byte, and a varint of at most 5 bytes
 _SLAB_RECORDS = 1 << 17
 _GAP_BYTES = 1 << 16
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Groups:
-    """Where records lie that come in groups of `group_size`.
-
-    Attributes:
-        group_size: Records in each chunk but the last one.
-        begins: i64[num_chunks + 1], logical positions of the chunks, and of what follows the last.
-        ends: i64[num_chunks], logical positions behind the chunks' data; None where these are `begins[1:]`.
-        within: u32[num_records], where each record begins, counted from the beginning of its chunk.
-    """
-
-    group_size: int
-    begins: NDArray[np.int64]
-    ends: NDArray[np.int64] | None
-    within: NDArray[np.uint32]
 
 
 def index_groups(area: AddressRange, chunks: Chunks, end: int) -> Groups:
@@ -51,11 +33,11 @@ def index_groups(area: AddressRange, chunks: Chunks, end: int) -> Groups:
     num_chunks, group_size = len(chunks.begins), int(chunks.counts[0])
     if (chunks.counts[:-1] != group_size).any() or not 1 <= chunks.counts[-1] <= group_size:
         raise LayoutError("chunks differ in their number of records")
-    ends = np.empty(num_chunks, np.int64)
+    ends = np.zeros_like(begins)
     within = np.empty(int(chunks.counts.sum()), np.uint32)
     step = max(1, _SLAB_RECORDS // group_size)
     for first in range(0, num_chunks, step):
-        slab = slice(first, first + step)
+        slab = slice(first, min(first + step, num_chunks))
         few = Chunks(*(column[slab] for column in chunks))
         area.will_need(to_physical(few.begins), to_physical(few.begins + _HEAD_BYTES), _GAP_BYTES)
         heads, data_sizes, num_size_bytes = _read_heads(area, few)
@@ -70,7 +52,7 @@ def index_groups(area: AddressRange, chunks: Chunks, end: int) -> Groups:
         shift = heads + num_size_bytes - before[firsts]
         row = first * group_size
         within[row : row + len(values)] = before + np.repeat(shift, few.counts)
-    return Groups(group_size, begins, None if (ends == begins[1:]).all() else ends, within)
+    return Groups(group_size, begins, None if (ends[:-1] == begins[1:]).all() else ends, within, len(within))
 
 
 def _read_heads(area: AddressRange, chunks: Chunks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -6,12 +6,13 @@ headers, in which chunks lie end to end. Format: riegeli's `doc/riegeli_records_
 array_record's `layout.proto`.
 """
 
-import os
 import struct
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from arsrc._host.storage.open_file import OpenFile
 
 BLOCK_BYTES = 1 << 16
 BLOCK_HEADER_BYTES = 24
@@ -108,7 +109,7 @@ def parse_postscript(block: bytes) -> int:
     return footer_offset
 
 
-def read_stream(fd: int, position: int, num_bytes: int) -> bytes:
+def read_stream(file: OpenFile, position: int, num_bytes: int) -> bytes:
     """Return `num_bytes` of the stream from a physical position on, without the block headers between them.
 
     Raises:
@@ -117,7 +118,7 @@ def read_stream(fd: int, position: int, num_bytes: int) -> bytes:
     if num_bytes <= 0:
         return b""
     begin = physical(start := logical(position))
-    raw = os.pread(fd, physical(start + num_bytes - 1) + 1 - begin, begin)
+    raw = file.read(physical(start + num_bytes - 1) + 1 - begin, begin)
     cut = min(-begin % BLOCK_BYTES or BLOCK_BYTES, len(raw))
     pieces = (raw[at + BLOCK_HEADER_BYTES : at + BLOCK_BYTES] for at in range(cut, len(raw), BLOCK_BYTES))
     data = b"".join((raw[:cut], *pieces))
@@ -126,7 +127,7 @@ def read_stream(fd: int, position: int, num_bytes: int) -> bytes:
     return data
 
 
-def read_footer_offset(fd: int, num_bytes: int) -> int:
+def read_footer_offset(file: OpenFile, num_bytes: int) -> int:
     """Return the footer's physical position in a file of `num_bytes`.
 
     Raises:
@@ -135,7 +136,7 @@ def read_footer_offset(fd: int, num_bytes: int) -> int:
     # Signature block and postscript block, both whole, are the least there can be.
     if num_bytes % BLOCK_BYTES or num_bytes < 2 * BLOCK_BYTES:
         raise LayoutError("the size is no multiple of 64 KiB from 128 KiB on")
-    footer_offset = parse_postscript(os.pread(fd, 256, num_bytes - BLOCK_BYTES))
+    footer_offset = parse_postscript(file.read(256, num_bytes - BLOCK_BYTES))
     in_block = footer_offset % BLOCK_BYTES
     if not FIRST_CHUNK <= footer_offset < num_bytes - BLOCK_BYTES or 0 < in_block < BLOCK_HEADER_BYTES:
         raise LayoutError("the footer is out of place")

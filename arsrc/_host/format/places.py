@@ -1,141 +1,169 @@
-"""Where the records of many files of one kind lie: three kinds of index, joined over the files of a range.
+"""Where records lie: the kinds of index that a file can have, each of which can be joined over many files.
 
-Each class takes the slices of files (`FileRange`), their `shifts`, the logical positions at which the files
-begin in the range, and their `bases`, the ids of their first records. Its `locate(files, record_ids)` takes the
-number of the slice of each record, and its id, and gives logical positions in the range and lengths.
+Of every kind there is one class, for one file and for many. `cut` returns what of one file a slice needs, `join`
+lays such parts of many files together, each moved by the logical position at which its file begins in a range of
+addresses, and `locate` takes the number of the part of each record and its position in its file, and gives logical
+positions in the range, and lengths: one number where all records that there are have the same.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import TypeAlias, cast
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.file_index import FileIndex, Spans, Uniform
 from arsrc._host.format.footer import values_of_spans
-from arsrc._host.format.groups import Groups
-
-Integers: TypeAlias = NDArray[np.int64]
-# Starts, and lengths: one number where all records that there are have the same.
-Located: TypeAlias = tuple[Integers, Integers | int]
+from arsrc._host.format.numbering import Column, Integers, column, pick
 
 
-@dataclasses.dataclass(frozen=True)
-class FileRange:
-    """Records `[start, stop)` of an indexed file."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Uniform:
+    """Records of one length, in chunks of one length: arithmetic, no table.
 
-    index: FileIndex
-    start: int
-    stop: int
+    Attributes:
+        length: Bytes of each record.
+        group_size: Records in each chunk but the last one.
+        first: Logical position of record 0.
+        span: Bytes from one chunk to the next.
+        last_chunk: Number of the last chunk.
+        last_shift: By how much earlier records begin in the last chunk, which has fewer of them.
+    """
 
+    length: Column
+    group_size: Column
+    first: Column
+    span: Column
+    last_chunk: Column = 0
+    last_shift: Column = 0
 
-class _Column:
-    """One number for each file, looked up only where the files differ."""
+    def cut(self, start: int, stop: int) -> Self:
+        """Return what the positions `[start, stop)` need."""
+        del start, stop
+        return self
 
-    def __init__(self, values: Sequence[int]) -> None:
-        self._values = np.array(values, np.int64)
-        self._same = values[0] if len(set(values)) == 1 else None
+    @classmethod
+    def join(cls, parts: Sequence[Self], shifts: Sequence[int]) -> Self:
+        """Return parts as one, each moved by a number of bytes."""
+        moved = [dataclasses.replace(part, first=part.first + shift) for part, shift in zip(parts, shifts, strict=True)]
+        return cls(*map(column, zip(*map(dataclasses.astuple, moved), strict=True)))
 
-    def __getitem__(self, files: Integers) -> Integers | int:
-        return self._values[files] if self._same is None else self._same
-
-
-class UniformFiles:
-    """Records of one length in each file: arithmetic."""
-
-    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int], bases: Sequence[int]) -> None:
-        places = [cast(Uniform, piece.index.places) for piece in ranges]
-        self._length = _Column([place.length for place in places])
-        self._span = _Column([place.span for place in places])
-        self._group_size = _Column([place.group_size for place in places])
-        self._single = all(place.group_size == 1 for place in places)
-        skipped = _differences([piece.start for piece in ranges], bases)
-        self._skipped = _Column(skipped)
-        # With one record to a chunk, what `_skipped` adds goes into the position of the first.
-        parts = zip(places, shifts, skipped, strict=True)
-        firsts = [p.first + shift + (p.span * skip if self._single else 0) for p, shift, skip in parts]
-        self._first = _Column(firsts)
-        last_records = [piece.index.num_records - 1 for piece in ranges]
-        last_chunks = [last // place.group_size for last, place in zip(last_records, places, strict=True)]
-        self._last_chunk = _Column(last_chunks)
-        self._last_shift = _Column([place.last_shift for place in places])
-
-    def locate(self, files: Integers, record_ids: Integers) -> Located:
+    def locate(self, slices: Integers, positions: Integers) -> tuple[Integers, Column]:
         """Return starts and lengths."""
-        if self._single:
-            return record_ids * self._span[files] + self._first[files], self._length[files]
-        rows, group_size = record_ids + self._skipped[files], self._group_size[files]
-        chunks, within = rows // group_size, rows % group_size
-        starts: Integers = chunks * self._span[files]
-        starts += within * self._length[files] + self._first[files]
-        starts -= (chunks == self._last_chunk[files]) * self._last_shift[files]
-        return starts, self._length[files]
+        length, span, first = pick(self.length, slices), pick(self.span, slices), pick(self.first, slices)
+        if isinstance(self.group_size, int) and self.group_size == 1:
+            return positions * span + first, length
+        group_size = pick(self.group_size, slices)
+        chunks, within = positions // group_size, positions % group_size
+        starts: Integers = chunks * span
+        starts += within * length + first
+        starts -= (chunks == pick(self.last_chunk, slices)) * pick(self.last_shift, slices)
+        return starts, length
 
 
-class SpanFiles:
-    """Records of any lengths, one to a chunk: a table of where chunks begin."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spans:
+    """Records of any lengths, one to a chunk: a table of where chunks begin.
 
-    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int], bases: Sequence[int]) -> None:
-        tables = [cast(Spans, p.index.places).begins[p.start : p.stop + 1] for p in ranges]
-        self._begins = _join(tables, shifts)
-        self._bases = _Column(_differences(_bases(tables), bases))
+    Attributes:
+        begins: i64[num_records + 1], logical positions of the chunks, and of what follows the last. The length of
+            a record follows from the distance to the next chunk.
+        base: What to add to a position to get to its entry.
+    """
 
-    def locate(self, files: Integers, record_ids: Integers) -> Located:
+    begins: Integers
+    base: Column = 0
+
+    def cut(self, start: int, stop: int) -> "Spans":
+        """Return what the positions `[start, stop)` need."""
+        return Spans(self.begins[start : stop + 1], -start)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self], shifts: Sequence[int]) -> "Spans":
+        """Return parts as one, each moved by a number of bytes."""
+        tables = [part.begins for part in parts]
+        return Spans(_join(tables, shifts), _bases(tables, [part.base for part in parts]))
+
+    def locate(self, slices: Integers, positions: Integers) -> tuple[Integers, Column]:
         """Return starts and lengths."""
-        at = record_ids + self._bases[files]
-        ends = self._begins[at + 1]
-        lengths = values_of_spans(ends - self._begins[at])
+        entries = positions + pick(self.base, slices)
+        ends = self.begins[entries + 1]
+        lengths = values_of_spans(ends - self.begins[entries])
         return ends - lengths, lengths
 
 
-class GroupFiles:
-    """Records of any lengths, several to a chunk or in padded chunks: tables of chunks and of records."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Groups:
+    """Records of any lengths, several to a chunk or in padded chunks: tables of chunks and of records.
 
-    def __init__(self, ranges: Sequence[FileRange], shifts: Sequence[int], bases: Sequence[int]) -> None:
-        places = [cast(Groups, piece.index.places) for piece in ranges]
-        sizes = [place.group_size for place in places]
-        pairs = list(zip(ranges, sizes, strict=True))
-        chunks = [slice(piece.start // size, (piece.stop - 1) // size + 1) for piece, size in pairs]
-        begins = [place.begins[c.start : c.stop + 1] for place, c in zip(places, chunks, strict=True)]
-        triples = list(zip(places, chunks, sizes, strict=True))
-        within = [place.within[c.start * size : c.stop * size] for place, c, size in triples]
-        self._begins = _join(begins, shifts)
-        self._within = within[0] if len(within) == 1 else np.concatenate(within)
-        self._ends = None
-        if any(place.ends is not None for place in places):
-            ends = [(p.begins[1:] if p.ends is None else p.ends)[c] for p, c, _ in triples]
-            self._ends = _join(ends, shifts)
-        self._group_size = _Column(sizes)
-        self._chunk_bases = _Column(_bases(begins))
-        self._row_bases = _Column(_bases(within))
-        self._num_rows = _Column([len(table) for table in within])
-        self._skipped = _Column(_differences([piece.start % size for piece, size in pairs], bases))
+    Attributes:
+        group_size: Records in each chunk but the last one.
+        begins: i64[num_chunks + 1], logical positions of the chunks, and of what follows the last.
+        ends: i64[num_chunks + 1], logical positions behind the chunks' data; the last means nothing. None where
+            these are `begins[1:]`.
+        within: u32[num_records], where each record begins, counted from the beginning of its chunk.
+        stop: The position behind the last record.
+        chunk_base: What to add to the number of a chunk to get to its entry.
+        base: What to add to a position to get to its entry.
+    """
 
-    def locate(self, files: Integers, record_ids: Integers) -> Located:
+    group_size: Column
+    begins: Integers
+    ends: Integers | None
+    within: NDArray[np.uint32]
+    stop: Column
+    chunk_base: Column = 0
+    base: Column = 0
+
+    def cut(self, start: int, stop: int) -> "Groups":
+        """Return what the positions `[start, stop)` need: whole chunks."""
+        assert isinstance(self.group_size, int)
+        first, last = start // self.group_size, (stop - 1) // self.group_size + 1
+        row = first * self.group_size
+        within = self.within[row : last * self.group_size]
+        ends = None if self.ends is None else self.ends[first : last + 1]
+        begins = self.begins[first : last + 1]
+        return Groups(self.group_size, begins, ends, within, row + len(within), -first, -row)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self], shifts: Sequence[int]) -> "Groups":
+        """Return parts as one, each moved by a number of bytes."""
+        begins, within = [part.begins for part in parts], [part.within for part in parts]
+        ends = None
+        if any(part.ends is not None for part in parts):
+            ends = _join([np.roll(part.begins, -1) if part.ends is None else part.ends for part in parts], shifts)
+        return Groups(
+            column([part.group_size for part in parts]),
+            _join(begins, shifts),
+            ends,
+            within[0] if len(within) == 1 else np.concatenate(within),
+            column([part.stop for part in parts]),
+            _bases(begins, [part.chunk_base for part in parts]),
+            _bases(within, [part.base for part in parts]),
+        )
+
+    def locate(self, slices: Integers, positions: Integers) -> tuple[Integers, Column]:
         """Return starts and lengths."""
-        rows = record_ids + self._skipped[files]  # counted from the first chunk that the slice touches
-        group_size = self._group_size[files]
-        chunks, in_chunk = np.divmod(rows, group_size)
-        at = chunks + self._chunk_bases[files]
-        begins = self._begins[at]
-        # The table of ends has one entry less for each file in front.
-        ends = self._begins[at + 1] if self._ends is None else self._ends[at - files]
-        entries = rows + self._row_bases[files]
-        starts = begins + self._within[entries]
-        inside = np.flatnonzero((in_chunk + 1 < group_size) & (rows + 1 < self._num_rows[files]))
-        ends[inside] = begins[inside] + self._within[entries[inside] + 1]
+        group_size = pick(self.group_size, slices)
+        chunks, in_chunk = divmod(positions, group_size)
+        chunks += pick(self.chunk_base, slices)
+        entries = positions + pick(self.base, slices)
+        begins = self.begins[chunks]
+        ends = self.begins[chunks + 1] if self.ends is None else self.ends[chunks]
+        starts = begins + self.within[entries]
+        inside = np.flatnonzero((in_chunk + 1 < group_size) & (positions + 1 < pick(self.stop, slices)))
+        ends[inside] = begins[inside] + self.within[entries[inside] + 1]
         return starts, ends - starts
 
 
-def _bases(tables: Sequence[NDArray[np.generic]]) -> list[int]:
-    """Return where each table begins when they are laid end to end."""
-    return [0, *itertools.accumulate(len(table) for table in tables[:-1])]
+Places: TypeAlias = Uniform | Spans | Groups
 
 
-def _differences(values: Sequence[int], others: Sequence[int]) -> list[int]:
-    return [value - other for value, other in zip(values, others, strict=True)]
+def _bases(tables: Sequence[NDArray[np.generic]], bases: Sequence[Column]) -> Column:
+    """Return what to add to get to the entries of each table when they are laid end to end."""
+    firsts = itertools.accumulate((len(table) for table in tables[:-1]), initial=0)
+    return column([first + base for first, base in zip(firsts, bases, strict=True)])
 
 
 def _join(tables: Sequence[Integers], shifts: Sequence[int]) -> Integers:

@@ -1,7 +1,7 @@
 """Memory that is used again: fresh large arrays cost more in page faults than copying into them does."""
 
-import sys
 import threading
+import weakref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,66 +10,88 @@ _ALIGNMENT = 64  # bytes; JAX on a CPU uses such arrays where they are, and copi
 _STEPS = 8  # sizes are rounded up to an eighth of a power of two, so that neighbours fit each other
 
 
-def _num_references(buffers: list[NDArray[np.uint8]], index: int) -> int:
-    return sys.getrefcount(buffers[index])
+class _Lease:
+    """Some memory as NumPy sees it: each array over it refers to this, directly or through another array."""
+
+    def __init__(self, memory: NDArray[np.uint8], address: int, num_bytes: int) -> None:
+        self._memory = memory  # lives as long as any array over it, whatever becomes of the pool
+        self.__array_interface__ = {"shape": (num_bytes,), "typestr": "|u1", "data": (address, False), "version": 3}
 
 
-# What an array has that only its list refers to; measured, since it depends on the interpreter.
-_UNUSED = _num_references([np.empty(1, np.uint8)], 0)
+class _Block:
+    """Memory that one array after the other is made of."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
+        self._memory = np.empty(num_bytes, np.uint8)
+        address = self._memory.ctypes.data
+        self._address = address + -address % _ALIGNMENT
+        self._lease: weakref.ref[_Lease] | None = None
+
+    def is_idle(self) -> bool:
+        """Whether no array refers to it."""
+        return self._lease is None or self._lease() is None
+
+    def lend(self, num_bytes: int) -> NDArray[np.uint8]:
+        """Return an array over the beginning of it."""
+        lease = _Lease(self._memory, self._address, num_bytes)
+        self._lease = weakref.ref(lease)
+        return np.asarray(lease)
 
 
 class BufferPool:
-    """Gives out arrays, and gives their memory out again when nobody refers to it any more.
+    """Gives out arrays, and gives their memory out again when the last array over it is gone.
 
-    There is no way to hand an array back, hence none to do it too early: the views that callers, codecs or
-    JAX hold all refer to the pool's array, and its reference count tells. Safe to use from several threads.
+    There is no way to hand an array back, hence none to do it too early: the views that callers, codecs or JAX
+    hold all keep the lease of its memory alive, and a weak reference tells. Nothing has to run when a lease ends,
+    which may be at any moment in any thread. Safe to use from several threads.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """Make an empty pool.
-
-        Args:
-            max_bytes: How much memory it may keep. What does not fit is given out fresh and not kept.
-        """
+        """Keep at most `max_bytes`, lent or idle: what does not fit is given out fresh and not kept."""
         self._max_bytes = max_bytes
-        self._buffers: list[NDArray[np.uint8]] = []
+        self._blocks: list[_Block] = []
         self._lock = threading.Lock()
-
-    @property
-    def idle_bytes(self) -> int:
-        return 0
-
-    def shrink(self, max_idle_bytes: int) -> None:
-        return None
-
-    def clear(self) -> None:
-        return None
 
     def take(self, num_bytes: int) -> NDArray[np.uint8]:
         """Return an array `u8[num_bytes]` with anything in it; its memory begins at a multiple of 64."""
         size = _rounded(num_bytes)
         with self._lock:
-            unused = [i for i in range(len(self._buffers)) if _num_references(self._buffers, i) == _UNUSED]
             # The smallest that is large enough, unless that would waste more than half of it.
-            fits = [i for i in unused if size <= self._buffers[i].nbytes <= 2 * size]
+            fits = [block for block in self._idle() if size <= block.num_bytes <= 2 * size]
             if fits:
-                return _aligned(self._buffers[min(fits, key=lambda i: self._buffers[i].nbytes)], num_bytes)
-            spare = self._max_bytes - sum(buffer.nbytes for buffer in self._buffers)
-            for i in reversed(unused):
-                if spare >= size:
-                    break
-                spare += self._buffers.pop(i).nbytes
-            buffer = np.empty(size, np.uint8)
-            if spare >= size:
-                self._buffers.append(buffer)
-            return _aligned(buffer, num_bytes)
+                return min(fits, key=lambda block: block.num_bytes).lend(num_bytes)
+            block = _Block(size)
+            lent_bytes = sum(one.num_bytes for one in self._blocks if not one.is_idle())
+            if lent_bytes + size <= self._max_bytes:
+                self._shrink(self._max_bytes - lent_bytes - size)
+                self._blocks.append(block)
+            return block.lend(num_bytes)
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes that are kept and that no array refers to."""
+        with self._lock:
+            return sum(block.num_bytes for block in self._idle())
+
+    def shrink(self, max_idle_bytes: int) -> None:
+        """Let go of idle memory, the oldest first, until no more than `max_idle_bytes` are kept."""
+        with self._lock:
+            self._shrink(max_idle_bytes)
+
+    def clear(self) -> None:
+        """Let go of all idle memory."""
+        self.shrink(0)
+
+    def _idle(self) -> list[_Block]:
+        return [block for block in self._blocks if block.is_idle()]
+
+    def _shrink(self, max_idle_bytes: int) -> None:
+        idle = self._idle()
+        while idle and sum(block.num_bytes for block in idle) > max_idle_bytes:
+            self._blocks.remove(idle.pop(0))
 
 
 def _rounded(num_bytes: int) -> int:
     step = max(4096, (1 << max(num_bytes - 1, 1).bit_length()) // 2 // _STEPS)
     return -(-num_bytes // step) * step + _ALIGNMENT
-
-
-def _aligned(buffer: NDArray[np.uint8], num_bytes: int) -> NDArray[np.uint8]:
-    start = -buffer.ctypes.data % _ALIGNMENT
-    return buffer[start : start + num_bytes]

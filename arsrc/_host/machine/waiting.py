@@ -1,16 +1,19 @@
-"""Whether this thread had to wait for a disk."""
+"""Whether this thread had to wait for the disk, as the system counts it."""
 
-import resource
+try:
+    import resource
+except ImportError:  # not on every platform
+    resource = None  # type: ignore[assignment]
 
-_OF_THREAD = getattr(resource, "RUSAGE_THREAD", None)  # Linux has it, macOS has not
+_THREAD = getattr(resource, "RUSAGE_THREAD", None)
 
 
 def num_waits() -> int:
     """Return a number that grows when the disk reads for this thread, or the thread has to wait for what it reads.
 
-    Where the system does not tell, it is always the same.
+    It is always 0 where the system does not count for threads.
     """
-    if _OF_THREAD is None:
+    if _THREAD is None:
         return 0
-    usage = resource.getrusage(_OF_THREAD)
+    usage = resource.getrusage(_THREAD)
     return usage.ru_majflt + usage.ru_inblock

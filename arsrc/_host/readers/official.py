@@ -1,14 +1,13 @@
 """array_record's own readers, opened when needed, checked, and closed when too many are open."""
 
-import collections
+import contextlib
 import os
-import resource
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
+from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
 from arsrc.errors import ArsrcReadError, message
 
@@ -23,56 +22,34 @@ def open_reader(path: str) -> Any:
         ArsrcReadError: The file cannot be opened, or is not a whole ArrayRecord file.
     """
     try:
-        size = os.stat(path).st_size
+        with contextlib.closing(OpenFile(path)) as file:
+            size = file.stamp().num_bytes
     except OSError as error:
         raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
-    try:
+    # Some damage makes the constructor fail by itself.
+    with contextlib.suppress(RuntimeError, ValueError, MemoryError):
         reader = ArrayRecordReader(path, **_OPTIONS)
         if reader.ok():
             return reader
-    except (RuntimeError, ValueError, MemoryError):  # some damage makes the constructor fail by itself
-        pass
-    try:
-        os.close(os.open(path, os.O_RDONLY))
-    except OSError as error:
-        raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
     what = "is empty" if size == 0 else "is no complete ArrayRecord file"
     raise ArsrcReadError(
         message("open", what, "Check that it was written and copied to the end.", path=path, num_bytes=size)
     )
 
 
-class ReaderPool:
-    """At most `max_open` readers; the least recently used ones are let go.
+class ReaderPool(KeptOpen[Any]):
+    """Open readers by path; the least recently used ones are let go."""
 
-    A reader that is let go while another thread still reads with it closes when that thread is done.
-    """
+    def reader(self, path: str, stamp: FileStamp) -> Any:
+        """Return an open reader of `path`; it is an error where its stamp is another one now."""
 
-    def __init__(self, max_open: int) -> None:
-        self.max_open = max(1, min(max_open, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
-        self._readers: collections.OrderedDict[str, Any] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        def open_it() -> Any:
+            reader = open_reader(path)
+            if (now := FileStamp.of(os.stat(path))) != stamp:
+                raise changed(path, stamp, now)
+            return reader
 
-    def get(self, path: str, stamp: FileStamp) -> Any:
-        """Return an open reader of `path`, a file with this stamp.
-
-        Raises:
-            ArsrcReadError: The file cannot be opened, or is another one now.
-        """
-        with self._lock:
-            if path in self._readers:
-                self._readers.move_to_end(path)
-                return self._readers[path]
-        reader = open_reader(path)
-        if (now := FileStamp.of(os.stat(path))) != stamp:
-            raise changed(path, stamp, now)
-        with self._lock:
-            # Another thread may have opened it meanwhile: keep the first.
-            reader = self._readers.setdefault(path, reader)
-            self._readers.move_to_end(path)
-            while len(self._readers) > self.max_open:
-                self._readers.popitem(last=False)
-        return reader
+        return self.get(path, open_it)
 
     def read(self, path: str, positions: Sequence[int], stamp: FileStamp) -> list[bytes]:
         """Return the records at `positions` of `path`, a file with this stamp.
@@ -81,7 +58,7 @@ class ReaderPool:
             ReadFailure: The reader fails, or gives fewer records.
             ArsrcReadError: The file changed since, or cannot be opened again.
         """
-        reader = self.get(path, stamp)
+        reader = self.reader(path, stamp)
         check_file(path, stamp)
         try:
             records: list[bytes] = reader.read(list(positions))
@@ -94,16 +71,6 @@ class ReaderPool:
         if len(records) != len(positions):
             raise ReadFailure("array_record gave too few records", "", positions)
         return records
-
-    def drop(self, path: str) -> None:
-        """Let go of the reader of `path`."""
-        with self._lock:
-            self._readers.pop(path, None)
-
-    def close(self) -> None:
-        """Let go of all readers."""
-        with self._lock:
-            self._readers.clear()
 
 
 class ReadFailure(Exception):

@@ -4,27 +4,24 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.format.file_index import FileIndex, file_index
 from arsrc._host.format.fingerprint import content_sample
-from arsrc._host.format.places import FileRange
+from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.threads import map_paths
-from arsrc._host.readers.mapped import MapOptions, open_mapped
+from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool, ReadFailure
-from arsrc._host.storage.stamps import FileStamp, changed
+from arsrc._host.storage.address_range import AddressRange
+from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.errors import ArsrcReadError, ArsrcValueError, message
 from arsrc.paths import FileSlice
 from arsrc.record_batch import RecordBatch
-
-if TYPE_CHECKING:
-    from arsrc.config import ReadOptions
 
 MAX_RECORDS = 2**32 - 1
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set
@@ -43,44 +40,52 @@ class DataSet:
         is_grouped: Whether there are files of which a record cannot be read without decoding its neighbours.
     """
 
-    def __init__(self, files: list[FileSlice], read: "ReadOptions", random_access: bool, buffers: BufferPool) -> None:
-        self._pool = ReaderPool(read.max_open_files)
+    def __init__(
+        self,
+        slices: Sequence[FileSlice],
+        *,
+        checksum: str,
+        max_open_files: int,
+        random_access: bool,
+        buffers: BufferPool,
+    ) -> None:
+        """Open files.
+
+        Args:
+            slices: The files, in the order in which their records are numbered.
+            checksum: "always" reads all of them with array_record's reader, which checks hashes.
+            max_open_files: Most files that are kept open, beside those that are mapped.
+            random_access: Whether records will be read in random order.
+            buffers: Where large batches come from.
+        """
+        self._pool = ReaderPool(max_open_files)
         self.copier = Copier()
-        self._map_files = read.checksum == "auto"
-        opened = map_paths(self._open, list(dict.fromkeys(piece.path for piece in files)))
-        self.slices = [_bounded(piece, opened[piece.path].num_records) for piece in files]
+        self._map_files = checksum == "auto"
+        opened = map_paths(self._open, list(dict.fromkeys(piece.path for piece in slices)))
+        self.slices = [piece.within(opened[piece.path].num_records) for piece in slices]
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = int(self.sizes.sum())
         if not 0 < self.num_records <= MAX_RECORDS:
-            what = "more than 2**32 - 1 records" if self.num_records else "no records"
-            raise ArsrcValueError(
-                message(
-                    "paths",
-                    f"the files hold {what}",
-                    "Choose other files or slices.",
-                    num_records=self.num_records,
-                    num_files=len(files),
-                )
-            )
+            what = f"the files hold {'more than 2**32 - 1' if self.num_records else 'no'} records"
+            fix = "Choose other files or slices."
+            counts = {"num_records": self.num_records, "num_files": len(slices)}
+            raise ArsrcValueError(message("paths", what, fix, **counts))
         self._stamps = {path: file.stamp for path, file in opened.items()}
-        self._base = np.cumsum(self.sizes) - self.sizes  # i64[num_files], first record id of each
-        self._starts = np.array([piece.start for piece in self.slices])
-        indices = [opened[piece.path].index for piece in self.slices]
-        ranges = [
-            FileRange(index, piece.start, piece.stop or 0)
-            for index, piece in zip(indices, self.slices, strict=True)
-            if index is not None
-        ]
-        self._mapped = open_mapped(ranges, MapOptions(random_access, buffers, self.copier, self._pool.max_open))
-        is_mapped = np.array([index is not None and self._mapped is not None for index in indices])
-        self.is_grouped = not is_mapped.all()
-        # First number of each mapped slice in the map, i64[num_files]; -1: not mapped.
-        in_map = np.cumsum(self.sizes * is_mapped) - self.sizes * is_mapped
-        self._in_map = np.where(is_mapped, in_map, -1)
+        self._numbering = Numbering(self.slices)
+        found = {piece.path: opened[piece.path].index for piece in self._numbering.slices}
+        indices = {path: index for path, index in found.items() if index is not None}
+        area = AddressRange.of_files({index.path: index.stamp for index in indices.values()}, random_access)
+        self._mapped = None
+        if area is not None:
+            self._mapped = MappedFiles(area, self._numbering, indices, max_open_files, buffers, self.copier)
+        # bool[slices with records]
+        self._is_mapped = np.array([area is not None and piece.path in indices for piece in self._numbering.slices])
+        self.is_grouped = not self._is_mapped.all()
+        self._is_closed = False
 
     def _open(self, path: str) -> "_File":
         stamp = FileStamp.of(os.stat(path))
-        num_records = self._pool.get(path, stamp).num_records()
+        num_records = self._pool.reader(path, stamp).num_records()
         index = file_index(path, num_records) if self._map_files else None
         if index is not None:
             self._pool.drop(path)
@@ -88,26 +93,29 @@ class DataSet:
 
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
-        file = int(np.searchsorted(self._base, record_id, side="right")) - 1
-        return self.slices[file].path, int(record_id - self._base[file] + self._starts[file])
+        slices, positions = self._numbering.find(np.array([record_id]))
+        return self._numbering.slices[slices[0]].path, int(positions[0])
 
     def read(self, record_ids: NDArray[np.int64]) -> RecordBatch:
         """Return the records with these ids, in this order; repeats are read once each time.
 
         Raises:
-            ArsrcReadError: A file cannot be read or changed since it was opened.
+            ArsrcIndexError: An id lies outside.
+            ArsrcReadError: A file cannot be read or changed since it was opened, or the files were closed.
         """
         if (located := self.locate(record_ids)) is not None:
             return self.copy(located)
-        files = np.searchsorted(self._base, record_ids, side="right") - 1  # i64[n]
-        mapped = self._in_map[files] >= 0
+        if self._is_closed:
+            raise closed()
+        found = self._numbering.find(record_ids)
+        mapped = self._is_mapped[found.slices]
         records: list[bytes] = [b""] * len(record_ids)
         if self._mapped is not None and mapped.any():
             rows = np.flatnonzero(mapped)
-            batch = self._mapped.read((record_ids - self._base[files] + self._in_map[files])[rows])
+            batch = self._mapped.copy(self._mapped.locate(found.at(rows)))
             for number, row in enumerate(rows.tolist()):
                 records[row] = batch[number]
-        for row, record in self._read_by_reader(record_ids, files, np.flatnonzero(~mapped)):
+        for row, record in self._read_by_reader(found, np.flatnonzero(~mapped)):
             records[row] = record
         return RecordBatch.from_records(records)
 
@@ -117,7 +125,9 @@ class DataSet:
         Raises:
             ArsrcIndexError: An id lies outside.
         """
-        return None if self._mapped is None or self.is_grouped else self._mapped.locate(record_ids)
+        if self._mapped is None or self.is_grouped:
+            return None
+        return self._mapped.locate(self._numbering.find(record_ids))
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:
         """Return the records that `locate` found.
@@ -127,29 +137,31 @@ class DataSet:
             out: u8[at least all their bytes], contiguous, to write into.
 
         Raises:
-            ArsrcReadError: A file changed since it was opened.
+            ArsrcReadError: A file changed since it was opened, or the files were closed.
         """
         assert self._mapped is not None
         return self._mapped.copy(located, out)
 
-    def _read_by_reader(
-        self, record_ids: NDArray[np.int64], files: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> Iterator[tuple[int, bytes]]:
+    def _read_by_reader(self, found: Found, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         """Yield `(row, record)` for some rows, with one read per file."""
-        positions = record_ids - self._base[files] + self._starts[files]
-        rows = rows[np.argsort(files[rows], kind="stable")]
-        cuts = np.flatnonzero(np.diff(files[rows])) + 1
+        rows = rows[np.argsort(found.slices[rows], kind="stable")]
+        cuts = np.flatnonzero(np.diff(found.slices[rows])) + 1
         for part in np.split(rows, cuts) if len(rows) else ():
-            path = self.slices[files[part[0]]].path
+            wanted = found.at(part)
+            path = self._numbering.slices[wanted.slices[0]].path
             try:
-                records = self._pool.read(path, positions[part].tolist(), self._stamps[path])
+                records = self._pool.read(path, wanted.positions.tolist(), self._stamps[path])
             except ArsrcReadError as error:  # the file cannot be opened again
-                raise ArsrcReadError(f"{error} (record ids {_few(record_ids[part].tolist())})") from error
+                raise ArsrcReadError(f"{error} (record ids {_few(self._numbering.ids(wanted))})") from error
             except ReadFailure as error:
-                ids = np.array(error.positions) - self._starts[files[part[0]]] + self._base[files[part[0]]]
                 text = message("read", error.what, error.fix, path=path, positions=_few(error.positions))
+                ids = self._numbering.ids(Found(wanted.slices[:1], np.array(error.positions)))
                 raise ArsrcReadError(f"{text} (record ids {_few(ids)})") from error
             yield from zip(part.tolist(), records, strict=True)
+
+    def is_current(self) -> bool:
+        """Whether all paths still lead to the files that were opened, unchanged."""
+        return map_paths(FileStamp.at, list(self._stamps)) == self._stamps
 
     def content_hash(self) -> str:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.
@@ -168,19 +180,13 @@ class DataSet:
             digest.update(contents[piece.path] + f"{piece.start}:{piece.stop};".encode())
         return digest.hexdigest()[:32]
 
-    def is_current(self) -> bool:
-        """Whether the files are still what was opened."""
-        try:
-            return all(FileStamp.of(os.stat(path)) == stamp for path, stamp in self._stamps.items())
-        except OSError:
-            return False
-
     def stamps(self) -> str:
         """Return sizes and times of change of the files: what `content_hash` may not see, these do."""
         return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}" for stamp in self._stamps.values())
 
     def close(self) -> None:
-        """Close all files."""
+        """Let go of all files; reads that are under way end well, later ones fail."""
+        self._is_closed = True
         self._pool.close()
         if self._mapped is not None:
             self._mapped.close()
@@ -196,21 +202,6 @@ class _File:
     index: FileIndex | None
 
 
-def _bounded(piece: FileSlice, num_records: int) -> FileSlice:
-    """Fill in the end of a slice, and check it against the file."""
-    stop = num_records if piece.stop is None else piece.stop
-    if stop > num_records or piece.start > stop:
-        raise ArsrcValueError(
-            message(
-                "paths",
-                f"a slice lies beyond the end of its file, which has {num_records} records",
-                "Choose a smaller slice.",
-                path=str(piece),
-            )
-        )
-    return FileSlice(piece.path, piece.start, stop)
-
-
-def _few(numbers: Sequence[int]) -> str:
+def _few(numbers: Sequence[int] | NDArray[np.int64]) -> str:
     head = ", ".join(str(number) for number in numbers[:8])
     return head if len(numbers) <= 8 else f"{head}, ... ({len(numbers)} in all)"

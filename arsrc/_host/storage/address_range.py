@@ -5,21 +5,27 @@ cannot say where a map shall lie, hence libc by ctypes. A ctypes call also relea
 `mmap.madvise` does not.
 """
 
+import contextlib
 import ctypes
+import itertools
 import mmap
-import os
 import sys
 import weakref
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.storage.open_file import OpenFile
+from arsrc._host.storage.stamps import FileStamp, changed
+from arsrc.errors import ArsrcReadError
+
 _MAP_FIXED = 0x10
 _PROT_NONE = 0
 _MAP_FAILED = ctypes.c_void_p(-1).value
 # Every file is one map, and Linux allows a process 65530 unless told otherwise: leave some to others.
-MAX_MAPS = 32_768
+_MAX_MAPS = 32_768
 
 
 def _load_libc() -> Any:
@@ -38,7 +44,7 @@ _LIBC = _load_libc()
 
 
 class _Memory:
-    """What NumPy needs to know to see a range of addresses as a read-only array of bytes."""
+    """A range of addresses as NumPy sees it, read only; given back when the last array over it is gone."""
 
     def __init__(self, address: int, num_bytes: int) -> None:
         self.__array_interface__ = {
@@ -47,50 +53,59 @@ class _Memory:
             "data": (address, True),
             "version": 3,
         }
+        # At exit other threads may still read; the system takes the range back anyway.
+        weakref.finalize(self, _LIBC.munmap, address, num_bytes).atexit = False
 
 
 class AddressRange:
-    """A reserved range of addresses; files mapped into it stay until `unmap`, or as long as it lives.
+    """A range of addresses and the files mapped into it, which stay while anything refers to `data`.
 
     Attributes:
-        data: u8[num_bytes], the whole range, read only. Touching it after `unmap`, where no file is mapped,
-            or behind the end of a file that was truncated meanwhile, kills the process.
+        data: u8[num_bytes], the whole range, read only. Touching it behind the end of a file that was truncated
+            meanwhile kills the process.
+        begins: Where each file begins in it, by path.
     """
 
-    def __init__(self, address: int, num_bytes: int) -> None:
-        self._address = address
+    def __init__(self, address: int, num_bytes: int, begins: dict[str, int]) -> None:
         self.data: NDArray[np.uint8] = np.asarray(_Memory(address, num_bytes))
-        self._finalizer = weakref.finalize(self, _LIBC.munmap, address, num_bytes)
-        # At exit other threads may still read; the system takes the range back anyway.
-        self._finalizer.atexit = False
+        self.begins = begins
+        self._address = address
 
     @classmethod
-    def reserve(cls, num_bytes: int) -> Self | None:
-        """Reserve a range, or return None where this does not work."""
-        if _LIBC is None or num_bytes <= 0:
-            return None
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        address = _LIBC.mmap(None, num_bytes, _PROT_NONE, flags, -1, 0)
-        return None if address == _MAP_FAILED else cls(address, num_bytes)
+    def of_files(cls, files: Mapping[str, FileStamp], random_access: bool) -> Self | None:
+        """Map files, given by their paths; None where there are none, or they cannot be mapped, or not so many.
 
-    def map_file(self, fd: int, position: int, num_bytes: int) -> None:
-        """Map the first `num_bytes` of an open file to `position`, a multiple of the page size.
-
-        `fd` may be closed afterwards.
+        With random access the system fetches single pages. Otherwise it reads on, which is faster for records that
+        stand side by side.
 
         Raises:
-            OSError: The system refuses.
+            ArsrcReadError: A file is not what its stamp says any more.
         """
-        if position < 0 or position + num_bytes > len(self.data):
-            raise ValueError(f"[{position}, {position + num_bytes}) lies outside the range")
-        flags = mmap.MAP_SHARED | _MAP_FIXED
-        if _LIBC.mmap(self._address + position, num_bytes, mmap.PROT_READ, flags, fd, 0) == _MAP_FAILED:
-            errno = ctypes.get_errno()
-            raise OSError(errno, os.strerror(errno))
+        if _LIBC is None or not 0 < len(files) <= _MAX_MAPS:
+            return None
+        ends = list(itertools.accumulate(stamp.num_bytes for stamp in files.values()))
+        address = _LIBC.mmap(None, ends[-1], _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+        if address == _MAP_FAILED:
+            return None
+        area = cls(address, ends[-1], dict(zip(files, [0, *ends[:-1]], strict=True)))
+        try:
+            for path, stamp in files.items():
+                area._map(path, stamp)
+        except ArsrcReadError:
+            raise
+        except OSError:
+            return None
+        if random_access:
+            _LIBC.madvise(address, ends[-1], mmap.MADV_RANDOM)
+        return area
 
-    def expect_random_access(self) -> None:
-        """Tell the system not to read the surroundings of a page that it has to fetch."""
-        _LIBC.madvise(self._address, len(self.data), mmap.MADV_RANDOM)
+    def _map(self, path: str, stamp: FileStamp) -> None:
+        with contextlib.closing(OpenFile(path)) as file:
+            if (now := file.stamp()) != stamp:
+                raise changed(path, stamp, now)
+            address, flags = self._address + self.begins[path], mmap.MAP_SHARED | _MAP_FIXED
+            if _LIBC.mmap(address, stamp.num_bytes, mmap.PROT_READ, flags, file.fd, 0) == _MAP_FAILED:
+                raise OSError(ctypes.get_errno(), "cannot map a file")
 
     def will_need(self, begins: NDArray[np.int64], ends: NDArray[np.int64], gap: int) -> None:
         """Start reading the bytes `[begins, ends)` into the page cache, without waiting for them.
@@ -108,7 +123,3 @@ class AddressRange:
         lasts = reach[np.concatenate((apart, [len(reach) - 1]))] if len(begins) else reach
         for begin, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
             _LIBC.madvise(self._address + begin, end - begin, mmap.MADV_WILLNEED)
-
-    def unmap(self) -> None:
-        """Give the range back; nobody may be reading `data` any more."""
-        self._finalizer()

@@ -8,7 +8,7 @@ must not take longer than reading; and file systems that tell late what another 
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,14 @@ class FileStamp(NamedTuple):
         """Return the stamp of what `os.stat` or `os.fstat` gave."""
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
+    @classmethod
+    def at(cls, path: str) -> "FileStamp | None":
+        """Return the stamp of the file that a path leads to now; None where it leads to none."""
+        try:
+            return cls.of(os.stat(path))
+        except OSError:
+            return None
+
 
 # With this many seconds for each file that there is, looking takes less than a tenth of the time; in turn, of
 # ten thousand files each is looked at only four times a second.
@@ -43,10 +51,11 @@ class FileWatch:
     the mapped one was removed or replaced by renaming, and then nobody can change it any more.
     """
 
-    def __init__(self, files: Sequence[tuple[str, FileStamp]]) -> None:
-        self._files = list(files)
+    def __init__(self, files: Mapping[int, tuple[str, FileStamp]]) -> None:
+        """Take files by number: their paths, and what they were."""
+        self._files = files
         self._seconds = _SECONDS_PER_FILE * len(files)
-        self._due = np.zeros(len(files))  # f64[num_files], when to look at each again
+        self._due = np.zeros(max(files, default=0) + 1)  # f64[numbers], when to look at each again
 
     def check(self, files: NDArray[np.int64]) -> None:
         """Look at those of the files with these numbers that have not been looked at just now.
@@ -55,26 +64,15 @@ class FileWatch:
             ArsrcReadError: A file was changed.
         """
         if len(self._files) == 1:
-            self._check(0)
+            for file in self._files.values():
+                check_file(*file)
             return
         now = time.monotonic()
         due = self._due[files] <= now
         if due.any():
-            for file in set(files[due].tolist()):
-                self._check(file)
-                self._due[file] = now + self._seconds
-
-    def check_all(self) -> None:
-        """Look at all files.
-
-        Raises:
-            ArsrcReadError: A file was changed.
-        """
-        for file in range(len(self._files)):
-            self._check(file)
-
-    def _check(self, file: int) -> None:
-        check_file(*self._files[file])
+            for number in set(files[due].tolist()):
+                check_file(*self._files[number])
+                self._due[number] = now + self._seconds
 
 
 def check_file(path: str, was: FileStamp) -> None:
@@ -101,3 +99,8 @@ def changed(path: str, was: FileStamp, now: FileStamp) -> ArsrcReadError:
         what += f": it had {was.num_bytes} bytes, now {now.num_bytes}"
     fix = "Write new data beside it and rename it into place; call close(config) to open what is there now."
     return ArsrcReadError(message("read", what, fix, path=path))
+
+
+def closed() -> ArsrcReadError:
+    """Return the error for a read that comes too late."""
+    return ArsrcReadError(message("read", "the files were closed", "Read before close(config)."))

@@ -1,0 +1,78 @@
+"""Files open for reading, and the few of many that stay open."""
+
+import collections
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from arsrc._host.storage.stamps import FileStamp
+
+T = TypeVar("T")
+
+
+class OpenFile:
+    """A file open for reading, closed by `close()`, or when nobody refers to it any more.
+
+    Attributes:
+        path: Where it was opened.
+        fd: Its descriptor.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY)
+        self.close = weakref.finalize(self, os.close, self.fd)
+        self.close.atexit = False  # other threads may still read
+
+    def stamp(self) -> FileStamp:
+        """Return what the file is now."""
+        return FileStamp.of(os.fstat(self.fd))
+
+    def read(self, num_bytes: int, position: int) -> bytes:
+        """Return the bytes from a position on, fewer where the file ends."""
+        return os.pread(self.fd, num_bytes, position)
+
+    def read_into(self, buffers: Sequence[memoryview | bytearray], position: int) -> int:
+        """Fill buffers, one after the other, from a position on; return how many bytes there were."""
+        return os.preadv(self.fd, buffers, position)
+
+
+class KeptOpen(Generic[T]):
+    """A few things by their path, the least recently used ones let go. Safe to use from several threads.
+
+    What is let go closes when nobody refers to it any more: whoever still reads from it can go on.
+    """
+
+    def __init__(self, max_open: int) -> None:
+        """Keep at most `max_open`, and at most a quarter of what the process may open."""
+        limit = os.sysconf("SC_OPEN_MAX")  # negative: none
+        self._max_open = max_open if limit < 0 else max(1, min(max_open, limit // 4))
+        self._open: collections.OrderedDict[str, T] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: str, open_it: Callable[[], T]) -> T:
+        """Return what is open of `path`, or else what `open_it()` opens."""
+        with self._lock:
+            if path in self._open:
+                self._open.move_to_end(path)
+                return self._open[path]
+        opened = open_it()
+        with self._lock:
+            opened = self._open.setdefault(path, opened)  # another thread may have opened it meanwhile
+            self._open.move_to_end(path)
+            while len(self._open) > self._max_open:
+                self._open.popitem(last=False)
+        return opened
+
+    def drop(self, path: str) -> None:
+        """Let go of what is open of `path`."""
+        with self._lock:
+            self._open.pop(path, None)
+
+    def close(self) -> None:
+        """Let go of all, and keep nothing from now on."""
+        with self._lock:
+            self._max_open = 0
+            self._open.clear()

@@ -1,0 +1,281 @@
+"""Files of all kinds as one sequence of records: one numbering, whoever reads; opening, noticing changes, closing."""
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mapped_files import opened, some_records
+
+from arsrc._host.format.numbering import Found, Numbering
+from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.machine.copying import Copier
+from arsrc._host.readers.official import ReaderPool
+from arsrc._host.records.data_set import DataSet
+from arsrc._host.storage.stamps import FileStamp
+from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError
+from arsrc.paths import FileSlice
+
+only_linux = pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="files are mapped on Linux only")
+
+WriteRecords = Callable[..., str]
+
+NUM_RECORDS = 40
+EQUAL, RAGGED = [300] * NUM_RECORDS, [row * 37 % 500 for row in range(NUM_RECORDS)]
+LARGE = [70_000 + row for row in range(NUM_RECORDS)]
+KINDS: dict[str, tuple[str, Sequence[int]]] = {
+    "uniform": ("group_size:1,uncompressed", EQUAL),
+    "uniform of another length": ("group_size:1,uncompressed", [7] * NUM_RECORDS),
+    "uniform groups": ("group_size:6,uncompressed", EQUAL),
+    "spans": ("group_size:1,uncompressed", RAGGED),
+    "large spans": ("group_size:1,uncompressed", LARGE),
+    "groups": ("group_size:6,uncompressed", RAGGED),
+    "padded": ("group_size:7,uncompressed,pad_to_block_boundary:true", RAGGED),
+    "compressed": ("group_size:1,zstd", RAGGED),
+    "compressed groups": ("group_size:6,zstd", EQUAL),
+    "transposed": ("group_size:6,uncompressed,transpose:true", RAGGED),
+}
+UNMAPPED = {"compressed", "compressed groups", "transposed"}
+
+
+def open_data_set(*slices: FileSlice, **options: Any) -> DataSet:
+    defaults = {"checksum": "auto", "max_open_files": 8, "random_access": True, "buffers": BufferPool(1 << 24)}
+    return DataSet(slices, **(defaults | options))
+
+
+def records_of(data_set: DataSet, ids: Any) -> list[bytes]:
+    batch = data_set.read(np.asarray(ids, np.int64))
+    assert len(batch) == len(ids)
+    return [batch[row] for row in range(len(batch))]
+
+
+# The numbering.
+
+sizes = st.one_of(st.integers(0, 3), st.integers(0, 40), st.integers(10_000, 1_000_000))
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), sizes), min_size=1, max_size=20), st.data())
+@example([(3, 0), (0, 1), (5, 0), (5, 0), (2, 7), (1, 0)], None)
+def test_a_record_is_in_the_slice_whose_turn_it_is(parts: list[tuple[int, int]], data: Any) -> None:
+    slices = [FileSlice(str(number), start, start + size) for number, (start, size) in enumerate(parts)]
+    total = sum(size for _, size in parts)
+    if not total:
+        return
+    numbering = Numbering(slices)
+    assert numbering.num_records == total
+    ends = np.cumsum([piece.num_records for piece in slices]).tolist()
+    edges = [i for end in ends for i in (end - 1, end) if 0 <= i < total]
+    ids = edges + (data.draw(st.lists(st.integers(0, total - 1), max_size=30)) if data else [])
+    found = numbering.find(np.array(ids))
+    for record_id, slice_number, position in zip(ids, *found, strict=True):
+        path = next(p.path for p, end in zip(slices, ends, strict=True) if record_id < end)
+        assert numbering.slices[slice_number].path == path
+        piece = slices[int(path)]
+        assert position == piece.start + record_id - (ends[int(path)] - piece.num_records)
+    assert numbering.ids(found).tolist() == ids
+    some = found.at(np.arange(0, len(ids), 2))
+    assert isinstance(some, Found)
+    assert numbering.ids(some).tolist() == ids[::2]
+    for wrong in (-1, total, 2**40, -(2**63)):
+        with pytest.raises(ArsrcIndexError, match=rf"outside \[0, {total}\); got record_id={wrong}\."):
+            numbering.find(np.array([0, wrong]))
+
+
+# All kinds of files together.
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, write_records: WriteRecords) -> dict[str, tuple[str, list[bytes]]]:
+    """Path and records of a file of each kind."""
+    folder = tmp_path_factory.mktemp("kinds")
+    content = {kind: some_records(kind, lengths) for kind, (_, lengths) in KINDS.items()}
+    return {kind: (write_records(folder / kind, content[kind], KINDS[kind][0]), content[kind]) for kind in KINDS}
+
+
+bounds = st.tuples(st.integers(0, NUM_RECORDS), st.integers(0, NUM_RECORDS)).map(sorted)
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(KINDS)), bounds), min_size=1, max_size=8), st.randoms())
+@example([(kind, [1, NUM_RECORDS - 1]) for kind in KINDS], random.Random(0))
+@example([(kind, [3, 20]) for kind in KINDS if kind not in UNMAPPED] * 2, random.Random(0))
+@example([("groups", [5, 8]), ("compressed", [0, 9]), ("groups", [8, 33]), ("groups", [7, 7])], random.Random(0))
+def test_slices_of_all_kinds_are_one_sequence_whoever_reads(
+    files: dict[str, tuple[str, list[bytes]]], parts: list[tuple[str, list[int]]], rng: random.Random
+) -> None:
+    slices = [FileSlice(files[kind][0], *within) for kind, within in parts]
+    expected = [record for kind, (start, stop) in parts for record in files[kind][1][start:stop]]
+    places = [(files[kind][0], position) for kind, within in parts for position in range(*within)]
+    if not expected:
+        with pytest.raises(ArsrcValueError, match="the files hold no records"):
+            open_data_set(*slices)
+        return
+    data_set = open_data_set(*slices)
+    try:
+        assert data_set.sizes.tolist() == [stop - start for _, (start, stop) in parts]
+        every = range(len(expected))
+        ids = [*rng.sample(every, len(expected)), *rng.choices(every, k=9)]
+        assert records_of(data_set, ids) == [expected[i] for i in ids]
+        assert records_of(data_set, []) == []
+        assert [data_set.where(i) for i in ids] == [places[i] for i in ids]
+        with pytest.raises(ArsrcIndexError, match=f"got record_id={len(expected)}"):
+            data_set.read(np.array([0, len(expected)]))
+        is_mapped = all(kind not in UNMAPPED for kind, (start, stop) in parts if start < stop)
+        assert data_set.is_grouped != (is_mapped and os.path.exists("/proc/self/maps"))
+        if not data_set.is_grouped:
+            located = data_set.locate(np.array(ids))
+            assert located is not None
+            batch = data_set.copy(located.part(2, 7))
+            assert [batch[row] for row in range(len(batch))] == [expected[i] for i in ids[2:7]]
+    finally:
+        data_set.close()
+
+
+@pytest.mark.parametrize("slices", [[(0, 5), (10, 17)], [(10, 17), (0, 5)], [(0, 12), (6, 40)], [(3, 9), (3, 9)]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_slices_of_one_file_are_two_slices(
+    files: dict[str, tuple[str, list[bytes]]], kind: str, slices: list[tuple[int, int]]
+) -> None:
+    path, records = files[kind]
+    data_set = open_data_set(*(FileSlice(path, *within) for within in slices))
+    positions = [position for within in slices for position in range(*within)]
+    assert records_of(data_set, range(len(positions))) == [records[position] for position in positions]
+    assert [data_set.where(i) for i in range(len(positions))] == [(path, position) for position in positions]
+    data_set.close()
+
+
+def test_checksums_mean_that_nothing_is_mapped(files: dict[str, tuple[str, list[bytes]]]) -> None:
+    path, records = files["uniform"]
+    data_set = open_data_set(FileSlice(path), checksum="always")
+    assert data_set.is_grouped
+    assert data_set.locate(np.array([0])) is None
+    assert records_of(data_set, [5, 0]) == [records[5], records[0]]
+    data_set.close()
+
+
+# Files that change.
+
+
+@pytest.mark.parametrize("kind", ["uniform", "compressed"])
+def test_a_data_set_is_current_until_a_file_of_it_is_another(
+    tmp_path: Path, write_records: WriteRecords, kind: str
+) -> None:
+    options = KINDS[kind][0]
+    paths = [write_records(tmp_path / f"{number}", [b"abc"] * 5, options) for number in range(3)]
+    change: dict[str, Callable[[str], object]] = {
+        "touched": lambda path: os.utime(path, ns=(0, 12_345)),
+        "replaced by an equal file": lambda path: os.replace(
+            write_records(tmp_path / "new", [b"abc"] * 5, options), path
+        ),
+        "rewritten": lambda path: write_records(path, [b"abcd"] * 5, options),
+        "removed": os.remove,
+    }
+    for what, change_it in change.items():
+        data_set = open_data_set(*map(FileSlice, paths))
+        assert data_set.is_current(), what
+        change_it(paths[1])
+        assert not data_set.is_current(), what
+        data_set.close()
+
+
+# Closing.
+
+
+def open_now(path: str) -> list[str]:
+    """Maps of a file and descriptors that lead to it."""
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if path in line]
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            continue
+    return maps + [link for link in links if link == path]
+
+
+@only_linux
+@pytest.mark.parametrize("kind", KINDS)
+def test_closing_lets_go_of_files_at_once_and_later_reads_fail(
+    files: dict[str, tuple[str, list[bytes]]], kind: str
+) -> None:
+    path, records = files[kind]
+    data_set = open_data_set(FileSlice(path))
+    assert records_of(data_set, [3]) == [records[3]]
+    located = data_set.locate(np.array([3]))
+    assert open_now(path)
+    data_set.close()
+    assert not open_now(path)
+    data_set.close()
+    with pytest.raises(ArsrcReadError, match=r"^\[arsrc\] read: the files were closed\. Read before close"):
+        data_set.read(np.array([3]))
+    if located is not None:
+        with pytest.raises(ArsrcReadError, match="the files were closed"):
+            data_set.copy(located)
+    assert not open_now(path)
+
+
+@only_linux
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_data_set_that_nobody_uses_any_more_lets_go_of_its_files(
+    files: dict[str, tuple[str, list[bytes]]], kind: str
+) -> None:
+    path, records = files[kind]
+    data_set = open_data_set(FileSlice(path))
+    batch = data_set.read(np.array([3]))
+    assert open_now(path)
+    del data_set
+    assert not open_now(path)
+    assert batch[0] == records[3]
+
+
+@only_linux
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in UNMAPPED])
+def test_a_read_that_is_under_way_ends_well_when_the_files_are_closed(
+    files: dict[str, tuple[str, list[bytes]]], kind: str
+) -> None:
+    path, records = files[kind]
+    maps_while_reading = []
+
+    class ClosesBetween(Copier):
+        """Divides even small copies in two, and closes the files before the second half."""
+
+        def num_parts(self, num_bytes: int) -> int:
+            return 2
+
+        def run(self, work: Callable[[int, int], None], bounds: list[int]) -> None:
+            (first, second) = itertools.pairwise(bounds)
+            work(*first)
+            mapped.close()
+            maps_while_reading.append(len(open_now(path)))
+            work(*second)
+
+    mapped = opened(path, copier=ClosesBetween())
+    ids = np.arange(NUM_RECORDS)[::-1]
+    batch = mapped.read(ids)
+    assert [batch[row] for row in range(NUM_RECORDS)] == records[::-1]
+    assert maps_while_reading == [1]
+    assert not open_now(path)
+    with pytest.raises(ArsrcReadError, match="the files were closed"):
+        mapped.read(ids)
+
+
+@only_linux
+def test_a_reader_that_is_let_go_of_can_still_be_read_from(files: dict[str, tuple[str, list[bytes]]]) -> None:
+    path, records = files["compressed"]
+    stamp = FileStamp.at(path)
+    assert stamp is not None
+    readers = ReaderPool(4)
+    reader = readers.reader(path, stamp)
+    assert readers.reader(path, stamp) is reader
+    readers.close()
+    assert reader.read([7, 3]) == [records[7], records[3]]
+    assert open_now(path)
+    del reader
+    assert not open_now(path)
+    assert readers.read(path, [5], stamp) == [records[5]]  # of a read that is under way; opened for it alone
+    assert not open_now(path)
