@@ -1,4 +1,4 @@
-"""Doing one thing to many files at once, where threads can be used."""
+"""Threads: how many, how eager, and work that is done on some for the caller."""
 
 import os
 import sys
@@ -26,6 +26,12 @@ def give_way() -> None:
     """Let the threads of the training program go before this one, where both want a core."""
     if sys.platform == "linux":  # elsewhere this is the priority of the whole process
         os.nice(_NICENESS)
+
+
+def on_new_thread(function: Callable[[], T]) -> T:
+    """Return `function()`, computed on a thread of its own while this one waits."""
+    with ThreadPoolExecutor(1, "arsrc-apart") as thread:
+        return thread.submit(function).result()
 
 
 def map_paths(function: Callable[[str], T], paths: Sequence[str]) -> dict[str, T]:
