@@ -24,7 +24,6 @@ from arsrc.errors import ArsrcValueError, message
 Array = Any
 Leaves = list[Any]
 
-_log = logging.getLogger("arsrc")
 profile.annotate = jax.profiler.TraceAnnotation
 
 
@@ -50,26 +49,26 @@ class HostCall:
 
     def __call__(self, operand: Any) -> Leaves:
         """Return the results for `operand` u32[*lead, n]."""
-        operand = np.asarray(operand)
-        lead = operand.shape[:-1]
-        leaves = self._read(operand, lead, None)
-        return [
-            narrowed(leaf, result.dtype).reshape(lead + result.shape)
-            for leaf, result in zip(leaves, self.results, strict=True)
-        ]
+        specs = self.specs(operand.shape[:-1])
+        leaves = self.read(_members(operand), None)
+        return [narrowed(leaf, spec.dtype).reshape(spec.shape) for leaf, spec in zip(leaves, specs, strict=True)]
 
     def write(self, _: Any, buffers: Sequence[Any], operand: Any) -> None:
         """Write the results for `operand` u32[*lead, n] into the memory of the running program."""
-        operand = np.asarray(operand)
-        lead = operand.shape[:-1]
-        outs = [np.asarray(buffer) for buffer in buffers]
-        flat = outs if len(lead) == 1 else [out.reshape(math.prod(lead), *out.shape[len(lead) :]) for out in outs]
-        for out, leaf in zip(flat, self._read(operand, lead, flat), strict=True):
+        members = _members(operand)
+        outs = [
+            np.asarray(buffer).reshape(len(members), *result.shape)
+            for buffer, result in zip(buffers, self.results, strict=True)
+        ]
+        for out, leaf in zip(outs, self.read(members, outs), strict=True):
             if leaf is not out:
                 out[...] = narrowed(leaf, out.dtype).reshape(out.shape)
 
-    def _read(self, operand: np.ndarray, lead: tuple[int, ...], outs: Leaves | None) -> Leaves:
-        return self.read(operand.reshape(math.prod(lead), operand.shape[-1]), outs)
+
+def _members(operand: Any) -> np.ndarray:
+    """Return an operand [*lead, n] as an array [num_members, n]."""
+    operand = np.asarray(operand)
+    return operand.reshape(math.prod(operand.shape[:-1]), operand.shape[-1])
 
 
 def call_host(call: HostCall, operand: Array) -> list[Array]:
@@ -120,9 +119,9 @@ def _path() -> Callable[[HostCall, Array], list[Array]]:
         bridge_in_place.register(portable)
         on_new_thread(lambda: _try_out(bridge_in_place.read))  # where no trace, mesh or switch of the caller holds
     except Exception as error:  # whatever it is that this version of JAX does not do
-        _log.warning(
-            "[arsrc] read: JAX %s does not take the fast path, only the portable one: %r", jax.__version__, error
-        )
+        what = "this JAX does not take the fast path of reads, so they take the portable one"
+        fix = "Batches are the same; the README says what JAX refuses there."
+        logging.getLogger("arsrc").warning(message("read", what, fix, jax=jax.__version__, error=error))
         return portable
     return bridge_in_place.read
 

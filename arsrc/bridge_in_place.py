@@ -85,7 +85,7 @@ def _each_device_calls(context: Any) -> bool | None:
 
     Where JAX divides a program by itself, one device calls for all.
     """
-    axis_context = getattr(context.module_context, "axis_context", None)
+    axis_context: Any = getattr(context.module_context, "axis_context", None)
     if hasattr(axis_context, "manual_axes") and hasattr(axis_context, "mesh"):
         return set(axis_context.manual_axes) == set(axis_context.mesh.axis_names)
     return axis_context.num_devices == 1 if hasattr(axis_context, "num_devices") else None
