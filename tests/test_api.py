@@ -324,26 +324,33 @@ def test_files_and_threads_are_only_behind_the_bridge_and_in_writing(path: str):
             assert node.func.id != "open"
 
 
+CALLBACKS = {"bridge.py": "io_callback", "bridge_in_place.py": "buffer_callback"}  # the portable path, and the fast one
+
+
 @pytest.mark.parametrize("path", sorted(MODULES))
 def test_callbacks_are_only_in_the_bridge(path: str):
     callbacks = {"io_callback", "buffer_callback", "pure_callback", "debug_callback"}
     names = {getattr(node, "attr", getattr(node, "id", None)) for node in ast.walk(MODULES[path])}
     names |= {name.rpartition(".")[2] for name in imports(MODULES[path])}
-    if path == "bridge.py":
-        assert callbacks & names == {"io_callback", "buffer_callback"}
-    else:
-        assert not callbacks & names
-        assert "jax.debug.callback" not in {ast.unparse(n) for n in ast.walk(MODULES[path]) if isinstance(n, ast.expr)}
+    assert callbacks & names == ({CALLBACKS[path]} if path in CALLBACKS else set())
+    assert "jax.debug.callback" not in {ast.unparse(n) for n in ast.walk(MODULES[path]) if isinstance(n, ast.expr)}
 
 
-@pytest.mark.parametrize("name", ["io_callback", "buffer_callback"])
-def test_the_bridge_has_one_call_of_each_kind(name: str):
+@pytest.mark.parametrize("path", CALLBACKS)
+def test_each_path_of_the_bridge_has_one_call(path: str):
     calls = [
         node
-        for node in ast.walk(MODULES["bridge.py"])
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(name)
+        for node in ast.walk(MODULES[path])
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(CALLBACKS[path])
     ]
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("path", sorted(MODULES))
+def test_parts_of_jax_that_may_change_are_only_in_the_fast_path_of_the_bridge(path: str):
+    inner = {".".join(name.split(".")[:2]) for name in imports(MODULES[path])}
+    inner &= {"jax._src", "jax.core", "jax.extend", "jax.interpreters"}
+    assert not inner or path == "bridge_in_place.py"
 
 
 @pytest.mark.parametrize("path", sorted(MODULES))
