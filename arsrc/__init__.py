@@ -13,7 +13,7 @@ A map of the package, in the order in which data flows:
     sizes.py        what is known of an open source
     order/          which row comes where
     fetch.py        next_batch and its kin
-    bridge.py       how compiled programs call the host: the only callback
+    bridge.py       how compiled programs call the host: the only callback; bridge_in_place.py, its fast path
     scan.py         scan_epoch, scan_steps
     iterate.py      iterate
     mesh.py         next_global_batch

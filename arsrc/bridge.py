@@ -49,26 +49,29 @@ class HostCall:
 
     def __call__(self, operand: Any) -> Leaves:
         """Return the results for `operand` u32[*lead, n]."""
-        specs = self.specs(operand.shape[:-1])
-        leaves = self.read(_members(operand), None)
-        return [narrowed(leaf, spec.dtype).reshape(spec.shape) for leaf, spec in zip(leaves, specs, strict=True)]
+        operand = np.asarray(operand)
+        lead = operand.shape[:-1]
+        leaves = self.read(_merged(operand, len(lead)), None)
+        return [
+            narrowed(leaf, result.dtype).reshape(lead + result.shape)
+            for leaf, result in zip(leaves, self.results, strict=True)
+        ]
 
     def write(self, _: Any, buffers: Sequence[Any], operand: Any) -> None:
         """Write the results for `operand` u32[*lead, n] into the memory of the running program."""
-        members = _members(operand)
-        outs = [
-            np.asarray(buffer).reshape(len(members), *result.shape)
-            for buffer, result in zip(buffers, self.results, strict=True)
-        ]
-        for out, leaf in zip(outs, self.read(members, outs), strict=True):
+        operand = np.asarray(operand)
+        num_lead = operand.ndim - 1
+        outs = [_merged(np.asarray(buffer), num_lead) for buffer in buffers]
+        for out, leaf in zip(outs, self.read(_merged(operand, num_lead), outs), strict=True):
             if leaf is not out:
                 out[...] = narrowed(leaf, out.dtype).reshape(out.shape)
 
 
-def _members(operand: Any) -> np.ndarray:
-    """Return an operand [*lead, n] as an array [num_members, n]."""
-    operand = np.asarray(operand)
-    return operand.reshape(math.prod(operand.shape[:-1]), operand.shape[-1])
+def _merged(array: np.ndarray, num_lead: int) -> np.ndarray:
+    """Return an array [*lead, ...] as one of [num_members, ...]."""
+    if num_lead == 1:
+        return array
+    return array.reshape(math.prod(array.shape[:num_lead]), *array.shape[num_lead:])
 
 
 def call_host(call: HostCall, operand: Array) -> list[Array]:
