@@ -1,12 +1,13 @@
 """The bridge: how compiled programs call the host. There are no other callbacks in this package.
 
-A read is a primitive of its own. To JAX it is what it is, a pure function of its operand: it may stand in
-`jax.checkpoint`, and a read whose result nobody uses is left out. In the compiled program it becomes a callback.
-That is an `io_callback`, whose results are copied to the device; on a CPU, where a device has a program to itself, the
-program hands over the memory of the results, to be written in place.
+There are two paths with the same results. The portable one is made of what JAX documents: an `io_callback`, which
+`custom_vmap` makes one for a whole ensemble. The fast one, `bridge_in_place.py`, leans on more of JAX; it is tried
+out at the first read of a process, and left alone where it fails.
 """
 
 import dataclasses
+import functools
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,11 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
-from jax.experimental.buffer_callback import buffer_callback
-from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
 
 from arsrc._host.machine import profile
+from arsrc._host.machine.threads import on_new_thread
 from arsrc.errors import ArsrcValueError, message
 
 Array = Any
@@ -28,6 +27,7 @@ Leaves = list[Any]
 profile.annotate = jax.profiler.TraceAnnotation
 
 
+@jax.tree_util.register_static  # an argument of traced functions that is no array
 @dataclasses.dataclass(frozen=True)
 class HostCall:
     """A call of the host.
@@ -51,7 +51,7 @@ class HostCall:
         """Return the results for `operand` u32[*lead, n]."""
         operand = np.asarray(operand)
         lead = operand.shape[:-1]
-        leaves = self._read(operand, lead, None)
+        leaves = self.read(_merged(operand, len(lead)), None)
         return [
             narrowed(leaf, result.dtype).reshape(lead + result.shape)
             for leaf, result in zip(leaves, self.results, strict=True)
@@ -60,21 +60,24 @@ class HostCall:
     def write(self, _: Any, buffers: Sequence[Any], operand: Any) -> None:
         """Write the results for `operand` u32[*lead, n] into the memory of the running program."""
         operand = np.asarray(operand)
-        lead = operand.shape[:-1]
-        outs = [np.asarray(buffer) for buffer in buffers]
-        flat = outs if len(lead) == 1 else [out.reshape(math.prod(lead), *out.shape[len(lead) :]) for out in outs]
-        for out, leaf in zip(flat, self._read(operand, lead, flat), strict=True):
+        num_lead = operand.ndim - 1
+        outs = [_merged(np.asarray(buffer), num_lead) for buffer in buffers]
+        for out, leaf in zip(outs, self.read(_merged(operand, num_lead), outs), strict=True):
             if leaf is not out:
                 out[...] = narrowed(leaf, out.dtype).reshape(out.shape)
 
-    def _read(self, operand: np.ndarray, lead: tuple[int, ...], outs: Leaves | None) -> Leaves:
-        return self.read(operand.reshape(math.prod(lead), operand.shape[-1]), outs)
+
+def _merged(array: np.ndarray, num_lead: int) -> np.ndarray:
+    """Return an array [*lead, ...] as one of [num_members, ...]."""
+    if num_lead == 1:
+        return array
+    return array.reshape(math.prod(array.shape[:num_lead]), *array.shape[num_lead:])
 
 
 def call_host(call: HostCall, operand: Array) -> list[Array]:
     """Return `call.results`, each with the leading axes that `operand` u32[*lead, n] has: one callback for all."""
     carried = tuple(jax.ShapeDtypeStruct(result.shape, _carrier(result.dtype)) for result in call.results)
-    values = _read(dataclasses.replace(call, results=carried), operand)
+    values = _path()(dataclasses.replace(call, results=carried), operand)
     return [
         _varying_with(value, operand).astype(result.dtype) for value, result in zip(values, call.results, strict=True)
     ]
@@ -89,98 +92,51 @@ def _carrier(dtype: Any) -> Any:
     return dtype
 
 
-def _read(call: HostCall, operand: Array) -> list[Array]:
+@jax.custom_batching.custom_vmap
+def portable(call: HostCall, operand: Array) -> list[Array]:
+    """Return what `call` gives for `operand` u32[*lead, n], by what JAX documents alone."""
     lead = operand.shape[:-1]
+    specs = call.specs(lead)
     if 0 in lead:
-        return [jnp.zeros(spec.shape, spec.dtype) for spec in call.specs(lead)]
-    values: list[Array] = _read_p.bind(operand, call=call)
-    return values
-
-
-_read_p = Primitive("arsrc_read")
-_read_p.multiple_results = True
-
-
-def _abstract(operand: Any, *, call: HostCall) -> list[Any]:
-    return [jax.core.ShapedArray(spec.shape, spec.dtype) for spec in call.specs(operand.shape[:-1])]
-
-
-def _eager(operand: Array, *, call: HostCall) -> list[Array]:
-    with jax.disable_jit(False):  # it may be on here, and would lead back to this function
-        values: list[Array] = _compiled(call, operand)
-    return values
-
-
-_compiled = jax.jit(_read, static_argnums=0)
-_read_p.def_abstract_eval(_abstract)
-_read_p.def_impl(_eager)
-
-
-def _read_members(args: Sequence[Array], dims: Sequence[Any], *, call: HostCall) -> tuple[list[Array], list[int]]:
-    (operand,), (dim,) = args, dims
-    values = _read(call, jnp.moveaxis(operand, dim, 0))
-    return values, [0] * len(values)
-
-
-batching.primitive_batchers[_read_p] = _read_members
-
-
-def _by_callback(operand: Array, *, call: HostCall) -> list[Array]:
+        return [jnp.zeros(spec.shape, spec.dtype) for spec in specs]
     # io_callback: where it stands in the compiled program, a read happens once. Unordered: states, not the order
     # of calls, decide what is read.
-    called = io_callback(call, call.specs(operand.shape[:-1]), operand, ordered=False)
+    called = io_callback(call, specs, operand, ordered=False)
     # Where JAX lets one device call for several, that device would become the place of the program's results.
     values: list[Array] = jax.lax.optimization_barrier(called)
     return values
 
 
-def _in_place(operand: Array, *, call: HostCall) -> list[Array]:
-    callback = buffer_callback(call.write, call.specs(operand.shape[:-1]), has_side_effect=True)
-    values: list[Array] = callback(operand)
-    return values
+@portable.def_vmap
+def _of_members(_: int, are_batched: Any, call: HostCall, operand: Array) -> tuple[list[Array], list[bool]]:
+    del are_batched  # the operand is the only array
+    return portable(call, operand), [True] * len(call.results)
 
 
-_lower_by_callback = mlir.lower_fun(_by_callback, multiple_results=True)
-_lower_in_place = mlir.lower_fun(_in_place, multiple_results=True)
+@functools.cache
+def _path() -> Callable[[HostCall, Array], list[Array]]:
+    """Return the path that reads take in this process."""
+    try:
+        from arsrc import bridge_in_place
+
+        bridge_in_place.register(portable)
+        on_new_thread(lambda: _try_out(bridge_in_place.read))  # where no trace, mesh or switch of the caller holds
+    except Exception as error:  # whatever it is that this version of JAX does not do
+        what = "this JAX does not take the fast path of reads, so they take the portable one"
+        fix = "Batches are the same; the README says what JAX refuses there."
+        logging.getLogger("arsrc").warning(message("read", what, fix, jax=jax.__version__, error=error))
+        return portable
+    return bridge_in_place.read
 
 
-def _lower(context: Any, operand: Any, *, call: HostCall) -> Any:
-    if not _is_for_each_device(context):
-        _refuse_several_hosts()
-    return _lower_by_callback(context, operand, call=call)
-
-
-def _lower_on_cpu(context: Any, operand: Any, *, call: HostCall) -> Any:
-    if not _is_for_each_device(context):
-        return _lower(context, operand, call=call)
-    return _lower_in_place(context, operand, call=call)
-
-
-mlir.register_lowering(_read_p, _lower)
-mlir.register_lowering(_read_p, _lower_on_cpu, platform="cpu")
-
-
-def _is_for_each_device(context: Any) -> bool:
-    """Whether every device that runs a read calls for itself; where JAX divides a program by itself, one calls."""
-    axis_context = context.module_context.axis_context
-    manual = getattr(axis_context, "manual_axes", None)
-    if manual is not None:
-        return set(manual) == set(axis_context.mesh.axis_names)
-    return getattr(axis_context, "num_devices", 0) == 1
-
-
-def _refuse_several_hosts() -> None:
-    if jax.process_count() > 1:
-        raise ArsrcValueError(
-            message(
-                "read",
-                "in a program of several processes, JAX would make one host read for all",
-                "Use next_global_batch(config, state, mesh=mesh, axis_name=...), or next_batch(..., axis_name=...) "
-                "inside jax.shard_map, or iterate(config, state, sharding=...). For arrays of this process alone, let "
-                "the mesh be one of jax.local_devices().",
-                num_processes=jax.process_count(),
-            )
-        )
+def _try_out(read: Callable[[HostCall, Array], list[Array]]) -> None:
+    """Let `read` read for a small ensemble on a CPU; raises where it does not give what it should."""
+    call = HostCall(lambda operand, _: [operand + np.uint32(1)], (jax.ShapeDtypeStruct((2,), np.uint32),))
+    operand = np.arange(6, dtype=np.uint32).reshape(3, 1, 2)
+    on_cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    with jax.transfer_guard("allow"):
+        members = jax.jit(jax.vmap(functools.partial(read, call)), in_shardings=on_cpu)
+        np.testing.assert_array_equal(members.lower(operand).compile()(operand)[0], operand + 1)
 
 
 def _varying_with(value: Array, operand: Array) -> Array:

@@ -9,6 +9,8 @@ import jax
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from arsrc import bridge
+
 # Strict here and never for users: a promotion that nobody meant is a bug that most inputs hide.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -41,3 +43,15 @@ def write_records() -> WriteRecords:
         return os.fspath(path)
 
     return write
+
+
+@pytest.fixture
+def bridge_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path by which reads cross the bridge: "portable", or "fast", the one that this JAX should take.
+
+    Configs of a test that takes both bear its name: JAX keeps what it has traced, for equal configs.
+    """
+    path = getattr(request, "param", "fast")
+    if path == "portable":
+        monkeypatch.setattr(bridge, "_path", lambda: bridge.portable)
+    return path

@@ -29,6 +29,8 @@ CODEC = Struct({"id": "uint32", "x": ("float32", 3)})
 
 Config = arsrc.ArrayRecordSourceConfig
 
+on_both_paths = pytest.mark.parametrize("bridge_path", ["fast", "portable"], indirect=True)
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -40,7 +42,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def make(path: str, request: pytest.FixtureRequest) -> Callable[..., Config]:
+def make(path: str, request: pytest.FixtureRequest, bridge_path: str) -> Callable[..., Config]:
     """`make(**fields)`: a config whose metrics are those of this test alone."""
     defaults = {"batch_size": B, "codec": CODEC, "shuffle_records": True, "name": request.node.name}
     return lambda **fields: Config(path, **(defaults | fields))
@@ -143,6 +145,7 @@ def test_devices_in_shard_map_get_their_rows(make: Callable[..., Config], mesh_n
     assert arsrc.is_exhausted(config, state)
 
 
+@on_both_paths
 @on_meshes("3", "two of three")
 def test_devices_in_shard_map_get_their_rows_of_several_batches_at_once(
     make: Callable[..., Config], mesh_name: str
@@ -160,6 +163,7 @@ def test_devices_in_shard_map_get_their_rows_of_several_batches_at_once(
     assert at(config, state, 9)
 
 
+@on_both_paths
 @pytest.mark.parametrize("read_ahead_bytes", [0, 2**28])
 def test_each_record_is_read_by_one_device_only(make: Callable[..., Config], read_ahead_bytes: int) -> None:
     config = make(remainder="pad", num_epochs=1, read=arsrc.ReadOptions(read_ahead_bytes=read_ahead_bytes))
@@ -200,6 +204,7 @@ def test_rows_are_read_once_and_shared_along_other_axes(
     assert arsrc.io_metrics(config)["records_read"] == 2 * N
 
 
+@on_both_paths
 @pytest.mark.parametrize("what", ["data", "mask", "record_ids", "taken", "members"])
 def test_jax_knows_that_devices_have_other_rows(make: Callable[..., Config], what: str) -> None:
     """Else it would let batches leave as replicated, and leave the sum over devices out of gradients."""
@@ -220,6 +225,7 @@ def test_jax_knows_that_devices_have_other_rows(make: Callable[..., Config], wha
     on_devices(run, mesh, P("data"))(arsrc.init(config))
 
 
+@on_both_paths
 @pytest.mark.parametrize("loop", ["while_loop", "cond", "without jit"])
 def test_transformations_inside_shard_map(make: Callable[..., Config], loop: str) -> None:
     mesh = line(4)
@@ -244,6 +250,7 @@ def test_transformations_inside_shard_map(make: Callable[..., Config], loop: str
     assert np.array_equal(run(arsrc.init(config)), expected.data["x"][2])
 
 
+@on_both_paths
 def test_a_gradient_is_summed_over_the_devices(make: Callable[..., Config]) -> None:
     """Of a weight that all devices share, as of any other loss in shard_map; of weights of their own it is not."""
     config, mesh = make(), line(4)
@@ -262,6 +269,7 @@ def test_a_gradient_is_summed_over_the_devices(make: Callable[..., Config]) -> N
     np.testing.assert_allclose(shared, sums.sum(0), rtol=1e-5)
 
 
+@on_both_paths
 def test_an_axis_that_is_left_to_the_compiler_is_refused_by_jax(make: Callable[..., Config]) -> None:
     mesh = mesh_of((4, 2), ("data", "model"))
     config = make()
@@ -284,6 +292,7 @@ READS = {
 }
 
 
+@on_both_paths
 @pytest.mark.parametrize("name", READS)
 def test_a_program_that_jax_divides_by_itself_reads_once_and_every_device_has_it(
     make: Callable[..., Config], name: str
@@ -315,6 +324,7 @@ def test_each_device_has_the_keys_of_its_rows(make: Callable[..., Config], axis_
     np.testing.assert_array_equal(keys, jax.random.key_data(arsrc.record_keys(config, state)))
 
 
+@on_both_paths
 def test_without_axis_name_each_device_gets_the_whole_batch(make: Callable[..., Config]) -> None:
     config = make(num_epochs=1)
     run = on_devices(lambda state: arsrc.next_batch(config, state), line(4), P())
@@ -324,7 +334,8 @@ def test_without_axis_name_each_device_gets_the_whole_batch(make: Callable[..., 
     assert same(batch, expected)
 
 
-def test_an_error_in_the_rows_of_one_device_is_raised_and_the_rest_can_be_had(tmp_path: Path) -> None:
+@on_both_paths
+def test_an_error_in_the_rows_of_one_device_is_raised_and_the_rest_can_be_had(tmp_path: Path, bridge_path: str) -> None:
     records = [bytes([i] * (3 if i == 11 else 2)) for i in range(24)]
     path = arsrc.write_array_record(tmp_path / "bad.array_record", records)
     config = Config(path, 8, num_epochs=1)
@@ -396,6 +407,7 @@ def test_a_state_may_be_donated(make: Callable[..., Config]) -> None:
     assert same(np.stack(ids), stream(config, 3).record_ids)
 
 
+@on_both_paths
 def test_a_mesh_of_explicit_axes_types_the_batch(make: Callable[..., Config]) -> None:
     config = make()
     mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
@@ -470,6 +482,7 @@ def test_scans_over_global_batches(make: Callable[..., Config]) -> None:
     assert arsrc.is_exhausted(config, state)
 
 
+@on_both_paths
 @pytest.mark.parametrize("batches_per_fetch", [1, 3])
 def test_scans_inside_shard_map(make: Callable[..., Config], batches_per_fetch: int) -> None:
     mesh = line(3)
@@ -626,6 +639,7 @@ def members(make: Callable[..., Config]) -> tuple[Config, arsrc.SourceState, ars
     return config, states, jax.tree.map(lambda *leaves: np.concatenate(leaves), *each)
 
 
+@on_both_paths
 def test_each_device_reads_its_rows_for_all_members(members: Any) -> None:
     config, states, expected = members
     mesh = line(4)
@@ -637,6 +651,7 @@ def test_each_device_reads_its_rows_for_all_members(members: Any) -> None:
     assert fits(batches, NamedSharding(mesh, P(None, "data")))
 
 
+@on_both_paths
 def test_members_may_lie_on_devices_of_their_own(members: Any) -> None:
     config, states, expected = members
     mesh = mesh_of((2, 4), ("member", "data"))

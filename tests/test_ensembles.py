@@ -27,6 +27,8 @@ NO_READ_AHEAD = arsrc.ReadOptions(read_ahead_bytes=0)  # then one callback is on
 
 Config = arsrc.ArrayRecordSourceConfig
 
+on_both_paths = pytest.mark.parametrize("bridge_path", ["fast", "portable"], indirect=True)
+
 
 class Log:
     """What was decoded: the records of each call."""
@@ -73,8 +75,9 @@ def log() -> Log:
 
 
 @pytest.fixture
-def logged(path: str, log: Log) -> Config:
-    return Config(path, 4, LoggedBytes(log), shuffle_records=True, remainder="wrap", read=NO_READ_AHEAD)
+def logged(path: str, log: Log, bridge_path: str) -> Config:
+    options: dict[str, Any] = {"shuffle_records": True, "remainder": "wrap", "read": NO_READ_AHEAD}
+    return Config(path, 4, LoggedBytes(log), name=bridge_path, **options)
 
 
 def seeds(config: Config, *numbers: int, step: int = 0) -> arsrc.SourceState:
@@ -109,6 +112,7 @@ def each_is_its_own(fetch: Callable[[arsrc.SourceState], Any], states: arsrc.Sou
 # One callback.
 
 
+@on_both_paths
 def test_a_step_of_an_ensemble_is_one_callback(logged: Config, log: Log) -> None:
     states = seeds(logged, *range(10))
     step = jax.jit(jax.vmap(lambda state: arsrc.next_batch(logged, state)))
@@ -121,6 +125,7 @@ def test_a_step_of_an_ensemble_is_one_callback(logged: Config, log: Log) -> None
     assert len(log.calls) == 6
 
 
+@on_both_paths
 @pytest.mark.parametrize("num_batches", [1, 3])
 def test_several_batches_for_all_members_are_one_callback(logged: Config, log: Log, num_batches: int) -> None:
     states = seeds(logged, 1, 2, 3)
@@ -210,6 +215,7 @@ def test_any_ensemble_is_served_as_its_members(path: str, places: list[tuple[int
             assert same((member(after, m), member(batches, m)), wanted)
 
 
+@on_both_paths
 def test_the_axis_of_members_may_lie_anywhere(logged: Config) -> None:
     states = seeds(logged, 1, 2, 3)
     axes = arsrc.Batch(data=2, mask=1, record_ids=0)
@@ -220,6 +226,7 @@ def test_the_axis_of_members_may_lie_anywhere(logged: Config) -> None:
     assert np.array_equal(np.asarray(batches.mask).T, expected.mask)
 
 
+@on_both_paths
 def test_an_ensemble_of_one_and_of_none(logged: Config) -> None:
     states = seeds(logged, 7)
     assert each_is_its_own(lambda state: arsrc.next_batch(logged, state), states)
@@ -229,6 +236,7 @@ def test_an_ensemble_of_one_and_of_none(logged: Config) -> None:
     assert after.index.shape == (0,)
 
 
+@on_both_paths
 def test_random_access_for_an_ensemble_reads_each_record_once(logged: Config, log: Log) -> None:
     states, starts = seeds(logged, 1, 2, 3), jnp.array([0, 20, -3], jnp.int32)
     batches = jax.vmap(lambda state, start: arsrc.batch_at(logged, state, start, 6))(states, starts)
@@ -270,7 +278,8 @@ def test_an_ensemble_is_trained_as_its_members_would_be_alone(path: str) -> None
         np.testing.assert_allclose(losses[m], loss, rtol=1e-5)
 
 
-def test_an_error_in_the_batch_of_one_member_names_the_record(tmp_path: Path) -> None:
+@on_both_paths
+def test_an_error_in_the_batch_of_one_member_names_the_record(tmp_path: Path, bridge_path: str) -> None:
     records = [bytes([i] * (3 if i == 9 else 2)) for i in range(16)]
     config = Config(arsrc.write_array_record(tmp_path / "x", records), 4, num_epochs=1)
     fetch = jax.jit(jax.vmap(lambda state: arsrc.next_batch(config, state)[1].data))

@@ -110,6 +110,12 @@ def give_way() -> None:
         os.nice(_NICENESS)
 
 
+def on_new_thread(function: Callable[[], T]) -> T:
+    """Return `function()`, computed on a thread of its own while this one waits."""
+    with ThreadPoolExecutor(1, "arsrc-apart") as thread:
+        return thread.submit(function).result()
+
+
 def map_paths(function: Callable[[str], T], paths: Sequence[str]) -> dict[str, T]:
     """Return `{path: function(path)}`, computed on threads."""
     if len(paths) > 1 and not is_forked():
