@@ -50,12 +50,14 @@ class OpenFiles:
         data_set: The records.
         budget: What is kept for later.
         ahead: Serves requests.
+        windows: Decoded groups.
     """
 
     def __init__(self, slices: Sequence[FileSlice], config: "ArrayRecordSourceConfig") -> None:
         self.slices = list(slices)
         self.budget = Budget()
-        self._buffers = BufferPool(config.read.read_ahead_bytes)
+        max_bytes = config.read.read_ahead_bytes
+        self._buffers = BufferPool(max_bytes)
         self.data_set = DataSet(
             self.slices,
             checksum=config.read.checksum,
@@ -63,7 +65,8 @@ class OpenFiles:
             random_access=random_access(config),
             buffers=self._buffers,
         )
-        self.ahead = ReadAhead(self.budget, self._buffers)
+        self.ahead = ReadAhead(self.budget, self._buffers, self._rest)
+        self.windows = Windows(max_bytes, self.budget, lambda num_bytes: self.ahead.make_room(max_bytes - num_bytes))
 
     def is_current(self, slices: Sequence[FileSlice]) -> bool:
         """Whether these are the slices that were opened, of files that are still the same."""
@@ -72,6 +75,12 @@ class OpenFiles:
     def kept(self) -> dict[str, int]:
         """Return the bytes that are kept, by what they are kept for."""
         return self.budget.snapshot() | {"bytes_buffers": self._buffers.idle_bytes}
+
+    def _rest(self) -> None:
+        """Give back all that is kept, since nobody has asked for a while."""
+        self.ahead.forget()
+        self.windows.clear()
+        self._buffers.clear()
 
     def retire(self) -> None:
         """Let go of what is kept; the files close when the last who still reads them is done."""
@@ -127,19 +136,21 @@ class OpenSource:
         elements: Decoded elements by id.
         files: The files, and what is kept ahead of reading them.
         asked_at: When it was last asked for, in seconds.
+        is_closed: Whether it was closed, or retired.
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded) -> None:
         self.files, self._cache = files, decoded.cache
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
+        self.is_closed = False
         self.plan = _plan(config, files.data_set)
         self.schema = Schema(config, self.plan, decoded.decoder.codec)
         label = label_of(config)
         self.elements = Elements(files.data_set, decoded.decoder, self._metrics, label)
         self.elements.cache = decoded.cache
         self._waiting = f"arsrc: wait for a batch{label}"
-        self._loader = Loader(self.plan, self.elements, self._open_windows(), self._metrics, label)
+        self._loader = Loader(self.plan, self.elements, self._windows(), self._metrics, label)
         never = is_forked() or config.read.read_ahead_bytes == 0
         self._client = Client(
             self._loader,
@@ -151,13 +162,12 @@ class OpenSource:
             self._metrics,
         )
 
-    def _open_windows(self) -> Windows | None:
-        """Windows pay where a record cannot be read without its neighbours; two must fit, this and the next."""
+    def _windows(self) -> Windows | None:
+        """Windows pay where a record cannot be read without its neighbours."""
         if self.plan.blocks is None or not self.files.data_set.is_grouped:
             return None
-        window_bytes = self.plan.blocks.window_size * self.elements.num_bytes
-        max_windows = min(4, self.schema.config.read.read_ahead_bytes // max(window_bytes, 1))
-        return Windows(max_windows, window_bytes, self.files.budget) if max_windows >= 2 else None
+        windows = self.files.windows
+        return windows if windows.fits(self.plan.blocks.window_size * self.elements.num_bytes) else None
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what a request brings, read ahead where possible.
@@ -218,8 +228,9 @@ class OpenSource:
 
     def close(self) -> None:
         """Let go of what is read ahead for it, and tell loads that are under way to end."""
+        self.is_closed = True
         self.files.ahead.forget(self._client)
-        self._loader.rest()
+        self.files.windows.forget(self._loader)
 
 
 def random_access(config: "ArrayRecordSourceConfig") -> bool:

@@ -91,67 +91,79 @@ class _Registry:
 
     def open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
         """Return the source of `config`, opening it if it is not; another that is being opened holds up nobody."""
-        with self.lock:
-            once = self.sources.setdefault(config, Once())
-        try:
-            found = once.get(lambda: self._open(config))
-        finally:
+        while True:
             with self.lock:
-                if once.value is None:
-                    self.sources.pop(config, None)
-                else:  # it may have been closed meanwhile
-                    self.sources.setdefault(config, once)
+                once = self.sources.setdefault(config, Once())
+            try:
+                found = once.get(lambda once=once: self._open(config, once))  # type: ignore[misc]
+            except BaseException:
+                with self.lock:
+                    if self.sources.get(config) is once and once.value is None:
+                        del self.sources[config]
+                raise
+            with self.lock:  # it may have been closed while we waited for it; or who began to open it failed
+                if not found.is_closed and self.sources.setdefault(config, once) is once:
+                    break
+            self._leave(once, None)
         self._close_idle()
         return found
 
-    def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
+    def _open(self, config: "ArrayRecordSourceConfig", user: object) -> OpenSource:
         read = config.read
         slices = paths.expand(config.paths)
         try:
             files = self.files.use(
                 (config.paths, read.checksum, read.max_open_files, random_access(config)),
-                config,
+                user,
                 lambda: OpenFiles(slices, config),
                 lambda files: files.is_current(slices),
             )
             cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
             decoded = self.decoded.use(
                 (files, config.codec, first_record(config), cache),
-                config,
+                user,
                 lambda: Decoded(config, files.data_set),
                 lambda _: True,
             )
             return OpenSource(config, files, decoded)
         except BaseException:
-            self._leave(config, None)
+            self._leave(user, None)
             raise
 
-    def _leave(self, config: "ArrayRecordSourceConfig", seconds: float | None) -> None:
-        self.decoded.leave(config, seconds)
-        self.files.leave(config, seconds)
+    def _leave(self, user: object, seconds: float | None) -> None:
+        self.decoded.leave(user, seconds)
+        self.files.leave(user, seconds)
 
     def _close_idle(self) -> None:
         """Retire sources that nobody asks for, but for the last few: who still holds one can go on reading."""
         before = monotonic() - _IDLE_SECONDS
         with self.lock:
-            opened = [(value.asked_at, config) for config, once in self.sources.items() if (value := once.value)]
-            idle = sorted((asked_at, id(config), config) for asked_at, config in opened if asked_at < before)
-            retired = [(config, self.sources.pop(config)) for *_, config in idle[:-_MOST_IDLE]]
-        for config, once in retired:
-            if (value := once.value) is not None:
-                value.close()
-            self._leave(config, None)
+            idle = [(value.asked_at, config) for config, value in self._opened() if value.asked_at < before]
+            idle.sort(key=lambda one: one[0])
+            retired = self._take([config for _, config in idle[:-_MOST_IDLE]])
+        for once in retired:
+            self._leave(once, None)
 
-    def close(self, configs: "list[ArrayRecordSourceConfig]", seconds: float) -> None:
-        """Close sources, within so many seconds whatever their codecs are doing."""
+    def close(self, config: "ArrayRecordSourceConfig | None", seconds: float) -> None:
+        """Close a source or all, within so many seconds whatever their codecs are doing."""
         end = monotonic() + seconds
         with self.lock:
-            closed = [(config, once) for config in configs if (once := self.sources.pop(config, None))]
-        for _, once in closed:  # all are told before anyone is waited for
+            closed = self._take([one for one, _ in self._opened() if config is None or one == config])
+        for once in closed:
+            self._leave(once, max(0.0, end - monotonic()))
+
+    # The methods below run under the lock.
+
+    def _opened(self) -> "list[tuple[ArrayRecordSourceConfig, OpenSource]]":
+        return [(config, value) for config, once in self.sources.items() if (value := once.value) is not None]
+
+    def _take(self, configs: "list[ArrayRecordSourceConfig]") -> list[Once[OpenSource]]:
+        """Take sources out, and tell all of them before anyone is waited for."""
+        taken = [self.sources.pop(config) for config in configs]
+        for once in taken:
             if (value := once.value) is not None:
                 value.close()
-        for config, _ in closed:
-            self._leave(config, max(0.0, end - monotonic()))
+        return taken
 
 
 _registry = _Registry()
@@ -182,8 +194,7 @@ def close(config: "ArrayRecordSourceConfig | None" = None) -> None:
     """Close the source of `config` if it is open, or all; they open again when they are next used."""
     if config is not None:
         _check(config)
-    configs = list(_registry.sources) if config is None else [config.of_programs]
-    _registry.close(configs, _CLOSING_SECONDS)
+    _registry.close(None if config is None else config.of_programs, _CLOSING_SECONDS)
 
 
 atexit.register(close)

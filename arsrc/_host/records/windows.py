@@ -3,38 +3,68 @@
 import collections
 import threading
 from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 from arsrc._host.machine.budget import Budget
 from arsrc._host.machine.once import Once
 from arsrc._host.records.leaves import Leaves
 
 
-class Windows:
-    """The windows used last, at most `max_windows` of them; equal requests share one load."""
+class _Window(NamedTuple):
+    num_bytes: int
+    leaves: Once[Leaves]
 
-    def __init__(self, max_windows: int, window_bytes: int, budget: Budget) -> None:
-        self._max_windows, self._window_bytes, self._budget = max_windows, window_bytes, budget
-        self._windows: collections.OrderedDict[Hashable, Once[Leaves]] = collections.OrderedDict()
+
+class Windows:
+    """The windows used last, of all sources of the same files; equal requests share one load.
+
+    They may take half of what may be kept, so that batches are read ahead beside them; but always two of them, this
+    and the next.
+
+    Args:
+        max_bytes: Most bytes that may be kept for all purposes.
+        budget: What is kept.
+        make_room: Called with the bytes that will be kept more.
+    """
+
+    def __init__(self, max_bytes: int, budget: Budget, make_room: Callable[[int], None]) -> None:
+        self._max_bytes, self._budget, self._make_room = max_bytes, budget, make_room
+        self._windows: collections.OrderedDict[tuple[object, Hashable], _Window] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, load: Callable[[], Leaves]) -> Leaves:
-        """Return the leaves of a window, loading it if it is not there."""
+    def fits(self, num_bytes: int) -> bool:
+        """Whether windows of so many bytes can be kept."""
+        return 2 * num_bytes <= self._max_bytes
+
+    def get(self, owner: object, key: Hashable, num_bytes: int, load: Callable[[], Leaves]) -> Leaves:
+        """Return the leaves of a window of `owner`, loading it if it is not there."""
         with self._lock:
-            if key not in self._windows:
-                self._windows[key] = Once()
-                self._budget.hold("groups", self._window_bytes)
-            window = self._windows[key]
-            self._windows.move_to_end(key)
-            while len(self._windows) > self._max_windows:
-                self._forget_oldest()
-        return window.get(load)
+            window = self._windows.get((owner, key))
+            if window is None:
+                while len(self._windows) > 1 and self._num_bytes() + num_bytes > self._max_bytes // 2:
+                    self._forget(next(iter(self._windows)))
+                self._make_room(num_bytes)
+                window = self._windows[owner, key] = _Window(num_bytes, Once())
+                self._budget.hold("groups", num_bytes)
+            self._windows.move_to_end((owner, key))
+        return window.leaves.get(load)
+
+    def forget(self, owner: object) -> None:
+        """Let go of the windows of a source."""
+        with self._lock:
+            for name in [name for name in self._windows if name[0] is owner]:
+                self._forget(name)
 
     def clear(self) -> None:
         """Let go of all windows."""
         with self._lock:
-            while self._windows:
-                self._forget_oldest()
+            for name in list(self._windows):
+                self._forget(name)
 
-    def _forget_oldest(self) -> None:
-        self._windows.popitem(last=False)
-        self._budget.hold("groups", -self._window_bytes)
+    # The methods below run under the lock.
+
+    def _num_bytes(self) -> int:
+        return sum(window.num_bytes for window in self._windows.values())
+
+    def _forget(self, name: tuple[object, Hashable]) -> None:
+        self._budget.hold("groups", -self._windows.pop(name).num_bytes)

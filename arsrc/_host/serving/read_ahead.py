@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from arsrc._host.machine.budget import Budget
@@ -59,18 +59,19 @@ class ReadAhead:
     Args:
         budget: What is kept.
         buffers: Memory to be used again, which is given back first where there is too little.
+        on_idle: Called when nobody has asked for a while.
 
     Attributes:
         runs: Runs and their sources, by when they were last asked for.
     """
 
-    def __init__(self, budget: Budget, buffers: BufferPool) -> None:
+    def __init__(self, budget: Budget, buffers: BufferPool, on_idle: Callable[[], None]) -> None:
         self._budget, self._buffers = budget, buffers
         self._lock = threading.Lock()
         self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
         self._num_calls = 0
         self._logged = False
-        self._workers = Workers("arsrc-read-ahead", give_way=True, on_idle=self.rest)
+        self._workers = Workers("arsrc-read-ahead", give_way=True, on_idle=on_idle)
 
     def get(self, client: Client, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what `request` brings; `outs` are arrays like its leaves, which may be used for them."""
@@ -113,14 +114,12 @@ class ReadAhead:
                 if client is None or asked_by is client:
                     self._end(run)
 
-    def rest(self) -> None:
-        """Give back the memory that is kept for later."""
+    def make_room(self, most_bytes: int) -> None:
+        """Let go of what is read ahead, until no more than so many bytes are kept."""
         with self._lock:
-            loaders = {client.loader for client in self.runs.values()}
-        self.forget()
-        for loader in loaders:
-            loader.rest()
-        self._buffers.clear()
+            while self.runs and self._budget.total > most_bytes:
+                self._end(next(iter(self.runs)))
+            self._buffers.shrink(most_bytes - self._budget.total)
 
     def close(self, seconds: float) -> None:
         """Forget everything and stop the threads, waiting so long at most for what they are doing."""
@@ -164,8 +163,10 @@ class ReadAhead:
         self.runs.move_to_end(run)
         self._drop(run.let_go(client.max_bytes // 2))
         if self._reads_ahead(client, run, request):
+            # One that is too large is read alone, but for devices that share it.
             if part is None and chunk.start + row == run.next - 1:
-                part = self._keep(run.add_part(chunk, row, row + 1))
+                if run.num_askers > 1 or self._make_room(client, run.request_bytes):
+                    part = self._keep(run.add_part(chunk, row, row + 1))
             self._schedule(client, run, request)
         else:
             run.window = 0
