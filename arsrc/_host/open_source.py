@@ -57,7 +57,7 @@ class OpenFiles:
         self.slices = list(slices)
         self.budget = Budget()
         max_bytes = config.read.read_ahead_bytes
-        self._buffers = BufferPool(max_bytes)
+        self._buffers = buffers = BufferPool(max_bytes)
         self.data_set = DataSet(
             self.slices,
             checksum=config.read.checksum,
@@ -65,8 +65,14 @@ class OpenFiles:
             random_access=random_access(config),
             buffers=self._buffers,
         )
-        self.ahead = ReadAhead(self.budget, self._buffers, self._rest)
-        self.windows = Windows(max_bytes, self.budget, lambda num_bytes: self.ahead.make_room(max_bytes - num_bytes))
+
+        def rest() -> None:  # refers to no files: these close with the last who refers to them
+            ahead.forget()
+            windows.clear()
+            buffers.clear()
+
+        self.ahead = ahead = ReadAhead(self.budget, buffers, rest)
+        self.windows = windows = Windows(max_bytes, self.budget, ahead.make_room)
 
     def is_current(self, slices: Sequence[FileSlice]) -> bool:
         """Whether these are the slices that were opened, of files that are still the same."""
@@ -75,12 +81,6 @@ class OpenFiles:
     def kept(self) -> dict[str, int]:
         """Return the bytes that are kept, by what they are kept for."""
         return self.budget.snapshot() | {"bytes_buffers": self._buffers.idle_bytes}
-
-    def _rest(self) -> None:
-        """Give back all that is kept, since nobody has asked for a while."""
-        self.ahead.forget()
-        self.windows.clear()
-        self._buffers.clear()
 
     def retire(self) -> None:
         """Let go of what is kept; the files close when the last who still reads them is done."""

@@ -24,7 +24,7 @@ class Windows:
     Args:
         max_bytes: Most bytes that may be kept for all purposes.
         budget: What is kept.
-        make_room: Called with the bytes that will be kept more.
+        make_room: Called with the most bytes that may be kept besides.
     """
 
     def __init__(self, max_bytes: int, budget: Budget, make_room: Callable[[int], None]) -> None:
@@ -43,7 +43,7 @@ class Windows:
             if window is None:
                 while len(self._windows) > 1 and self._num_bytes() + num_bytes > self._max_bytes // 2:
                     self._forget(next(iter(self._windows)))
-                self._make_room(num_bytes)
+                self._make_room(self._max_bytes - num_bytes)
                 window = self._windows[owner, key] = _Window(num_bytes, Once())
                 self._budget.hold("groups", num_bytes)
             self._windows.move_to_end((owner, key))

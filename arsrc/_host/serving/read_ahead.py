@@ -163,10 +163,10 @@ class ReadAhead:
         self.runs.move_to_end(run)
         self._drop(run.let_go(client.max_bytes // 2))
         if self._reads_ahead(client, run, request):
-            # One that is too large is read alone, but for devices that share it.
-            if part is None and chunk.start + row == run.next - 1:
-                if run.num_askers > 1 or self._make_room(client, run.request_bytes):
-                    part = self._keep(run.add_part(chunk, row, row + 1))
+            is_first = part is None and chunk.start + row == run.next - 1
+            # Where it is too large each asks for it alone, but for devices that share it.
+            if is_first and (run.num_askers > 1 or self._make_room(client, run.request_bytes)):
+                part = self._keep(run.add_part(chunk, row, row + 1))
             self._schedule(client, run, request)
         else:
             run.window = 0
