@@ -302,7 +302,6 @@ import sys, threading, time
 import numpy as np
 import arsrc
 from arsrc import ArrayRecordSourceConfig, ReadOptions
-from arsrc._host import registry
 from arsrc.codecs import Map
 
 folder, read = sys.argv[1], ReadOptions(ahead="always")
@@ -333,10 +332,10 @@ SITUATIONS = {
     "a codec that blocks in one call": "batches = read_ahead(20, 10)",
     "an abandoned iterator": "read_ahead(0.005, 200)",
     "array_record reading": """
-config = ArrayRecordSourceConfig(folder + "/grouped", 10, shuffle_records=True)
-ids = np.random.default_rng(0).integers(0, 1000, 1_000_000)
-threading.Thread(target=lambda: registry.source(config).files.data_set.read(ids), daemon=True).start()
-time.sleep(0.5)
+config = ArrayRecordSourceConfig([folder + "/grouped"] * 800, 300_000, shuffle_records=True, read=read)
+batches = arsrc.iterate(config)
+next(batches)
+next(batches)  # was read ahead, so that the next is begun just now
 """,
 }
 

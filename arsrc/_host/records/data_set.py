@@ -105,8 +105,6 @@ class DataSet:
         """
         if (located := self.locate(record_ids)) is not None:
             return self.copy(located)
-        if self._is_closed:
-            raise closed()
         found = self._numbering.find(record_ids)
         mapped = self._is_mapped[found.slices]
         records: list[bytes] = [b""] * len(record_ids)
@@ -147,6 +145,8 @@ class DataSet:
         rows = rows[np.argsort(found.slices[rows], kind="stable")]
         cuts = np.flatnonzero(np.diff(found.slices[rows])) + 1
         for part in np.split(rows, cuts) if len(rows) else ():
+            if self._is_closed:
+                raise closed()
             wanted = found.at(part)
             path = self._numbering.slices[wanted.slices[0]].path
             try:
@@ -185,7 +185,7 @@ class DataSet:
         return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}" for stamp in self._stamps.values())
 
     def close(self) -> None:
-        """Let go of all files; reads that are under way end well, later ones fail."""
+        """Let go of all files; reads of a file that are under way end well, later ones fail."""
         self._is_closed = True
         self._pool.close()
         if self._mapped is not None:
