@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.machine import profile
-from arsrc._host.machine.budget import Budget
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
@@ -48,30 +47,24 @@ class OpenFiles:
     Attributes:
         slices: What was opened.
         data_set: The records.
-        budget: What is kept for later.
         ahead: Serves requests.
     """
 
     def __init__(self, slices: Sequence[FileSlice], config: "ArrayRecordSourceConfig") -> None:
         self.slices = list(slices)
-        self.budget = Budget()
-        self._buffers = BufferPool(config.read.read_ahead_bytes)
+        buffers = BufferPool(config.read.read_ahead_bytes)
         self.data_set = DataSet(
             self.slices,
             checksum=config.read.checksum,
             max_open_files=config.read.max_open_files,
             random_access=random_access(config),
-            buffers=self._buffers,
+            buffers=buffers,
         )
-        self.ahead = ReadAhead(self.budget, self._buffers)
+        self.ahead = ReadAhead(buffers)
 
     def is_current(self, slices: Sequence[FileSlice]) -> bool:
         """Whether these are the slices that were opened, of files that are still the same."""
         return list(slices) == self.slices and self.data_set.is_current()
-
-    def kept(self) -> dict[str, int]:
-        """Return the bytes that are kept, by what they are kept for."""
-        return self.budget.snapshot() | {"bytes_buffers": self._buffers.idle_bytes}
 
     def retire(self) -> None:
         """Let go of what is kept; the files close when the last who still reads them is done."""
@@ -150,6 +143,7 @@ class OpenSource:
             config.read.num_threads,
             self._metrics,
         )
+        files.ahead.add(self._client)
 
     def _open_windows(self) -> Windows | None:
         """Windows pay where a record cannot be read without its neighbours; two must fit, this and the next."""
@@ -157,7 +151,7 @@ class OpenSource:
             return None
         window_bytes = self.plan.blocks.window_size * self.elements.num_bytes
         max_windows = min(4, self.schema.config.read.read_ahead_bytes // max(window_bytes, 1))
-        return Windows(max_windows, window_bytes, self.files.budget) if max_windows >= 2 else None
+        return Windows(max_windows, window_bytes) if max_windows >= 2 else None
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what a request brings, read ahead where possible.
@@ -209,7 +203,7 @@ class OpenSource:
 
     def metrics(self) -> dict[str, float]:
         """Return what was counted so far, and what is kept for all that share the files."""
-        return self._metrics.snapshot() | self.files.kept()
+        return self._metrics.snapshot() | self.files.ahead.kept()
 
     def reset_cache(self) -> None:
         """Forget cached elements."""

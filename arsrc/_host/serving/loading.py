@@ -122,6 +122,11 @@ class Loader:
         after = [*planned.requests, planned.after][first + 1 : last + 1]
         return [Loaded([leaf[row] for leaf in leaves], ids[row], after[row]) for row in range(last - first)]
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are kept for later."""
+        return 0 if self._windows is None else self._windows.num_bytes
+
     def rest(self) -> None:
         """Let go of what is kept for later."""
         if self._windows is not None:

@@ -5,10 +5,9 @@ import dataclasses
 import functools
 import logging
 import threading
-from collections.abc import Sequence
+import weakref
 from time import perf_counter
 
-from arsrc._host.machine.budget import Budget
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stopped
@@ -57,15 +56,15 @@ class ReadAhead:
     request, by whoever asks, so that an error reaches the step it belongs to.
 
     Args:
-        budget: What is kept.
         buffers: Memory to be used again, which is given back first where there is too little.
 
     Attributes:
         runs: Runs and their sources, by when they were last asked for.
     """
 
-    def __init__(self, budget: Budget, buffers: BufferPool) -> None:
-        self._budget, self._buffers = budget, buffers
+    def __init__(self, buffers: BufferPool) -> None:
+        self._buffers = buffers
+        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
         self._lock = threading.Lock()
         self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
         self._num_calls = 0
@@ -106,6 +105,15 @@ class ReadAhead:
                 return part.is_loaded
             return not self._reads_ahead(client, place.run, request)
 
+    def add(self, client: Client) -> None:
+        """Take on a source, whose requests will be served as long as somebody holds it."""
+        self._clients.add(client)
+
+    def kept(self) -> dict[str, int]:
+        """Return the bytes that are kept for later, by what they are kept for."""
+        with self._lock:
+            return self._kept() | {"bytes_buffers": self._buffers.idle_bytes}
+
     def forget(self, client: Client | None = None) -> None:
         """Let go of everything that is kept for a source, or for all."""
         with self._lock:
@@ -115,11 +123,9 @@ class ReadAhead:
 
     def rest(self) -> None:
         """Give back the memory that is kept for later."""
-        with self._lock:
-            loaders = {client.loader for client in self.runs.values()}
         self.forget()
-        for loader in loaders:
-            loader.rest()
+        for client in list(self._clients):
+            client.loader.rest()
         self._buffers.clear()
 
     def close(self, seconds: float) -> None:
@@ -162,10 +168,10 @@ class ReadAhead:
         run.asked_at = self._num_calls
         self.runs[run] = client
         self.runs.move_to_end(run)
-        self._drop(run.let_go(client.max_bytes // 2))
+        run.let_go(client.max_bytes // 2)
         if self._reads_ahead(client, run, request):
             if part is None and chunk.start + row == run.next - 1:
-                part = self._keep(run.add_part(chunk, row, row + 1))
+                part = run.add_part(chunk, row, row + 1)
             self._schedule(client, run, request)
         else:
             run.window = 0
@@ -188,29 +194,27 @@ class ReadAhead:
             last = min(row + min(size, free), len(chunk.parts))
             if not self._make_room(client, (last - row) * run.request_bytes):
                 return
-            part = self._keep(run.add_part(chunk, row, last))
+            part = run.add_part(chunk, row, last)
             if not self._workers.submit(functools.partial(self._load_ahead, client, part), client.num_threads):
                 return
 
     def _make_room(self, client: Client, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
-        while self._budget.total + num_bytes > client.max_bytes:
+        while (kept := sum(self._kept().values())) + num_bytes > client.max_bytes:
             oldest = next(iter(self.runs))
             # Runs that take turns do not rob each other.
             if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
                 return False
             self._end(oldest)
-        self._buffers.shrink(client.max_bytes - self._budget.total - num_bytes)
+        self._buffers.shrink(client.max_bytes - kept - num_bytes)
         return True
 
-    def _keep(self, part: Part) -> Part:
-        self._budget.hold("ahead", part.num_bytes)
-        return part
-
-    def _drop(self, parts: Sequence[Part]) -> None:
-        for part in parts:
-            self._budget.hold("ahead", -part.num_bytes)
+    def _kept(self) -> dict[str, int]:
+        return {
+            "bytes_ahead": sum(run.num_bytes for run in self.runs),
+            "bytes_groups": sum(client.loader.num_bytes for client in list(self._clients)),
+        }
 
     def _end(self, run: Run) -> None:
-        self._drop(run.end())
+        run.end()
         del self.runs[run]
