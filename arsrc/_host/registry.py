@@ -39,13 +39,20 @@ class _Shared(Generic[T]):
 
     def use(self, key: Hashable, user: object, load: Callable[[], T], fits: Callable[[T], bool]) -> T:
         """Return what there is under `key` if it fits, else what `load()` gives; `user` uses it until `leave`."""
+        is_new = False
+
+        def load_now() -> T:
+            nonlocal is_new
+            is_new = True
+            return load()
+
         while True:
             with self._lock:
                 once = self._opened.setdefault(key, Once())
                 self._users.setdefault(once, set()).add(user)
             try:
-                value = once.get(load)
-                if fits(value):
+                value = once.get(load_now)
+                if is_new or fits(value):
                     return value
             except BaseException:
                 self.leave(user, None)
@@ -94,7 +101,7 @@ class _Registry:
         with self.lock:
             once = self.sources.setdefault(config, Once())
         try:
-            found = once.get(lambda: self._open(config))
+            found = once.get(lambda: self._open(config, once))
         finally:
             with self.lock:
                 if once.value is None:
@@ -104,54 +111,54 @@ class _Registry:
         self._close_idle()
         return found
 
-    def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
+    def _open(self, config: "ArrayRecordSourceConfig", user: object) -> OpenSource:
         read = config.read
         slices = paths.expand(config.paths)
         try:
             files = self.files.use(
                 (config.paths, read.checksum, read.max_open_files, random_access(config)),
-                config,
+                user,
                 lambda: OpenFiles(slices, config),
                 lambda files: files.is_current(slices),
             )
             cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
             decoded = self.decoded.use(
                 (files, config.codec, first_record(config), cache),
-                config,
+                user,
                 lambda: Decoded(config, files.data_set),
                 lambda _: True,
             )
             return OpenSource(config, files, decoded)
         except BaseException:
-            self._leave(config, None)
+            self._leave(user, None)
             raise
 
-    def _leave(self, config: "ArrayRecordSourceConfig", seconds: float | None) -> None:
-        self.decoded.leave(config, seconds)
-        self.files.leave(config, seconds)
+    def _leave(self, user: object, seconds: float | None) -> None:
+        self.decoded.leave(user, seconds)
+        self.files.leave(user, seconds)
 
     def _close_idle(self) -> None:
         """Retire sources that nobody asks for, but for the last few: who still holds one can go on reading."""
         before = monotonic() - _IDLE_SECONDS
         with self.lock:
             opened = [(value.asked_at, config) for config, once in self.sources.items() if (value := once.value)]
-            idle = sorted((asked_at, id(config), config) for asked_at, config in opened if asked_at < before)
-            retired = [(config, self.sources.pop(config)) for *_, config in idle[:-_MOST_IDLE]]
-        for config, once in retired:
-            if (value := once.value) is not None:
-                value.close()
-            self._leave(config, None)
+            idle = sorted((one for one in opened if one[0] < before), key=lambda one: one[0])
+            retired = [self.sources.pop(config) for _, config in idle[:-_MOST_IDLE]]
+        self._end(retired, None)
 
     def close(self, configs: "list[ArrayRecordSourceConfig]", seconds: float) -> None:
         """Close sources, within so many seconds whatever their codecs are doing."""
-        end = monotonic() + seconds
         with self.lock:
-            closed = [(config, once) for config in configs if (once := self.sources.pop(config, None))]
-        for _, once in closed:  # all are told before anyone is waited for
+            closed = [once for config in configs if (once := self.sources.pop(config, None))]
+        self._end(closed, seconds)
+
+    def _end(self, sources: list[Once[OpenSource]], seconds: float | None) -> None:
+        end = monotonic() + (seconds or 0)
+        for once in sources:  # all are told before anyone is waited for
             if (value := once.value) is not None:
                 value.close()
-        for config, _ in closed:
-            self._leave(config, max(0.0, end - monotonic()))
+        for once in sources:
+            self._leave(once, None if seconds is None else max(0.0, end - monotonic()))
 
 
 _registry = _Registry()
