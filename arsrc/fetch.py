@@ -7,7 +7,7 @@ nothing where they are not used.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from arsrc.order.plan import PAD_ID
 from arsrc.programs import compiled_for_each
 from arsrc.state import Array, checked_ids, next_rows
 from arsrc.types import Batch, SourceState, check_state
+
+T = TypeVar("T")
 
 
 def next_batch(
@@ -249,9 +251,12 @@ class _ReadBatches:
             num_rows=self.num_rows,
             num_askers=self.num_askers,
         )
-        source = source_of(self.schema)
-        leaves = source.get(request, outs).leaves
-        return leaves if outs is None else source.put(leaves, outs)
+
+        def read(source: OpenSource) -> Leaves:
+            leaves = source.get(request, outs).leaves
+            return leaves if outs is None else source.put(leaves, outs)
+
+        return read_from(self.schema, read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,8 +268,12 @@ class _ReadRecords:
     def __call__(self, record_ids: np.ndarray, outs: Leaves | None) -> Leaves:
         """Read `record_ids` u32[num_members, num_records]."""
         del outs
-        elements = source_of(self.schema).elements
-        return elements.read(record_ids) if len(record_ids) == 1 else elements.read_once(record_ids)
+
+        def read(source: OpenSource) -> Leaves:
+            elements = source.elements
+            return elements.read(record_ids) if len(record_ids) == 1 else elements.read_once(record_ids)
+
+        return read_from(self.schema, read)
 
 
 def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:
@@ -272,6 +281,17 @@ def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...
     leaves, treedef = jax.tree.flatten(schema.codec.element_spec())
     results = (jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
     return jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
+
+
+def read_from(schema: Schema, read: Callable[[OpenSource], T]) -> T:
+    """Return `read(source)` of the open source of a running program or loop, of the next where one was closed."""
+    while True:
+        source = source_of(schema)
+        try:
+            return read(source)
+        except ArsrcReadError:
+            if not source.is_closed:
+                raise
 
 
 def source_of(schema: Schema) -> OpenSource:

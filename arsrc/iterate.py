@@ -13,7 +13,7 @@ from arsrc._host.serving.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import place, replicated, rows_of_process
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
-from arsrc.fetch import source_of
+from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
 from arsrc.order.plan import PAD_ID
 from arsrc.state import init
@@ -73,7 +73,7 @@ def _batches(
     key = jax.random.wrap_key_data(place(key_words, beside), impl=jax.random.key_impl(start.key))
 
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
-        loaded = source_of(schema).get(request)
+        loaded = read_from(schema, lambda source: source.get(request))
         ids = loaded.record_ids[0, 0]
         leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)

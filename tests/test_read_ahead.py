@@ -55,9 +55,6 @@ class Numbers:
             for row, number in enumerate(numbers)
         ]
 
-    def rest(self) -> None:
-        return None
-
 
 def client(loader: Any, **fields: Any) -> Client:
     options = {"is_quick": False, "ahead": "auto", "max_bytes": MAX_BYTES, "num_threads": 2, "metrics": Metrics()}
@@ -68,7 +65,7 @@ class Ahead(ReadAhead):
     """What is tested, with what the tests look at."""
 
     def __init__(self) -> None:
-        super().__init__(BufferPool(0))
+        super().__init__(BufferPool(0), MAX_BYTES)
 
     def number(self, one: Client, index: int, num_askers: int = 1) -> int:
         return int(self.get(one, request(index, num_askers)).leaves[0][0, 0, 0])

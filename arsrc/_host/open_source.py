@@ -60,7 +60,7 @@ class OpenFiles:
             random_access=random_access(config),
             buffers=buffers,
         )
-        self.ahead = ReadAhead(buffers)
+        self.ahead = ReadAhead(buffers, config.read.read_ahead_bytes)
 
     def is_current(self, slices: Sequence[FileSlice]) -> bool:
         """Whether these are the slices that were opened, of files that are still the same."""
@@ -120,19 +120,21 @@ class OpenSource:
         elements: Decoded elements by id.
         files: The files, and what is kept ahead of reading them.
         asked_at: When it was last asked for, in seconds.
+        is_closed: Whether it was closed, or retired.
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded) -> None:
         self.files, self._cache = files, decoded.cache
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
+        self.is_closed = False
         self.plan = _plan(config, files.data_set)
         self.schema = Schema(config, self.plan, decoded.decoder.codec)
         label = label_of(config)
         self.elements = Elements(files.data_set, decoded.decoder, self._metrics, label)
         self.elements.cache = decoded.cache
         self._waiting = f"arsrc: wait for a batch{label}"
-        self._loader = Loader(self.plan, self.elements, self._open_windows(), self._metrics, label)
+        self._loader = Loader(self.plan, self.elements, self._windows(), self._metrics, label)
         never = is_forked() or config.read.read_ahead_bytes == 0
         self._client = Client(
             self._loader,
@@ -143,15 +145,13 @@ class OpenSource:
             config.read.num_threads,
             self._metrics,
         )
-        files.ahead.add(self._client)
 
-    def _open_windows(self) -> Windows | None:
-        """Windows pay where a record cannot be read without its neighbours; two must fit, this and the next."""
+    def _windows(self) -> Windows | None:
+        """Windows pay where a record cannot be read without its neighbours."""
         if self.plan.blocks is None or not self.files.data_set.is_grouped:
             return None
-        window_bytes = self.plan.blocks.window_size * self.elements.num_bytes
-        max_windows = min(4, self.schema.config.read.read_ahead_bytes // max(window_bytes, 1))
-        return Windows(max_windows, window_bytes) if max_windows >= 2 else None
+        windows = self.files.ahead.windows
+        return windows if windows.fits(self.plan.blocks.window_size * self.elements.num_bytes) else None
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what a request brings, read ahead where possible.
@@ -212,8 +212,8 @@ class OpenSource:
 
     def close(self) -> None:
         """Let go of what is read ahead for it, and tell loads that are under way to end."""
+        self.is_closed = True
         self.files.ahead.forget(self._client)
-        self._loader.rest()
 
 
 def random_access(config: "ArrayRecordSourceConfig") -> bool:

@@ -98,16 +98,20 @@ class _Registry:
 
     def open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
         """Return the source of `config`, opening it if it is not; another that is being opened holds up nobody."""
-        with self.lock:
-            once = self.sources.setdefault(config, Once())
-        try:
-            found = once.get(lambda: self._open(config, once))
-        finally:
+        while True:
             with self.lock:
-                if once.value is None:
-                    self.sources.pop(config, None)
-                else:  # it may have been closed meanwhile
-                    self.sources.setdefault(config, once)
+                once = self.sources.setdefault(config, Once())
+            try:
+                found = once.get(lambda once=once: self._open(config, once))  # type: ignore[misc]
+            except BaseException:
+                with self.lock:
+                    if self.sources.get(config) is once and once.value is None:
+                        del self.sources[config]
+                raise
+            with self.lock:  # it may have been closed while we waited for it; or who began to open it failed
+                if not found.is_closed and self.sources.setdefault(config, once) is once:
+                    break
+            self._leave(once, None)
         self._close_idle()
         return found
 
@@ -141,24 +145,32 @@ class _Registry:
         """Retire sources that nobody asks for, but for the last few: who still holds one can go on reading."""
         before = monotonic() - _IDLE_SECONDS
         with self.lock:
-            opened = [(value.asked_at, config) for config, once in self.sources.items() if (value := once.value)]
-            idle = sorted((one for one in opened if one[0] < before), key=lambda one: one[0])
-            retired = [self.sources.pop(config) for _, config in idle[:-_MOST_IDLE]]
-        self._end(retired, None)
+            idle = [(value.asked_at, config) for config, value in self._opened() if value.asked_at < before]
+            idle.sort(key=lambda one: one[0])
+            retired = self._take([config for _, config in idle[:-_MOST_IDLE]])
+        for once in retired:
+            self._leave(once, None)
 
-    def close(self, configs: "list[ArrayRecordSourceConfig]", seconds: float) -> None:
-        """Close sources, within so many seconds whatever their codecs are doing."""
+    def close(self, config: "ArrayRecordSourceConfig | None", seconds: float) -> None:
+        """Close a source or all, within so many seconds whatever their codecs are doing."""
+        end = monotonic() + seconds
         with self.lock:
-            closed = [once for config in configs if (once := self.sources.pop(config, None))]
-        self._end(closed, seconds)
+            closed = self._take([one for one, _ in self._opened() if config is None or one == config])
+        for once in closed:
+            self._leave(once, max(0.0, end - monotonic()))
 
-    def _end(self, sources: list[Once[OpenSource]], seconds: float | None) -> None:
-        end = monotonic() + (seconds or 0)
-        for once in sources:  # all are told before anyone is waited for
+    # The methods below run under the lock.
+
+    def _opened(self) -> "list[tuple[ArrayRecordSourceConfig, OpenSource]]":
+        return [(config, value) for config, once in self.sources.items() if (value := once.value) is not None]
+
+    def _take(self, configs: "list[ArrayRecordSourceConfig]") -> list[Once[OpenSource]]:
+        """Take sources out, and tell all of them before anyone is waited for."""
+        taken = [self.sources.pop(config) for config in configs]
+        for once in taken:
             if (value := once.value) is not None:
                 value.close()
-        for once in sources:
-            self._leave(once, None if seconds is None else max(0.0, end - monotonic()))
+        return taken
 
 
 _registry = _Registry()
@@ -189,8 +201,7 @@ def close(config: "ArrayRecordSourceConfig | None" = None) -> None:
     """Close the source of `config` if it is open, or all; they open again when they are next used."""
     if config is not None:
         _check(config)
-    configs = list(_registry.sources) if config is None else [config.of_programs]
-    _registry.close(configs, _CLOSING_SECONDS)
+    _registry.close(None if config is None else config.of_programs, _CLOSING_SECONDS)
 
 
 atexit.register(close)

@@ -1,8 +1,11 @@
 """array_record's own readers, opened when needed, checked, and closed when too many are open."""
 
+import atexit
 import contextlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
@@ -13,6 +16,32 @@ from arsrc.errors import ArsrcReadError, message
 
 # The fastest options for random access: no read-ahead of neighbours, small buffers.
 _OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 4096}
+_EXIT_SECONDS = 10.0  # for a read that is under way, of however slow a disk
+_reads: set[threading.Lock] = set()  # that are under way
+
+
+@contextlib.contextmanager
+def _noted() -> Iterator[None]:
+    """Note a read as long as it is under way."""
+    read = threading.Lock()
+    with read:
+        _reads.add(read)
+        try:
+            yield
+        finally:
+            _reads.discard(read)
+
+
+@atexit.register
+def _end_reads() -> None:
+    """Wait for reads: a thread that comes back from C++ where the interpreter is gone aborts the process."""
+    end = monotonic() + _EXIT_SECONDS
+    while _reads and (left := end - monotonic()) > 0:
+        for read in list(_reads):
+            read.acquire(timeout=left)  # nobody needs it any more
+
+
+os.register_at_fork(after_in_child=_reads.clear)
 
 
 def open_reader(path: str) -> Any:
@@ -61,7 +90,8 @@ class ReaderPool(KeptOpen[Any]):
         reader = self.reader(path, stamp)
         check_file(path, stamp)
         try:
-            records: list[bytes] = reader.read(list(positions))
+            with _noted():
+                records: list[bytes] = reader.read(list(positions))
         except RuntimeError as error:
             what = f"array_record cannot read a file ({str(error).strip()})"
             fix = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."

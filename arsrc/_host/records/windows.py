@@ -3,32 +3,59 @@
 import collections
 import threading
 from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
 from arsrc._host.machine.once import Once
 from arsrc._host.records.leaves import Leaves
 
 
+class _Window(NamedTuple):
+    num_bytes: int
+    leaves: Once[Leaves]
+
+
 class Windows:
-    """The windows used last, at most `max_windows` of them; equal requests share one load."""
+    """The windows used last, of all sources of the same files; equal requests share one load.
 
-    def __init__(self, max_windows: int, window_bytes: int) -> None:
-        self._max_windows, self._window_bytes = max_windows, window_bytes
-        self._windows: collections.OrderedDict[Hashable, Once[Leaves]] = collections.OrderedDict()
+    They may take half of what may be kept, so that batches are read ahead beside them; but always two of them, this
+    and the next.
+
+    Args:
+        max_bytes: Most bytes that may be kept for all purposes.
+        make_room: Called with the most bytes that may be kept besides.
+    """
+
+    def __init__(self, max_bytes: int, make_room: Callable[[int], None]) -> None:
+        self._max_bytes, self._make_room = max_bytes, make_room
+        self._windows: collections.OrderedDict[tuple[object, Hashable], _Window] = collections.OrderedDict()
         self._lock = threading.Lock()
-
-    def get(self, key: Hashable, load: Callable[[], Leaves]) -> Leaves:
-        """Return the leaves of a window, loading it if it is not there."""
-        with self._lock:
-            window = self._windows.setdefault(key, Once())
-            self._windows.move_to_end(key)
-            while len(self._windows) > self._max_windows:
-                self._windows.popitem(last=False)
-        return window.get(load)
 
     @property
     def num_bytes(self) -> int:
         """Bytes that they take."""
-        return len(self._windows) * self._window_bytes
+        return sum(window.num_bytes for window in list(self._windows.values()))
+
+    def fits(self, num_bytes: int) -> bool:
+        """Whether windows of so many bytes can be kept."""
+        return 2 * num_bytes <= self._max_bytes
+
+    def get(self, owner: object, key: Hashable, num_bytes: int, load: Callable[[], Leaves]) -> Leaves:
+        """Return the leaves of a window of `owner`, loading it if it is not there."""
+        with self._lock:
+            window = self._windows.get((owner, key))
+            if window is None:
+                while len(self._windows) > 1 and self.num_bytes + num_bytes > self._max_bytes // 2:
+                    self._windows.popitem(last=False)
+                self._make_room(self._max_bytes - num_bytes)
+                window = self._windows[owner, key] = _Window(num_bytes, Once())
+            self._windows.move_to_end((owner, key))
+        return window.leaves.get(load)
+
+    def forget(self, owner: object) -> None:
+        """Let go of the windows of a source."""
+        with self._lock:
+            for name in [name for name in self._windows if name[0] is owner]:
+                del self._windows[name]
 
     def clear(self) -> None:
         """Let go of all windows."""

@@ -43,7 +43,7 @@ class Loader:
     Args:
         plan: The static numbers.
         elements: Where records come from.
-        windows: Keeps decoded windows of a block order; None reads records one by one.
+        windows: Keep decoded windows of a block order; None reads records one by one.
         metrics: Where reading is counted.
         label: What profiles add to the name of a load.
     """
@@ -122,16 +122,6 @@ class Loader:
         after = [*planned.requests, planned.after][first + 1 : last + 1]
         return [Loaded([leaf[row] for leaf in leaves], ids[row], after[row]) for row in range(last - first)]
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that are kept for later."""
-        return 0 if self._windows is None else self._windows.num_bytes
-
-    def rest(self) -> None:
-        """Let go of what is kept for later."""
-        if self._windows is not None:
-            self._windows.clear()
-
     def _by_window(self, request: Request, places: Sequence[Array], stop: Stop | None) -> Leaves:
         """Return leaves `[num_requests, num_states, num_batches, num_rows, ...]`, taken out of whole windows."""
         each = [
@@ -159,7 +149,8 @@ class Loader:
                 ids = blocks.record_in_slot(np, order, key_words, one_epoch[None], slots)
                 return self._elements.read(record_order.served(np, self._plan, ids, np.ones(len(ids), bool))[0], stop)
 
-            whole = self._windows.get((key_words.tobytes(), int(one_epoch), int(one)), load)
+            key = key_words.tobytes(), int(one_epoch), int(one)
+            whole = self._windows.get(self, key, order.window_size * self._elements.num_bytes, load)
             here = valid & (epoch == one_epoch) & (window == one)
             for leaf, found in zip(leaves, whole, strict=True):
                 leaf[here] = found[row[here]]

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import logging
 import threading
-import weakref
 from time import perf_counter
 
 from arsrc._host.machine.buffers import BufferPool
@@ -13,6 +12,7 @@ from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stopped
 from arsrc._host.machine.threads import Workers
 from arsrc._host.records.leaves import Leaves
+from arsrc._host.records.windows import Windows
 from arsrc._host.serving import pacing
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.requests import Loaded, Request
@@ -57,14 +57,16 @@ class ReadAhead:
 
     Args:
         buffers: Memory to be used again, which is given back first where there is too little.
+        max_bytes: Most bytes kept, where windows are wanted.
 
     Attributes:
+        windows: Decoded windows of block orders.
         runs: Runs and their sources, by when they were last asked for.
     """
 
-    def __init__(self, buffers: BufferPool) -> None:
+    def __init__(self, buffers: BufferPool, max_bytes: int) -> None:
         self._buffers = buffers
-        self._clients: weakref.WeakSet[Client] = weakref.WeakSet()
+        self.windows = Windows(max_bytes, self.make_room)
         self._lock = threading.Lock()
         self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
         self._num_calls = 0
@@ -105,14 +107,15 @@ class ReadAhead:
                 return part.is_loaded
             return not self._reads_ahead(client, place.run, request)
 
-    def add(self, client: Client) -> None:
-        """Take on a source, whose requests will be served as long as somebody holds it."""
-        self._clients.add(client)
-
     def kept(self) -> dict[str, int]:
         """Return the bytes that are kept for later, by what they are kept for."""
         with self._lock:
-            return self._kept() | {"bytes_buffers": self._buffers.idle_bytes}
+            ahead = sum(run.num_bytes for run in self.runs)
+        return {
+            "bytes_ahead": ahead,
+            "bytes_groups": self.windows.num_bytes,
+            "bytes_buffers": self._buffers.idle_bytes,
+        }
 
     def forget(self, client: Client | None = None) -> None:
         """Let go of everything that is kept for a source, or for all."""
@@ -120,13 +123,22 @@ class ReadAhead:
             for run, asked_by in list(self.runs.items()):
                 if client is None or asked_by is client:
                     self._end(run)
+        if client is None:
+            self.windows.clear()
+        else:
+            self.windows.forget(client.loader)
 
     def rest(self) -> None:
         """Give back the memory that is kept for later."""
         self.forget()
-        for client in list(self._clients):
-            client.loader.rest()
         self._buffers.clear()
+
+    def make_room(self, most_bytes: int) -> None:
+        """Let go of what is read ahead, until no more than so many bytes are kept."""
+        with self._lock:
+            while self.runs and self._num_bytes() > most_bytes:
+                self._end(next(iter(self.runs)))
+            self._buffers.shrink(most_bytes - self._num_bytes())
 
     def close(self, seconds: float) -> None:
         """Forget everything and stop the threads, waiting so long at most for what they are doing."""
@@ -170,7 +182,9 @@ class ReadAhead:
         self.runs.move_to_end(run)
         run.let_go(client.max_bytes // 2)
         if self._reads_ahead(client, run, request):
-            if part is None and chunk.start + row == run.next - 1:
+            is_first = part is None and chunk.start + row == run.next - 1
+            # Where it is too large each asks for it alone, but for devices that share it.
+            if is_first and (run.num_askers > 1 or self._make_room(client, run.request_bytes)):
                 part = run.add_part(chunk, row, row + 1)
             self._schedule(client, run, request)
         else:
@@ -200,7 +214,7 @@ class ReadAhead:
 
     def _make_room(self, client: Client, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
-        while (kept := sum(self._kept().values())) + num_bytes > client.max_bytes:
+        while (kept := self._num_bytes()) + num_bytes > client.max_bytes:
             oldest = next(iter(self.runs))
             # Runs that take turns do not rob each other.
             if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
@@ -209,11 +223,8 @@ class ReadAhead:
         self._buffers.shrink(client.max_bytes - kept - num_bytes)
         return True
 
-    def _kept(self) -> dict[str, int]:
-        return {
-            "bytes_ahead": sum(run.num_bytes for run in self.runs),
-            "bytes_groups": sum(client.loader.num_bytes for client in list(self._clients)),
-        }
+    def _num_bytes(self) -> int:
+        return sum(run.num_bytes for run in self.runs) + self.windows.num_bytes
 
     def _end(self, run: Run) -> None:
         run.end()
