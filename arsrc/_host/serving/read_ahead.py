@@ -105,7 +105,7 @@ class ReadAhead:
             part = None if place.is_behind else place.chunk.parts[place.row]
             if part is not None:
                 return part.is_loaded
-            return not self._reads_ahead(client, place.run, request)
+            return client.ahead == "auto" and not self._reads_ahead(client, place.run, request)
 
     def kept(self) -> dict[str, int]:
         """Return the bytes that are kept for later, by what they are kept for."""
