@@ -8,7 +8,7 @@ does without them where they have changed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
 from arsrc.errors import ArsrcValueError, message
-
-if TYPE_CHECKING:
-    from arsrc.bridge import HostCall, Leaves
+from arsrc.host_call import HostCall, Leaves
 
 Array = Any
 
@@ -27,19 +25,19 @@ _read_p = Primitive("arsrc_read")
 _read_p.multiple_results = True
 
 
-def read(call: "HostCall", operand: Array) -> "Leaves":
+def read(call: HostCall, operand: Array) -> Leaves:
     """Return what `call` gives for `operand` u32[*lead, n]."""
     values: Leaves = _read_p.bind(operand, call=call)
     return values
 
 
-def register(portable: Callable[["HostCall", Array], "Leaves"]) -> None:
+def register(portable: Callable[[HostCall, Array], Leaves]) -> None:
     """Tell JAX what `read` is, given what it does where nothing faster is at hand."""
 
-    def by_callback(operand: Array, *, call: "HostCall") -> "Leaves":
+    def by_callback(operand: Array, *, call: HostCall) -> Leaves:
         return portable(call, operand)
 
-    def eagerly(operand: Array, *, call: "HostCall") -> "Leaves":
+    def eagerly(operand: Array, *, call: HostCall) -> Leaves:
         # Run only where `jit` is off, and where `jax.debug_nans` takes programs apart, this one too.
         with jax.disable_jit(False):
             return jitted(call, operand)
@@ -48,12 +46,12 @@ def register(portable: Callable[["HostCall", Array], "Leaves"]) -> None:
     lower_by_callback = mlir.lower_fun(by_callback, multiple_results=True)
     lower_in_place = mlir.lower_fun(_in_place, multiple_results=True)
 
-    def lower(context: Any, operand: Any, *, call: "HostCall") -> Any:
+    def lower(context: Any, operand: Any, *, call: HostCall) -> Any:
         if _each_device_calls(context) is False:
             _refuse_several_hosts()
         return lower_by_callback(context, operand, call=call)
 
-    def lower_on_cpu(context: Any, operand: Any, *, call: "HostCall") -> Any:
+    def lower_on_cpu(context: Any, operand: Any, *, call: HostCall) -> Any:
         if 0 in context.avals_in[0].shape[:-1] or not _each_device_calls(context):
             return lower(context, operand, call=call)
         return lower_in_place(context, operand, call=call)
@@ -65,16 +63,16 @@ def register(portable: Callable[["HostCall", Array], "Leaves"]) -> None:
     mlir.register_lowering(_read_p, lower_on_cpu, platform="cpu")
 
 
-def _abstract(operand: Any, *, call: "HostCall") -> list[Any]:
+def _abstract(operand: Any, *, call: HostCall) -> list[Any]:
     return [jax.core.ShapedArray(spec.shape, spec.dtype) for spec in call.specs(operand.shape[:-1])]
 
 
-def _read_members(args: Sequence[Array], dims: Sequence[Any], *, call: "HostCall") -> tuple["Leaves", list[int]]:
+def _read_members(args: Sequence[Array], dims: Sequence[Any], *, call: HostCall) -> tuple[Leaves, list[int]]:
     (operand,), (dim,) = args, dims
     return read(call, jnp.moveaxis(operand, dim, 0)), [0] * len(call.results)
 
 
-def _in_place(operand: Array, *, call: "HostCall") -> "Leaves":
+def _in_place(operand: Array, *, call: HostCall) -> Leaves:
     callback = buffer_callback(call.write, call.specs(operand.shape[:-1]), has_side_effect=True)
     values: Leaves = callback(operand)
     return values

@@ -16,12 +16,13 @@ import numpy as np
 from arsrc._host import registry
 from arsrc._host.open_source import OpenSource, Schema
 from arsrc._host.serving.requests import Request
-from arsrc.bridge import HostCall, Leaves, call_host
+from arsrc.bridge import call_host
 from arsrc.codecs.check import whole_number
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.resident import check_table, gather
 from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, message, sides
+from arsrc.host_call import HostCall, Leaves
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID
 from arsrc.programs import compiled_for_each

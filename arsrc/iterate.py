@@ -10,11 +10,11 @@ from jax.sharding import Sharding
 from arsrc import sizes
 from arsrc._host import registry
 from arsrc._host.serving.requests import Request
-from arsrc.bridge import narrowed
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import place, replicated, rows_of_process
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
 from arsrc.fetch import read_from, source_of
+from arsrc.host_call import narrowed
 from arsrc.order.plan import PAD_ID
 from arsrc.state import init
 from arsrc.types import Batch, SourceState, check_state

@@ -73,7 +73,10 @@ def io_metrics(config: ArrayRecordSourceConfig) -> dict[str, float]:
 
     Returns:
         `records_read` and `bytes_read` from files, `seconds_read` spent loading (summed over threads),
-        `seconds_waited` by callers for data, `cache_hits` (records), `batches_served`, and of these
-        `batches_ready` when they were asked for.
+        `seconds_waited` by callers for data, `cache_hits` (records), `batches_served`, of these `batches_ready` when
+        they were asked for, and `batches_here`, which were loaded on the program's own thread since others were
+        thought to be of no use; `background_errors` of threads that nobody could expect; and `bytes_ahead`,
+        `bytes_groups` and `bytes_buffers` that are kept now, for all sources of the same files, of batches read ahead,
+        of decoded groups, and of memory to be used again.
     """
     return registry.source(config).metrics()

@@ -23,7 +23,7 @@ import pytest
 import arsrc
 from arsrc import ArrayRecordSourceConfig, ReadOptions
 from arsrc._host import registry
-from arsrc.codecs import Map, Ragged
+from arsrc.codecs import Bytes, Map, Ragged
 
 # Which reader reads: a memory map, array_record's reader, and the latter with chunks of several records.
 KINDS = {"mapped": "group_size:1,uncompressed", "compressed": "group_size:1", "grouped": "group_size:10"}
@@ -398,6 +398,41 @@ def test_an_error_reaches_the_step_it_belongs_to_and_no_other(with_bad_record):
         if step % 4 == 0:
             settled(with_bad_record)
     assert failed == [(9, True), (34, True), (59, True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstBytes(Bytes):
+    """A codec of a user's own, which knows nothing of `RecordError`."""
+
+    def resolve(self, first_record: bytes) -> "FirstBytes":
+        return self
+
+    def element_spec(self) -> Any:
+        return jax.ShapeDtypeStruct((), np.uint8)
+
+    def decode(self, records: Any) -> Any:
+        if (records.lengths != RECORD_BYTES).any():
+            raise OverflowError("a record is too short")
+        return records.data[records.offsets[:-1]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_codec_of_ones_own_raises_reaches_the_step_it_belongs_to_and_no_other(with_bad_record):
+    config = dataclasses.replace(with_bad_record, codec=FirstBytes(), num_epochs=1)
+    batches, failed = arsrc.iterate(config), []
+    state = arsrc.init(config)
+    while not arsrc.is_exhausted(config, state):
+        try:
+            state, _ = next(batches)
+        except arsrc.ArsrcValueError as error:
+            failed.append((int(arsrc.step_of(config, state)), str(error).partition(": ")[2]))
+            state = arsrc.advance(config, state)
+            batches = arsrc.iterate(config, state)
+        settled(config)
+    what = "FirstBytes raised OverflowError: a record is too short; got record_ids=[36, 37, 38, 39]. "
+    assert failed == [(9, what + "Let it raise RecordError(row, what), so that the record is named.")]
+    assert arsrc.io_metrics(config)["background_errors"] == 0
+    arsrc.close(config)
 
 
 @pytest.mark.parametrize("kind", KINDS)

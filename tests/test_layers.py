@@ -36,6 +36,7 @@ FLOORS = [
     "arsrc.devices.*",
     "arsrc.bridge",
     "arsrc.bridge_in_place",
+    "arsrc.host_call",
     "arsrc.programs",
     "arsrc.keys",
     "arsrc.types",

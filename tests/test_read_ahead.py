@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arsrc._host.machine.budget import Budget
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import give_way
@@ -56,9 +55,6 @@ class Numbers:
             for row, number in enumerate(numbers)
         ]
 
-    def rest(self) -> None:
-        return None
-
 
 def client(loader: Any, **fields: Any) -> Client:
     options = {"is_quick": False, "ahead": "auto", "max_bytes": MAX_BYTES, "num_threads": 2, "metrics": Metrics()}
@@ -69,8 +65,7 @@ class Ahead(ReadAhead):
     """What is tested, with what the tests look at."""
 
     def __init__(self) -> None:
-        self.budget = Budget()
-        super().__init__(self.budget, BufferPool(0))
+        super().__init__(BufferPool(0), MAX_BYTES)
 
     def number(self, one: Client, index: int, num_askers: int = 1) -> int:
         return int(self.get(one, request(index, num_askers)).leaves[0][0, 0, 0])
@@ -130,7 +125,7 @@ def test_runs_that_meet_leave_no_batches_behind_that_nobody_asks_for(ahead: Ahea
         num_ready += index == 5_000 or ahead.wait_until_ready(one, index)
         assert ahead.number(one, index) == index
     assert num_ready >= 198
-    assert ahead.budget.total <= MAX_BYTES
+    assert sum(ahead.kept().values()) <= MAX_BYTES
 
 
 def test_two_loops_over_the_same_requests_load_each_once_while_they_keep_up(ahead: Ahead) -> None:
@@ -151,7 +146,7 @@ def test_no_more_bytes_are_kept_than_may_be(ahead: Ahead, num_askers: int) -> No
     one, most = client(Numbers()), 0
     for index in range(300):
         ahead.number(one, index, num_askers)
-        most = max(most, ahead.budget.total)
+        most = max(most, sum(ahead.kept().values()))
     assert 100 < most <= MAX_BYTES
 
 
@@ -183,7 +178,7 @@ def test_a_source_that_asks_takes_the_place_of_one_that_no_longer_does(ahead: Ah
         for index in range(60):
             assert ahead.number(one, index) == index
         assert turn < 3 or ahead.wait_until_ready(one, 60)
-        assert ahead.budget.total <= MAX_BYTES
+        assert sum(ahead.kept().values()) <= MAX_BYTES
 
 
 def test_what_is_kept_for_one_source_can_be_let_go_alone(ahead: Ahead) -> None:
@@ -197,7 +192,7 @@ def test_what_is_kept_for_one_source_can_be_let_go_alone(ahead: Ahead) -> None:
     assert not ahead.is_ready(one, request(20))
     assert not one.places
     ahead.forget()
-    assert ahead.budget.total == 0
+    assert sum(ahead.kept().values()) == 0
     assert ahead.number(one, 20) == 20
 
 
@@ -216,7 +211,7 @@ def test_modes_can_change_at_any_request(ahead: Ahead) -> None:
     for index in range(500):
         one.ahead = "never" if index // 37 % 2 else "always"
         assert ahead.number(one, index) == index
-        assert ahead.budget.total <= MAX_BYTES
+        assert sum(ahead.kept().values()) <= MAX_BYTES
     assert one.metrics.snapshot()["batches_here"] >= 50
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.machine import profile
-from arsrc._host.machine.budget import Budget
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
@@ -48,39 +47,24 @@ class OpenFiles:
     Attributes:
         slices: What was opened.
         data_set: The records.
-        budget: What is kept for later.
         ahead: Serves requests.
-        windows: Decoded groups.
     """
 
     def __init__(self, slices: Sequence[FileSlice], config: "ArrayRecordSourceConfig") -> None:
         self.slices = list(slices)
-        self.budget = Budget()
-        max_bytes = config.read.read_ahead_bytes
-        self._buffers = buffers = BufferPool(max_bytes)
+        buffers = BufferPool(config.read.read_ahead_bytes)
         self.data_set = DataSet(
             self.slices,
             checksum=config.read.checksum,
             max_open_files=config.read.max_open_files,
             random_access=random_access(config),
-            buffers=self._buffers,
+            buffers=buffers,
         )
-
-        def rest() -> None:  # refers to no files: these close with the last who refers to them
-            ahead.forget()
-            windows.clear()
-            buffers.clear()
-
-        self.ahead = ahead = ReadAhead(self.budget, buffers, rest)
-        self.windows = windows = Windows(max_bytes, self.budget, ahead.make_room)
+        self.ahead = ReadAhead(buffers, config.read.read_ahead_bytes)
 
     def is_current(self, slices: Sequence[FileSlice]) -> bool:
         """Whether these are the slices that were opened, of files that are still the same."""
         return list(slices) == self.slices and self.data_set.is_current()
-
-    def kept(self) -> dict[str, int]:
-        """Return the bytes that are kept, by what they are kept for."""
-        return self.budget.snapshot() | {"bytes_buffers": self._buffers.idle_bytes}
 
     def retire(self) -> None:
         """Let go of what is kept; the files close when the last who still reads them is done."""
@@ -166,7 +150,7 @@ class OpenSource:
         """Windows pay where a record cannot be read without its neighbours."""
         if self.plan.blocks is None or not self.files.data_set.is_grouped:
             return None
-        windows = self.files.windows
+        windows = self.files.ahead.windows
         return windows if windows.fits(self.plan.blocks.window_size * self.elements.num_bytes) else None
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
@@ -219,7 +203,7 @@ class OpenSource:
 
     def metrics(self) -> dict[str, float]:
         """Return what was counted so far, and what is kept for all that share the files."""
-        return self._metrics.snapshot() | self.files.kept()
+        return self._metrics.snapshot() | self.files.ahead.kept()
 
     def reset_cache(self) -> None:
         """Forget cached elements."""
@@ -230,7 +214,6 @@ class OpenSource:
         """Let go of what is read ahead for it, and tell loads that are under way to end."""
         self.is_closed = True
         self.files.ahead.forget(self._client)
-        self.files.windows.forget(self._loader)
 
 
 def random_access(config: "ArrayRecordSourceConfig") -> bool:

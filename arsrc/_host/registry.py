@@ -39,13 +39,20 @@ class _Shared(Generic[T]):
 
     def use(self, key: Hashable, user: object, load: Callable[[], T], fits: Callable[[T], bool]) -> T:
         """Return what there is under `key` if it fits, else what `load()` gives; `user` uses it until `leave`."""
+        is_new = False
+
+        def load_now() -> T:
+            nonlocal is_new
+            is_new = True
+            return load()
+
         while True:
             with self._lock:
                 once = self._opened.setdefault(key, Once())
                 self._users.setdefault(once, set()).add(user)
             try:
-                value = once.get(load)
-                if fits(value):
+                value = once.get(load_now)
+                if is_new or fits(value):
                     return value
             except BaseException:
                 self.leave(user, None)

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
-from arsrc._host.machine.budget import Budget
 from arsrc._host.machine.once import Once
 from arsrc._host.records.leaves import Leaves
 
@@ -23,14 +22,18 @@ class Windows:
 
     Args:
         max_bytes: Most bytes that may be kept for all purposes.
-        budget: What is kept.
         make_room: Called with the most bytes that may be kept besides.
     """
 
-    def __init__(self, max_bytes: int, budget: Budget, make_room: Callable[[int], None]) -> None:
-        self._max_bytes, self._budget, self._make_room = max_bytes, budget, make_room
+    def __init__(self, max_bytes: int, make_room: Callable[[int], None]) -> None:
+        self._max_bytes, self._make_room = max_bytes, make_room
         self._windows: collections.OrderedDict[tuple[object, Hashable], _Window] = collections.OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that they take."""
+        return sum(window.num_bytes for window in list(self._windows.values()))
 
     def fits(self, num_bytes: int) -> bool:
         """Whether windows of so many bytes can be kept."""
@@ -41,11 +44,10 @@ class Windows:
         with self._lock:
             window = self._windows.get((owner, key))
             if window is None:
-                while len(self._windows) > 1 and self._num_bytes() + num_bytes > self._max_bytes // 2:
-                    self._forget(next(iter(self._windows)))
+                while len(self._windows) > 1 and self.num_bytes + num_bytes > self._max_bytes // 2:
+                    self._windows.popitem(last=False)
                 self._make_room(self._max_bytes - num_bytes)
                 window = self._windows[owner, key] = _Window(num_bytes, Once())
-                self._budget.hold("groups", num_bytes)
             self._windows.move_to_end((owner, key))
         return window.leaves.get(load)
 
@@ -53,18 +55,9 @@ class Windows:
         """Let go of the windows of a source."""
         with self._lock:
             for name in [name for name in self._windows if name[0] is owner]:
-                self._forget(name)
+                del self._windows[name]
 
     def clear(self) -> None:
         """Let go of all windows."""
         with self._lock:
-            for name in list(self._windows):
-                self._forget(name)
-
-    # The methods below run under the lock.
-
-    def _num_bytes(self) -> int:
-        return sum(window.num_bytes for window in self._windows.values())
-
-    def _forget(self, name: tuple[object, Hashable]) -> None:
-        self._budget.hold("groups", -self._windows.pop(name).num_bytes)
+            self._windows.clear()

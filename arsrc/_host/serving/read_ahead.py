@@ -5,15 +5,14 @@ import dataclasses
 import functools
 import logging
 import threading
-from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from arsrc._host.machine.budget import Budget
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stopped
 from arsrc._host.machine.threads import Workers
 from arsrc._host.records.leaves import Leaves
+from arsrc._host.records.windows import Windows
 from arsrc._host.serving import pacing
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.requests import Loaded, Request
@@ -57,21 +56,22 @@ class ReadAhead:
     request, by whoever asks, so that an error reaches the step it belongs to.
 
     Args:
-        budget: What is kept.
         buffers: Memory to be used again, which is given back first where there is too little.
-        on_idle: Called when nobody has asked for a while.
+        max_bytes: Most bytes kept, where windows are wanted.
 
     Attributes:
+        windows: Decoded windows of block orders.
         runs: Runs and their sources, by when they were last asked for.
     """
 
-    def __init__(self, budget: Budget, buffers: BufferPool, on_idle: Callable[[], None]) -> None:
-        self._budget, self._buffers = budget, buffers
+    def __init__(self, buffers: BufferPool, max_bytes: int) -> None:
+        self._buffers = buffers
+        self.windows = Windows(max_bytes, self.make_room)
         self._lock = threading.Lock()
         self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
         self._num_calls = 0
         self._logged = False
-        self._workers = Workers("arsrc-read-ahead", give_way=True, on_idle=on_idle)
+        self._workers = Workers("arsrc-read-ahead", give_way=True, on_idle=self.rest)
 
     def get(self, client: Client, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what `request` brings; `outs` are arrays like its leaves, which may be used for them."""
@@ -105,7 +105,17 @@ class ReadAhead:
             part = None if place.is_behind else place.chunk.parts[place.row]
             if part is not None:
                 return part.is_loaded
-            return not self._reads_ahead(client, place.run, request)
+            return client.ahead == "auto" and not self._reads_ahead(client, place.run, request)
+
+    def kept(self) -> dict[str, int]:
+        """Return the bytes that are kept for later, by what they are kept for."""
+        with self._lock:
+            ahead = sum(run.num_bytes for run in self.runs)
+        return {
+            "bytes_ahead": ahead,
+            "bytes_groups": self.windows.num_bytes,
+            "bytes_buffers": self._buffers.idle_bytes,
+        }
 
     def forget(self, client: Client | None = None) -> None:
         """Let go of everything that is kept for a source, or for all."""
@@ -113,13 +123,22 @@ class ReadAhead:
             for run, asked_by in list(self.runs.items()):
                 if client is None or asked_by is client:
                     self._end(run)
+        if client is None:
+            self.windows.clear()
+        else:
+            self.windows.forget(client.loader)
+
+    def rest(self) -> None:
+        """Give back the memory that is kept for later."""
+        self.forget()
+        self._buffers.clear()
 
     def make_room(self, most_bytes: int) -> None:
         """Let go of what is read ahead, until no more than so many bytes are kept."""
         with self._lock:
-            while self.runs and self._budget.total > most_bytes:
+            while self.runs and self._num_bytes() > most_bytes:
                 self._end(next(iter(self.runs)))
-            self._buffers.shrink(most_bytes - self._budget.total)
+            self._buffers.shrink(most_bytes - self._num_bytes())
 
     def close(self, seconds: float) -> None:
         """Forget everything and stop the threads, waiting so long at most for what they are doing."""
@@ -161,12 +180,12 @@ class ReadAhead:
         run.asked_at = self._num_calls
         self.runs[run] = client
         self.runs.move_to_end(run)
-        self._drop(run.let_go(client.max_bytes // 2))
+        run.let_go(client.max_bytes // 2)
         if self._reads_ahead(client, run, request):
             is_first = part is None and chunk.start + row == run.next - 1
             # Where it is too large each asks for it alone, but for devices that share it.
             if is_first and (run.num_askers > 1 or self._make_room(client, run.request_bytes)):
-                part = self._keep(run.add_part(chunk, row, row + 1))
+                part = run.add_part(chunk, row, row + 1)
             self._schedule(client, run, request)
         else:
             run.window = 0
@@ -189,29 +208,24 @@ class ReadAhead:
             last = min(row + min(size, free), len(chunk.parts))
             if not self._make_room(client, (last - row) * run.request_bytes):
                 return
-            part = self._keep(run.add_part(chunk, row, last))
+            part = run.add_part(chunk, row, last)
             if not self._workers.submit(functools.partial(self._load_ahead, client, part), client.num_threads):
                 return
 
     def _make_room(self, client: Client, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
-        while self._budget.total + num_bytes > client.max_bytes:
+        while (kept := self._num_bytes()) + num_bytes > client.max_bytes:
             oldest = next(iter(self.runs))
             # Runs that take turns do not rob each other.
             if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
                 return False
             self._end(oldest)
-        self._buffers.shrink(client.max_bytes - self._budget.total - num_bytes)
+        self._buffers.shrink(client.max_bytes - kept - num_bytes)
         return True
 
-    def _keep(self, part: Part) -> Part:
-        self._budget.hold("ahead", part.num_bytes)
-        return part
-
-    def _drop(self, parts: Sequence[Part]) -> None:
-        for part in parts:
-            self._budget.hold("ahead", -part.num_bytes)
+    def _num_bytes(self) -> int:
+        return sum(run.num_bytes for run in self.runs) + self.windows.num_bytes
 
     def _end(self, run: Run) -> None:
-        self._drop(run.end())
+        run.end()
         del self.runs[run]

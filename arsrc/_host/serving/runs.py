@@ -160,6 +160,11 @@ class Run:
         self._places = places
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes that its parts keep, or will."""
+        return sum(part.num_bytes for part in self.parts)
+
+    @property
     def loaded_until(self) -> int:
         """Number of the first request that is to come and in no part."""
         return max(self.next, self.parts[-1].stop if self.parts else 0)
@@ -201,37 +206,30 @@ class Run:
         self.parts.append(part)
         return part
 
-    def let_go(self, most_bytes: int) -> list[Part]:
-        """Let go of what lies behind and nobody will ask for; returns the parts.
+    def let_go(self, most_bytes: int) -> None:
+        """Let go of what lies behind and nobody will ask for.
 
         All are waited for who are expected to ask, as long as that keeps no more than so many bytes.
         """
-        done: list[Part] = []
         behind = sum(part.num_bytes for part in self.parts if part.stop < self.next)
         while self.parts and self.parts[0].stop < self.next:
             part = self.parts[0]
             if self.num_askers > 1 and min(part.num_asked) < self.num_askers:
                 if behind <= most_bytes:
-                    return done
+                    return
                 self.num_askers = max(1, *part.num_asked)
             behind -= part.num_bytes
-            done.append(self._drop_part())
+            self.parts.popleft().drop()
         needed = min(self.next, self.parts[0].start + 1) if self.parts else self.next
         while self.chunks[0].stop < needed:
             self._drop_chunk()
-        return done
 
-    def end(self) -> list[Part]:
-        """Let go of everything; returns the parts."""
-        done = [self._drop_part() for _ in range(len(self.parts))]
+    def end(self) -> None:
+        """Let go of everything."""
+        while self.parts:
+            self.parts.popleft().drop()
         while self.chunks:
             self._drop_chunk()
-        return done
-
-    def _drop_part(self) -> Part:
-        part = self.parts.popleft()
-        part.drop()
-        return part
 
     def _drop_chunk(self) -> None:
         chunk = self.chunks.popleft()

@@ -1,0 +1,79 @@
+"""One call of the host: what a compiled program hands over, and what it gets."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from arsrc.errors import ArsrcValueError, message
+
+Leaves = list[Any]
+
+
+@jax.tree_util.register_static  # an argument of traced functions that is no array
+@dataclasses.dataclass(frozen=True)
+class HostCall:
+    """A call of the host.
+
+    Calls of equal configs are equal, and with them the programs in which they stand.
+
+    Attributes:
+        read: Gives for `operand u32[num_members, n]` one array `[num_members, *shape]` for each of `results`. The
+            second argument is None or such arrays to write into, which it may do or not.
+        results: What one member gets, as the device takes it.
+    """
+
+    read: Callable[[np.ndarray, Leaves | None], Leaves]
+    results: tuple[jax.ShapeDtypeStruct, ...]
+
+    def specs(self, lead: tuple[int, ...]) -> list[jax.ShapeDtypeStruct]:
+        """Return what members with these leading axes get."""
+        return [jax.ShapeDtypeStruct(lead + result.shape, result.dtype) for result in self.results]
+
+    def __call__(self, operand: Any) -> Leaves:
+        """Return the results for `operand` u32[*lead, n]."""
+        operand = np.asarray(operand)
+        lead = operand.shape[:-1]
+        leaves = self.read(_merged(operand, len(lead)), None)
+        return [
+            narrowed(leaf, result.dtype).reshape(lead + result.shape)
+            for leaf, result in zip(leaves, self.results, strict=True)
+        ]
+
+    def write(self, _: Any, buffers: Sequence[Any], operand: Any) -> None:
+        """Write the results for `operand` u32[*lead, n] into the memory of the running program."""
+        operand = np.asarray(operand)
+        num_lead = operand.ndim - 1
+        outs = [_merged(np.asarray(buffer), num_lead) for buffer in buffers]
+        for out, leaf in zip(outs, self.read(_merged(operand, num_lead), outs), strict=True):
+            if leaf is not out:
+                out[...] = narrowed(leaf, out.dtype).reshape(out.shape)
+
+
+def _merged(array: np.ndarray, num_lead: int) -> np.ndarray:
+    """Return an array [*lead, ...] as one of [num_members, ...]."""
+    if num_lead == 1:
+        return array
+    return array.reshape(math.prod(array.shape[:num_lead]), *array.shape[num_lead:])
+
+
+def narrowed(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return a leaf with the dtype that the device takes; integers that do not fit are an error."""
+    if leaf.dtype == dtype:
+        return leaf
+    if leaf.dtype.kind in "iu" and leaf.size:
+        low, high, limits = leaf.min(), leaf.max(), np.iinfo(dtype)
+        if low < limits.min or high > limits.max:
+            raise ArsrcValueError(
+                message(
+                    "decode",
+                    f"{leaf.dtype} values do not fit {dtype}, and 64-bit types are off",
+                    "Set jax_enable_x64, or let the codec give smaller numbers.",
+                    low=int(low),
+                    high=int(high),
+                )
+            )
+    return leaf.astype(dtype)
