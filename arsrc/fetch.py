@@ -300,9 +300,9 @@ def source_of(schema: Schema) -> OpenSource:
     if source.schema is not schema and source.schema != schema:
         raise ArsrcReadError(
             message(
-                "next_batch",
+                "read",
                 "the files changed after the program was compiled or the loop begun",
-                "Restore them, or trace the program again (jax.clear_caches()):" + _differences(schema, source.schema),
+                "Restore them, or begin the loop again, or trace the program again (jax.clear_caches()):" + _differences(schema, source.schema),
             )
         )
     return source

@@ -42,7 +42,8 @@ def iterate(
 
     Raises:
         ArsrcError: As for `init`, and where `batch_size` does not divide among the devices, at once; and what
-            went wrong with a record, with its type, at its batch. Iterate again from the last state to go on.
+            went wrong with a record, with its type, at its batch. After an error, or Ctrl-C, iterate again from the
+            last state: an iterator that was interrupted is at its end.
     """
     start = init(config) if state is None else state
     check_state("iterate", start)

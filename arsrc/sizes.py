@@ -71,6 +71,9 @@ def close(config: ArrayRecordSourceConfig | None = None) -> None:
 def io_metrics(config: ArrayRecordSourceConfig) -> dict[str, float]:
     """Return what the host did since the source was opened; host.
 
+    Configs that differ in `seed` or statistics alone are one source. A batch that was read and not asked for yet may be
+    served later without being read again.
+
     Returns:
         `records_read` and `bytes_read` from files, `seconds_read` spent loading (summed over threads),
         `seconds_waited` by callers for data, `cache_hits` (records), `batches_served`, of these `batches_ready` when
