@@ -302,7 +302,8 @@ def source_of(schema: Schema) -> OpenSource:
             message(
                 "read",
                 "the files changed after the program was compiled or the loop begun",
-                "Restore them, or begin the loop again, or trace the program again (jax.clear_caches()):" + _differences(schema, source.schema),
+                "Restore them, or begin the loop again, or trace the program again (jax.clear_caches()):"
+                + _differences(schema, source.schema),
             )
         )
     return source
