@@ -12,7 +12,7 @@ from arsrc._host import registry
 from arsrc._host.serving.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import place, replicated, rows_of_process
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError, message
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
 from arsrc.order.plan import PAD_ID
@@ -89,13 +89,18 @@ def _batches(
     state = (int(start.index), int(start.epoch), *key_words.tolist())
     request = Request((state,), 1, rows.start, len(rows))
     item: tuple[Request, tuple[SourceState, Batch]] | None = None
+    failed: Exception | None = None
     while not host.is_exhausted(request):
+        if failed is not None:
+            raise failed
         after, result = item or fetch(request)
         item = None
-        if source_of(schema).is_ready(after):  # else it would mean waiting for files before this batch is used
-            try:
+        try:
+            if source_of(schema).is_ready(after):  # else it would mean waiting for files before this batch is used
                 item = fetch(after)
-            except Exception:  # it belongs to the next step, which fetches again and raises it
-                item = None
+        except (ArsrcError, OSError):  # of the next step, which fetches again
+            item = None
+        except Exception as error:
+            failed = error
         yield result
         request = after

@@ -57,7 +57,14 @@ class Numbers:
 
 
 def client(loader: Any, **fields: Any) -> Client:
-    options = {"is_quick": False, "ahead": "auto", "max_bytes": MAX_BYTES, "num_threads": 2, "metrics": Metrics()}
+    options = {
+        "is_quick": False,
+        "ahead": "auto",
+        "max_bytes": MAX_BYTES,
+        "num_threads": 2,
+        "window_bytes": 0,
+        "metrics": Metrics(),
+    }
     return Client(loader, 1, **(options | fields))
 
 
@@ -83,7 +90,8 @@ class Ahead(ReadAhead):
 def ahead() -> Iterator[Ahead]:
     made = Ahead()
     yield made
-    made.close(10)
+    made.close()
+    made.wait(10)
 
 
 # Interrupts, and runs that meet.
@@ -314,7 +322,8 @@ def test_closing_does_not_wait_for_what_a_load_is_doing(ahead: Ahead) -> None:
     assert ahead.number(one, 0) == 0
     time.sleep(0.05)
     start = time.monotonic()
-    ahead.close(0.1)
+    ahead.close()
+    ahead.wait(0.1)
     assert time.monotonic() - start < 5
     assert ahead.number(one, 5) == 5  # on the program's own thread
     go_on.set()

@@ -48,10 +48,12 @@ class OpenFiles:
         slices: What was opened.
         data_set: The records.
         ahead: Serves requests.
+        is_closed: Whether they were closed, or retired: nobody else may begin to use them.
     """
 
     def __init__(self, slices: Sequence[FileSlice], config: "ArrayRecordSourceConfig") -> None:
         self.slices = list(slices)
+        self.is_closed = False
         buffers = BufferPool(config.read.read_ahead_bytes)
         self.data_set = DataSet(
             self.slices,
@@ -68,11 +70,11 @@ class OpenFiles:
 
     def retire(self) -> None:
         """Let go of what is kept; the files close when the last who still reads them is done."""
-        self.ahead.close(0)
+        self.ahead.close()
 
-    def close(self, seconds: float) -> None:
-        """Close the files, after waiting so long at most for the threads that read ahead."""
-        self.ahead.close(seconds)
+    def close(self) -> None:
+        """Let go of what is kept, and close the files."""
+        self.ahead.close()
         self.data_set.close()
 
 
@@ -100,16 +102,6 @@ class Decoded:
                 lambda: f"{data_set.content_hash()} {data_set.stamps()} {describe(self.decoder.codec)}",
             )
 
-    def retire(self) -> None:
-        """Write out a cache in files."""
-        if self.cache is not None:
-            self.cache.close()
-
-    def close(self, seconds: float) -> None:
-        """Write out a cache in files."""
-        del seconds
-        self.retire()
-
 
 class OpenSource:
     """What one config asks for.
@@ -120,21 +112,22 @@ class OpenSource:
         elements: Decoded elements by id.
         files: The files, and what is kept ahead of reading them.
         asked_at: When it was last asked for, in seconds.
-        is_closed: Whether it was closed, or retired.
+        shared: Keeps alive what others may find and share, as long as this source lives.
     """
 
-    def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded) -> None:
-        self.files, self._cache = files, decoded.cache
+    def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded, *shared: object) -> None:
+        self.files, self.shared, self._cache = files, shared, decoded.cache
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
-        self.is_closed = False
+        self._is_closed = False
         self.plan = _plan(config, files.data_set)
         self.schema = Schema(config, self.plan, decoded.decoder.codec)
         label = label_of(config)
         self.elements = Elements(files.data_set, decoded.decoder, self._metrics, label)
         self.elements.cache = decoded.cache
         self._waiting = f"arsrc: wait for a batch{label}"
-        self._loader = Loader(self.plan, self.elements, self._windows(), self._metrics, label)
+        windows, window_bytes = self._windows()
+        self._loader = Loader(self.plan, self.elements, windows, self._metrics, label)
         never = is_forked() or config.read.read_ahead_bytes == 0
         self._client = Client(
             self._loader,
@@ -143,15 +136,21 @@ class OpenSource:
             "never" if never else config.read.ahead,
             config.read.read_ahead_bytes,
             config.read.num_threads,
+            window_bytes,
             self._metrics,
         )
 
-    def _windows(self) -> Windows | None:
-        """Windows pay where a record cannot be read without its neighbours."""
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or retired."""
+        return self._is_closed or self.files.is_closed
+
+    def _windows(self) -> tuple[Windows | None, int]:
+        """Return windows where they pay, since a record cannot be read without its neighbours; and their bytes."""
         if self.plan.blocks is None or not self.files.data_set.is_grouped:
-            return None
-        windows = self.files.ahead.windows
-        return windows if windows.fits(self.plan.blocks.window_size * self.elements.num_bytes) else None
+            return None, 0
+        windows, num_bytes = self.files.ahead.windows, self.plan.blocks.window_size * self.elements.num_bytes
+        return (windows, windows.most_bytes(num_bytes)) if windows.fits(num_bytes) else (None, 0)
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what a request brings, read ahead where possible.
@@ -212,8 +211,13 @@ class OpenSource:
 
     def close(self) -> None:
         """Let go of what is read ahead for it, and tell loads that are under way to end."""
-        self.is_closed = True
+        self._is_closed = True
         self.files.ahead.forget(self._client)
+
+    def write_out(self) -> None:
+        """Write out what a cache in files holds."""
+        if self._cache is not None:
+            self._cache.close()
 
 
 def random_access(config: "ArrayRecordSourceConfig") -> bool:

@@ -3,9 +3,10 @@
 import atexit
 import os
 import threading
-from collections.abc import Callable, Hashable
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from arsrc import paths
 from arsrc._host.machine.once import Once
@@ -20,67 +21,16 @@ _IDLE_SECONDS = 5.0  # so long nobody asked for it: a source is idle
 _MOST_IDLE = 8
 _CLOSING_SECONDS = 0.7  # for threads to end; what they read then closes when they are done
 
-
-class _Closable(Protocol):
-    def close(self, seconds: float) -> None: ...
-    def retire(self) -> None: ...
-
-
-T = TypeVar("T", bound=_Closable)
-
-
-class _Shared(Generic[T]):
-    """Things that several sources use, by key: opened for the first, closed behind the last."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._opened: dict[Hashable, Once[T]] = {}
-        self._users: dict[Once[T], set[object]] = {}
-
-    def use(self, key: Hashable, user: object, load: Callable[[], T], fits: Callable[[T], bool]) -> T:
-        """Return what there is under `key` if it fits, else what `load()` gives; `user` uses it until `leave`."""
-        is_new = False
-
-        def load_now() -> T:
-            nonlocal is_new
-            is_new = True
-            return load()
-
-        while True:
-            with self._lock:
-                once = self._opened.setdefault(key, Once())
-                self._users.setdefault(once, set()).add(user)
-            try:
-                value = once.get(load_now)
-                if is_new or fits(value):
-                    return value
-            except BaseException:
-                self.leave(user, None)
-                raise
-            with self._lock:  # those who use it go on with it
-                if self._opened.get(key) is once:
-                    del self._opened[key]
-            self.leave(user, None, once)
-
-    def leave(self, user: object, seconds: float | None, only: Once[T] | None = None) -> None:
-        """End what `user` uses; what nobody else uses is closed within so many seconds, or retired where None."""
-        with self._lock:
-            for users in self._users.values() if only is None else [self._users.get(only, set())]:
-                users.discard(user)
-            unused = [once for once, users in self._users.items() if not users]
-            for once in unused:
-                del self._users[once]
-            self._opened = {key: once for key, once in self._opened.items() if once in self._users}
-        for once in unused:
-            if (value := once.value) is not None:
-                value.retire() if seconds is None else value.close(seconds)
+T = TypeVar("T")
+Table: TypeAlias = weakref.WeakValueDictionary[Hashable, Once[T]]
 
 
 class _Registry:
     """Sources, and what they share, in three kinds.
 
-    Files are told apart by paths and checks; decoded elements by files, codec and cache; sources by all that the order
-    and the batches depend on, and how they are read. A further source of the same files costs none.
+    Files are told apart by paths, checks and limits; decoded elements by files, codec and cache; sources by all that
+    the order and the batches depend on, and how they are read. A further source of the same files costs none. What is
+    shared lives as long as a source that holds it.
     """
 
     def __init__(self) -> None:
@@ -93,8 +43,8 @@ class _Registry:
         self.left_behind.append(self.__dict__.copy())
         self.lock = threading.Lock()
         self.sources: dict[ArrayRecordSourceConfig, Once[OpenSource]] = {}
-        self.files: _Shared[OpenFiles] = _Shared()
-        self.decoded: _Shared[Decoded] = _Shared()
+        self.files: Table[OpenFiles] = weakref.WeakValueDictionary()
+        self.decoded: Table[Decoded] = weakref.WeakValueDictionary()
 
     def open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
         """Return the source of `config`, opening it if it is not; another that is being opened holds up nobody."""
@@ -102,75 +52,94 @@ class _Registry:
             with self.lock:
                 once = self.sources.setdefault(config, Once())
             try:
-                found = once.get(lambda once=once: self._open(config, once))  # type: ignore[misc]
-            except BaseException:
-                with self.lock:
-                    if self.sources.get(config) is once and once.value is None:
+                found = once.get(lambda: self._open(config))
+            finally:
+                with self.lock:  # it, or its files, may have been closed while we waited
+                    is_good = once.value is not None and not once.value.is_closed
+                    if is_good:
+                        is_good = self.sources.setdefault(config, once) is once
+                    elif self.sources.get(config) is once:
                         del self.sources[config]
-                raise
-            with self.lock:  # it may have been closed while we waited for it; or who began to open it failed
-                if not found.is_closed and self.sources.setdefault(config, once) is once:
-                    break
-            self._leave(once, None)
-        self._close_idle()
-        return found
+            if is_good:
+                self._retire_idle()
+                return found
 
-    def _open(self, config: "ArrayRecordSourceConfig", user: object) -> OpenSource:
+    def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
         read = config.read
         slices = paths.expand(config.paths)
-        try:
-            files = self.files.use(
-                (config.paths, read.checksum, read.max_open_files, random_access(config)),
-                user,
-                lambda: OpenFiles(slices, config),
-                lambda files: files.is_current(slices),
-            )
-            cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
-            decoded = self.decoded.use(
-                (files, config.codec, first_record(config), cache),
-                user,
-                lambda: Decoded(config, files.data_set),
-                lambda _: True,
-            )
-            return OpenSource(config, files, decoded)
-        except BaseException:
-            self._leave(user, None)
-            raise
+        files_once, files = self._share(
+            self.files,
+            _files_of(config),
+            lambda: OpenFiles(slices, config),
+            lambda files: not files.is_closed and files.is_current(slices),
+        )
+        cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
+        decoded_once, decoded = self._share(
+            self.decoded,
+            (files, config.codec, first_record(config), cache),
+            lambda: Decoded(config, files.data_set),
+            lambda _: True,
+        )
+        return OpenSource(config, files, decoded, files_once, decoded_once)
 
-    def _leave(self, user: object, seconds: float | None) -> None:
-        self.decoded.leave(user, seconds)
-        self.files.leave(user, seconds)
+    def _share(
+        self, table: Table[T], key: Hashable, load: Callable[[], T], fits: Callable[[T], bool]
+    ) -> tuple[Once[T], T]:
+        """Return what is open under `key` if it fits, else what `load()` gives; it lives as long as the first part."""
+        with self.lock:
+            once = table.setdefault(key, Once())
+        found = once.value
+        if found is not None and not fits(found):
+            with self.lock:  # those who hold it go on with it
+                once = table[key] = Once()
+        return once, once.get(load)
 
-    def _close_idle(self) -> None:
+    def _retire_idle(self) -> None:
         """Retire sources that nobody asks for, but for the last few: who still holds one can go on reading."""
         before = monotonic() - _IDLE_SECONDS
         with self.lock:
             idle = [(value.asked_at, config) for config, value in self._opened() if value.asked_at < before]
             idle.sort(key=lambda one: one[0])
-            retired = self._take([config for _, config in idle[:-_MOST_IDLE]])
-        for once in retired:
-            self._leave(once, None)
+            retired, unused = self._take([config for _, config in idle[:-_MOST_IDLE]])
+        for files in unused:
+            files.retire()
+        for one in retired:
+            one.write_out()
 
     def close(self, config: "ArrayRecordSourceConfig | None", seconds: float) -> None:
         """Close a source or all, within so many seconds whatever their codecs are doing."""
         end = monotonic() + seconds
         with self.lock:
-            closed = self._take([one for one, _ in self._opened() if config is None or one == config])
-        for once in closed:
-            self._leave(once, max(0.0, end - monotonic()))
+            closed, unused = self._take([one for one, _ in self._opened() if config is None or one == config])
+        for files in unused:
+            files.close()
+        for one in closed:
+            one.write_out()
+        for files in unused:
+            files.ahead.wait(max(0.0, end - monotonic()))
 
     # The methods below run under the lock.
 
     def _opened(self) -> "list[tuple[ArrayRecordSourceConfig, OpenSource]]":
         return [(config, value) for config, once in self.sources.items() if (value := once.value) is not None]
 
-    def _take(self, configs: "list[ArrayRecordSourceConfig]") -> list[Once[OpenSource]]:
-        """Take sources out, and tell all of them before anyone is waited for."""
-        taken = [self.sources.pop(config) for config in configs]
-        for once in taken:
-            if (value := once.value) is not None:
-                value.close()
-        return taken
+    def _take(self, configs: "Sequence[ArrayRecordSourceConfig]") -> tuple[list[OpenSource], set[OpenFiles]]:
+        """Take open sources out, and tell them; also return the files that no other source uses."""
+        taken = [value for config in configs if (value := self.sources.pop(config).value) is not None]
+        opening = [self.files.get(_files_of(config)) for config, once in self.sources.items() if once.value is None]
+        used = {one.files for _, one in self._opened()} | {once.value for once in opening if once is not None}
+        unused = {one.files for one in taken} - used
+        for files in unused:
+            files.is_closed = True
+        for one in taken:
+            one.close()
+        return taken, unused
+
+
+def _files_of(config: "ArrayRecordSourceConfig") -> Hashable:
+    """Return what tells the files of a config apart from others."""
+    read = config.read
+    return config.paths, read.checksum, read.max_open_files, read.read_ahead_bytes, random_access(config)
 
 
 _registry = _Registry()

@@ -33,9 +33,9 @@ class Copier:
         shared = _Work(work, list(itertools.pairwise(bounds)))
         try:
             for _ in range(len(bounds) - 2):
-                if not self._threads.submit(shared.take_part, _MAX_HELPERS):
+                if not self._threads.submit(shared.help, _MAX_HELPERS):
                     break
-            shared.take_part()
+            shared.take_parts()
         finally:
             shared.finish()
 
@@ -54,7 +54,7 @@ class Copier:
 
     def close(self) -> None:
         """Stop the threads, without waiting for what they are doing."""
-        self._threads.close(0)
+        self._threads.close()
 
 
 class _Work:
@@ -63,33 +63,47 @@ class _Work:
     def __init__(self, work: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
         self._work, self._parts = work, parts[::-1]
         self._state = threading.Condition()
-        self._num_running = 0
+        self._num_helping = 0  # helpers alone: an interrupt may keep the caller from counting itself
         self._error: BaseException | None = None
 
-    def take_part(self) -> None:
-        """Do parts until none is left, or one has failed."""
+    def take_parts(self) -> None:
+        """Do parts until none is left."""
         while True:
-            with self._state:
-                if not self._parts:
-                    return
-                part = self._parts.pop()
-                self._num_running += 1
-            error: BaseException | None = None
             try:
-                self._work(*part)
-            except BaseException as caught:
-                error = caught
-            with self._state:
-                self._num_running -= 1
-                if error is not None:
-                    self._error = error
-                    self._parts.clear()
-                self._state.notify_all()
+                part = self._parts.pop()
+            except IndexError:
+                return
+            self._work(*part)
+
+    def help(self) -> None:
+        """Do parts on a helper's thread until none is left, or one has failed."""
+        with self._state:
+            if not self._parts:
+                return
+            self._num_helping += 1
+        error: BaseException | None = None
+        try:
+            self.take_parts()
+        except BaseException as caught:
+            error = caught
+        with self._state:
+            self._num_helping -= 1
+            if error is not None:
+                self._error = error
+                self._parts.clear()
+            self._state.notify_all()
 
     def finish(self) -> None:
-        """Return when nobody works any more: who called no longer expects anybody to write. Raise what failed."""
-        with self._state:
-            self._parts.clear()
-            self._state.wait_for(lambda: not self._num_running)
+        """Return when nobody helps any more: who called no longer expects anybody to write. Raise what failed."""
+        try:
+            self._wait()
+        except BaseException:  # an interrupt: wait all the same
+            self._wait()
+            raise
         if self._error is not None:
             raise self._error
+
+    def _wait(self) -> None:
+        with self._state:
+            self._parts.clear()
+            self._state.wait_for(lambda: not self._num_helping)

@@ -6,8 +6,8 @@ Stop = Callable[[], bool]
 """Says whether a piece of work is not wanted any more; it then ends between two records."""
 
 
-class Stopped(Exception):
-    """Work ended before it was done, since nobody wants it any more."""
+class Stopped(BaseException):
+    """Work ended before it was done, since nobody wants it any more: no error, so that no codec takes it for one."""
 
 
 def check(stop: Stop | None) -> None:

@@ -21,16 +21,16 @@ IDLE_SECONDS = 30.0
 class Workers:
     """A few threads that do tasks in order: begun when there are some, ended when there have been none for a while.
 
-    Whoever hands over a task does it by itself where it is not done in time: nobody waits for a thread here. So the
-    threads are daemons, with which the interpreter can end whatever they are doing.
+    For tasks that whoever hands them over does by itself where they are not done in time: nobody waits for a thread. So
+    the threads are daemons, with which the interpreter can end whatever they are doing.
 
     Args:
         name: Of the threads.
         give_way: Whether threads of the program go before these, where both want a core.
-        on_idle: Called by the last thread that ends for want of tasks.
+        on_idle: Says, when there has been nothing to do for a while, whether a thread may end.
     """
 
-    def __init__(self, name: str, give_way: bool = False, on_idle: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: str, give_way: bool = False, on_idle: Callable[[], bool] = lambda: True) -> None:
         self._name, self._give_way, self._on_idle = name, give_way, on_idle
         self._tasks: collections.deque[Callable[[], None]] = collections.deque()
         self._threads: list[threading.Thread] = []
@@ -57,39 +57,49 @@ class Workers:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-        thread.start()
         self._threads.append(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.remove(thread)
+            raise
 
     def _work(self) -> None:
         if self._give_way:
             give_way()
-        while (task := self._next()) is not None:
-            task()
-            del task  # and with it, what it refers to
+        try:
+            while (task := self._next()) is not None:
+                task()
+                del task  # and with it, what it refers to
+        finally:
+            with self._state:
+                self._threads.remove(threading.current_thread())
 
     def _next(self) -> Callable[[], None] | None:
         """Return the next task, waiting for it; None: there is nothing more to do for this thread."""
-        with self._state:
-            self._num_waiting += 1
-            came = self._state.wait_for(lambda: self._tasks or self._closed, IDLE_SECONDS)
-            self._num_waiting -= 1
-            if came and not self._closed:
-                return self._tasks.popleft()
-            self._threads = [one for one in self._threads if one is not threading.current_thread()]
-            is_last = not self._threads and not self._closed
-        if is_last:
-            self._on_idle()
-        return None
+        while True:
+            with self._state:
+                self._num_waiting += 1
+                came = self._state.wait_for(lambda: self._tasks or self._closed, IDLE_SECONDS)
+                self._num_waiting -= 1
+                if self._closed:
+                    return None
+                if came:
+                    return self._tasks.popleft()
+            if self._on_idle() and not self._tasks:
+                return None
 
-    def close(self, seconds: float) -> None:
-        """Begin nothing more, and wait so long at most for what is being done. May be called again."""
+    def close(self) -> None:
+        """Begin nothing more. May be called again."""
         with self._state:
             self._closed = True
             self._tasks.clear()
             self._state.notify_all()
-            threads = list(self._threads)
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long at most for what is being done after `close`."""
         end = monotonic() + seconds
-        for thread in threads:
+        for thread in list(self._threads):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, end - monotonic()))
 

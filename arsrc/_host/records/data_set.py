@@ -161,7 +161,7 @@ class DataSet:
 
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""
-        return map_paths(FileStamp.at, list(self._stamps)) == self._stamps
+        return all(FileStamp.at(path) == stamp for path, stamp in self._stamps.items())
 
     def content_hash(self) -> str:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.

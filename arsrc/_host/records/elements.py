@@ -11,7 +11,7 @@ from arsrc._host.format.record_index import Located
 from arsrc._host.machine import profile
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.progress import track
-from arsrc._host.machine.stopping import Stop, Stopped, check
+from arsrc._host.machine.stopping import Stop, check
 from arsrc._host.records.cache import ElementCache
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.leaves import Decoder, Leaves
@@ -123,16 +123,18 @@ class Elements:
             records = _Stoppable(records.data, records.offsets, stop)
         self._metrics.add(records_read=len(ids), bytes_read=records.data.nbytes)
         try:
-            return self._decoder.decode(records)
+            leaves = self._decoder.decode(records)
         except RecordError as error:
             raise with_place(error, int(ids[error.row]), self._data_set, self._label) from error
-        except (ArsrcError, MemoryError, Stopped):
+        except (ArsrcError, MemoryError):
             raise
         except Exception as error:  # of a codec of the user's own
             what = f"{type(self._decoder.codec).__name__} raised {type(error).__name__}: {error}"
             fix = "Let it raise RecordError(row, what), so that the record is named."
             shown = [*ids[:8].tolist(), *(["..."] if len(ids) > 8 else [])]
             raise ArsrcValueError(message(f"decode{self._label}", what, fix, record_ids=shown)) from error
+        check(stop)  # once more: a codec that catches everything goes on without the records that it did not get
+        return leaves
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -35,6 +35,10 @@ class Windows:
         """Bytes that they take."""
         return sum(window.num_bytes for window in list(self._windows.values()))
 
+    def most_bytes(self, num_bytes: int) -> int:
+        """Return what windows of so many bytes take at most."""
+        return max(self._max_bytes // 2, 2 * num_bytes)
+
     def fits(self, num_bytes: int) -> bool:
         """Whether windows of so many bytes can be kept."""
         return 2 * num_bytes <= self._max_bytes

@@ -5,8 +5,10 @@ import dataclasses
 import functools
 import logging
 import threading
+import weakref
 from time import perf_counter
 
+from arsrc._host.machine import threads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stopped
@@ -35,6 +37,7 @@ class Client:
         ahead: "auto", "always" or "never".
         max_bytes: Most bytes kept, for all that share its files.
         num_threads: Threads that load for it.
+        window_bytes: What windows of it take at most, 0 without any.
         metrics: Where serving is counted.
         places: Where its requests stand.
     """
@@ -45,6 +48,7 @@ class Client:
     ahead: str
     max_bytes: int
     num_threads: int
+    window_bytes: int
     metrics: Metrics
     places: Places = dataclasses.field(default_factory=dict)
 
@@ -70,8 +74,9 @@ class ReadAhead:
         self._lock = threading.Lock()
         self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
         self._num_calls = 0
+        self._asked_at = perf_counter()
         self._logged = False
-        self._workers = Workers("arsrc-read-ahead", give_way=True, on_idle=self.rest)
+        self._workers = Workers("arsrc-read-ahead", give_way=True, on_idle=self._rest_if_idle)
 
     def get(self, client: Client, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what `request` brings; `outs` are arrays like its leaves, which may be used for them."""
@@ -81,6 +86,7 @@ class ReadAhead:
                 (run, chunk, row), part = self._ask(client, request, now)
         except BaseException:  # an interrupt, after which the books may be wrong
             self.forget()
+            client.places.clear()
             raise
         num_batches = request.num_batches * len(request.states)
         is_ready = part is not None and part.is_loaded
@@ -123,6 +129,7 @@ class ReadAhead:
             for run, asked_by in list(self.runs.items()):
                 if client is None or asked_by is client:
                     self._end(run)
+                    asked_by.places.clear()
         if client is None:
             self.windows.clear()
         else:
@@ -133,6 +140,13 @@ class ReadAhead:
         self.forget()
         self._buffers.clear()
 
+    def _rest_if_idle(self) -> bool:
+        """Give back the memory where nobody has asked for a while; returns whether."""
+        is_idle = perf_counter() - self._asked_at >= threads.IDLE_SECONDS
+        if is_idle:
+            self.rest()
+        return is_idle
+
     def make_room(self, most_bytes: int) -> None:
         """Let go of what is read ahead, until no more than so many bytes are kept."""
         with self._lock:
@@ -140,18 +154,24 @@ class ReadAhead:
                 self._end(next(iter(self.runs)))
             self._buffers.shrink(most_bytes - self._num_bytes())
 
-    def close(self, seconds: float) -> None:
-        """Forget everything and stop the threads, waiting so long at most for what they are doing."""
-        self.forget()
-        self._workers.close(seconds)
+    def close(self) -> None:
+        """Forget everything, and tell the threads to end."""
+        self.rest()
+        self._workers.close()
 
-    def _load_ahead(self, client: Client, part: Part) -> None:
-        """Load a part on a thread; what goes wrong is told to those who ask for it."""
+    def wait(self, seconds: float) -> None:
+        """Wait so long at most for the threads after `close`."""
+        self._workers.wait(seconds)
+
+    def _load_ahead(self, client: Client, wanted: "weakref.ref[Part]") -> None:
+        """Load a part on a thread, if it is still there; what goes wrong is told to those who ask for it."""
+        if (part := wanted()) is None:
+            return
         try:
             part.load_ahead()
         except (ArsrcError, OSError, Stopped):  # who asks loads alone, and so finds out by itself
             part.fail(None)
-        except Exception as error:
+        except BaseException as error:
             part.fail(error)
             client.metrics.add(background_errors=1)
             if not self._logged:
@@ -177,15 +197,17 @@ class ReadAhead:
         chunk.num_asked[row] += 1
         run.next = max(run.next, chunk.start + row + 1)
         self._num_calls += 1
+        self._asked_at = now
         run.asked_at = self._num_calls
         self.runs[run] = client
         self.runs.move_to_end(run)
         run.let_go(client.max_bytes // 2)
-        if self._reads_ahead(client, run, request):
-            is_first = part is None and chunk.start + row == run.next - 1
-            # Where it is too large each asks for it alone, but for devices that share it.
-            if is_first and (run.num_askers > 1 or self._make_room(client, run.request_bytes)):
-                part = run.add_part(chunk, row, row + 1)
+        reads_ahead = self._reads_ahead(client, run, request)
+        # Devices that share it share one load, however large.
+        is_kept = run.num_askers > 1 or (reads_ahead and self._make_room(client, run.request_bytes))
+        if part is None and chunk.start + row == run.next - 1 and is_kept:
+            part = run.add_part(chunk, row, row + 1)
+        if reads_ahead:
             self._schedule(client, run, request)
         else:
             run.window = 0
@@ -209,12 +231,15 @@ class ReadAhead:
             if not self._make_room(client, (last - row) * run.request_bytes):
                 return
             part = run.add_part(chunk, row, last)
-            if not self._workers.submit(functools.partial(self._load_ahead, client, part), client.num_threads):
+            if not self._workers.submit(
+                functools.partial(self._load_ahead, client, weakref.ref(part)), client.num_threads
+            ):
                 return
 
     def _make_room(self, client: Client, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
-        while (kept := self._num_bytes()) + num_bytes > client.max_bytes:
+        # What windows will take is left free for them.
+        while (kept := self._num_bytes(client.window_bytes)) + num_bytes > client.max_bytes:
             oldest = next(iter(self.runs))
             # Runs that take turns do not rob each other.
             if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
@@ -223,8 +248,8 @@ class ReadAhead:
         self._buffers.shrink(client.max_bytes - kept - num_bytes)
         return True
 
-    def _num_bytes(self) -> int:
-        return sum(run.num_bytes for run in self.runs) + self.windows.num_bytes
+    def _num_bytes(self, window_bytes: int = 0) -> int:
+        return sum(run.num_bytes for run in self.runs) + max(self.windows.num_bytes, window_bytes)
 
     def _end(self, run: Run) -> None:
         run.end()

@@ -70,7 +70,7 @@ class Part:
         self._loading = threading.Lock()
         self._loaded: list[Loaded] | None = None
         self._failed = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     @property
     def is_loaded(self) -> bool:
@@ -119,7 +119,7 @@ class Part:
         self.is_dropped = True
         self._chunk.parts[self._first : self._last] = [None] * (self._last - self._first)
 
-    def fail(self, error: Exception | None) -> None:
+    def fail(self, error: BaseException | None) -> None:
         """Note that it cannot be loaded together, and what is to be raised to who asks next."""
         self._error, self._failed = error, True
 
