@@ -73,8 +73,9 @@ class ReadOptions:
 
     Attributes:
         num_threads: Threads that read ahead.
-        read_ahead_bytes: Decoded batches kept ready ahead of the training step, in bytes, over all streams
-            of one config; 0 reads each batch when it is asked for.
+        read_ahead_bytes: Memory for what is kept for later, in bytes, over all configs of the same files: batches
+            read ahead, windows of decoded groups, and buffers to be used again; 0 reads each batch when it is asked
+            for.
         max_open_files: Files held open at once, of those that array_record reads, and of those with records above
             16 KiB; the least recently used ones are closed. Lowered by itself where the process may open fewer.
         cache_bytes: Memory that `cacheable=True` may fill with decoded elements, in bytes.

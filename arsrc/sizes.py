@@ -80,6 +80,6 @@ def io_metrics(config: ArrayRecordSourceConfig) -> dict[str, float]:
         they were asked for, and `batches_here`, which were loaded on the program's own thread since others were
         thought to be of no use; `background_errors` of threads that nobody could expect; and `bytes_ahead`,
         `bytes_groups` and `bytes_buffers` that are kept now, for all sources of the same files, of batches read ahead,
-        of decoded groups, and of memory to be used again.
+        of windows of decoded groups, and of memory to be used again.
     """
     return registry.source(config).metrics()

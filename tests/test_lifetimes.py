@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import arsrc
 from arsrc import ArrayRecordSourceConfig, ReadOptions
 from arsrc._host import registry
 from arsrc._host.machine import threads
-from arsrc.codecs import Map
+from arsrc.codecs import Bytes, Map
 
 NUM_FILES = 20
 FILE_SIZE = 50
@@ -302,7 +303,7 @@ import sys, threading, time
 import numpy as np
 import arsrc
 from arsrc import ArrayRecordSourceConfig, ReadOptions
-from arsrc.codecs import Map
+from arsrc.codecs import Bytes, Map
 
 folder, read = sys.argv[1], ReadOptions(ahead="always")
 
@@ -359,7 +360,7 @@ import arsrc
 from arsrc import ArrayRecordSourceConfig
 from arsrc._host import registry
 from arsrc._host.machine import threads
-from arsrc.codecs import Map
+from arsrc.codecs import Bytes, Map
 
 registry._IDLE_SECONDS, threads.IDLE_SECONDS = 0.01, 0.1
 paths = sys.argv[1] + "/mapped/*"
@@ -629,3 +630,67 @@ def run_python(script: str, *args: object) -> str:
     )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+# Loads that are told to stop.
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerant(Bytes):
+    """A codec of a user's own that gives zeros for what it cannot read."""
+
+    def resolve(self, first_record: bytes) -> "Tolerant":
+        return self
+
+    def element_spec(self) -> Any:
+        return jax.ShapeDtypeStruct((RECORD_BYTES,), np.uint8)
+
+    def decode(self, records: Any) -> Any:
+        rows = np.zeros((len(records), RECORD_BYTES), np.uint8)
+        for row in range(len(records)):
+            with contextlib.suppress(Exception):
+                rows[row] = np.frombuffer(records[row], np.uint8)
+                time.sleep(0.0 if threading.current_thread() is threading.main_thread() else 0.001)
+        return rows
+
+
+def test_a_load_that_was_stopped_leaves_nothing_in_a_cache_that_others_share(mapped):
+    config = ArrayRecordSourceConfig(mapped, 20, Tolerant(), cacheable=True, read=ReadOptions(ahead="always"))
+    other = dataclasses.replace(config, batch_size=25)
+    arsrc.init(other)
+    for _ in range(3):
+        batches = arsrc.iterate(config)
+        for _ in range(6):
+            next(batches)
+        time.sleep(0.01)
+        arsrc.close(config)  # in the middle of a load
+    state = arsrc.init(other)
+    for _ in range(len(DATA) // 25):
+        state = check_batch(other, state)
+
+
+def test_an_interrupt_while_closing_leaves_no_file_open(folder):
+    paths = [str(folder / "mapped" / f"{file:02d}") for file in range(3)]
+    go_on = threading.Event()
+
+    def held_elsewhere(record: bytes) -> Any:
+        assert threading.current_thread() is threading.main_thread() or go_on.wait(LONG)
+        return pixels(record)
+
+    for path in paths:
+        config = ArrayRecordSourceConfig(path, 5, Map(held_elsewhere, SPEC), read=ReadOptions(ahead="always"))
+        next(arsrc.iterate(config))
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with contextlib.suppress(KeyboardInterrupt):
+            arsrc.close()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        go_on.set()
+    until(lambda: usage(folder)[:2] == (0, 0))

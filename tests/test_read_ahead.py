@@ -1,5 +1,6 @@
 """What reading ahead keeps and lets go, with loads that are told here what to do, and that it loses nothing."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ import pytest
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import give_way
+from arsrc._host.serving import runs
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Planned, Request
 from arsrc.errors import ArsrcReadError
@@ -121,6 +123,95 @@ def test_a_request_that_was_interrupted_can_be_asked_for_again(ahead: Ahead, pla
             num_interrupts += 1
     assert found == list(range(100))
     assert num_interrupts >= 1
+
+
+class Hit(BaseException):
+    """An interrupt."""
+
+
+# What runs under the lock. (Python delivers no interrupt where a `with` ends, as a trace function would.)
+BOOKS = {
+    getattr(kind, name).__code__
+    for kind, names in (
+        (ReadAhead, ("_ask", "_schedule", "_make_room", "_end")),
+        (runs.Run, ("plan", "at", "add_part", "let_go", "end", "_drop_chunk")),
+        (runs.Part, ("__init__", "drop")),
+        (runs.Chunk, ("__init__",)),
+    )
+    for name in names
+}
+
+
+def interrupted_at(number: int, work: Callable[[], Any]) -> bool:
+    """Do `work`, interrupted at the n-th line that it runs of the books of reading ahead; whether there is one."""
+    count = 0
+
+    def at_line(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        if event == "line":
+            count += 1
+            if count == number:
+                raise Hit
+        return at_line
+
+    sys.settrace(lambda frame, event, arg: at_line if frame.f_code in BOOKS else None)
+    try:
+        work()
+    except Hit:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def test_an_interrupt_at_any_line_of_the_books_leaves_nothing_wrong() -> None:
+    """The lines of the first requests one by one, later ones, which are much the same, here and there."""
+    number = 1
+    while True:
+        ahead = Ahead()
+        one = client(Numbers())
+
+        def ask(count: int, ahead: Ahead = ahead, one: Client = one) -> None:
+            for index in range(count):
+                assert ahead.number(one, index) == index
+
+        was_interrupted = interrupted_at(number, lambda ask=ask: ask(12))
+        ask(24)
+        assert sum(ahead.kept().values()) <= MAX_BYTES
+        ahead.close()
+        if not was_interrupted:
+            break
+        number += 1 if number < 150 else 17
+    assert number > 300
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_is_ended_by_what_is_no_error_is_counted_and_replaced(ahead: Ahead) -> None:
+    main = threading.main_thread()
+
+    def before(numbers: list[int]) -> None:
+        if threading.current_thread() is not main:
+            raise SystemExit
+
+    one = client(Numbers(before))
+    for index in range(30):
+        with contextlib.suppress(SystemExit):
+            ahead.number(one, index)
+        time.sleep(0.002)
+    assert one.metrics.snapshot()["background_errors"] >= 1
+    one.loader.before = lambda numbers: None
+    for index in range(1_000, 1_020):
+        assert ahead.number(one, index) == index
+    assert ahead.wait_until_ready(one, 1_020)
+
+
+def test_devices_that_share_requests_load_them_once_also_where_nothing_is_read_ahead(ahead: Ahead) -> None:
+    loader = Numbers()
+    one = client(loader, ahead="never")
+    for index in range(50):
+        for _ in range(4):
+            assert ahead.number(one, index, 4) == index
+    assert loader.loads == [[index] for index in range(50)]
 
 
 def test_runs_that_meet_leave_no_batches_behind_that_nobody_asks_for(ahead: Ahead) -> None:
