@@ -203,9 +203,7 @@ class ReadAhead:
         self.runs.move_to_end(run)
         run.let_go(client.max_bytes // 2)
         reads_ahead = self._reads_ahead(client, run, request)
-        # Devices that share it share one load, however large.
-        is_kept = run.num_askers > 1 or (reads_ahead and self._make_room(client, run.request_bytes))
-        if part is None and chunk.start + row == run.next - 1 and is_kept:
+        if part is None and self._is_kept(client, run, chunk.start + row, reads_ahead):
             part = run.add_part(chunk, row, row + 1)
         if reads_ahead:
             self._schedule(client, run, request)
@@ -217,6 +215,13 @@ class ReadAhead:
 
     def _reads_ahead(self, client: Client, run: Run, request: Request) -> bool:
         return pacing.reads_ahead(run.pace, client.ahead, request.num_elements, client.is_quick, run.num_askers > 1)
+
+    def _is_kept(self, client: Client, run: Run, number: int, reads_ahead: bool) -> bool:
+        """Whether others may find what a request brings that is asked for now; it is loaded alone where not."""
+        if number < run.next - 1:
+            return False
+        # Devices that share it share one load, however large.
+        return run.num_askers > 1 or (reads_ahead and self._make_room(client, run.request_bytes))
 
     def _schedule(self, client: Client, run: Run, request: Request) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
