@@ -117,10 +117,11 @@ class ReadAhead:
         """Return the bytes that are kept for later, by what they are kept for."""
         with self._lock:
             ahead = sum(run.num_bytes for run in self.runs)
+            to_come = sum(part.num_bytes for run in self.runs for part in run.parts if not part.is_loaded)
         return {
             "bytes_ahead": ahead,
             "bytes_groups": self.windows.num_bytes,
-            "bytes_buffers": self._buffers.idle_bytes,
+            "bytes_buffers": max(0, self._buffers.idle_bytes - to_come),  # what is to come is made of the others
         }
 
     def forget(self, client: Client | None = None) -> None:
@@ -250,7 +251,7 @@ class ReadAhead:
             if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
                 return False
             self._end(oldest)
-        self._buffers.shrink(client.max_bytes - kept - num_bytes)
+        self._buffers.shrink(client.max_bytes - kept)  # of which what is loaded next is made
         return True
 
     def _num_bytes(self, window_bytes: int = 0) -> int:
