@@ -484,7 +484,7 @@ def test_data_that_changed_since_a_program_was_compiled_is_refused(tmp_path: Any
     state, _ = compiled(arsrc.init(config))
     arsrc.write_array_record(path, np.zeros((7, 2), np.uint8))
     arsrc.close(config)
-    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=r"\[arsrc\] next_batch: the files changed"):
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=r"\[arsrc\] read: the files changed"):
         jax.block_until_ready(compiled(state))
     state, batch = arsrc.next_batch(config, arsrc.init(config))
     assert ids_of(batch) == [0, 1]
