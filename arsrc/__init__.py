@@ -14,7 +14,8 @@ A map of the package, in the order in which data flows:
     order/          which row comes where
     programs.py     functions compiled for one data set each
     fetch.py        next_batch and its kin
-    bridge.py       how compiled programs call the host: the only callback; bridge_in_place.py, its fast path
+    host_call.py    one call of the host
+    bridge.py       how compiled programs make it, by one callback; bridge_in_place.py, its fast path
     scan.py         scan_epoch, scan_steps
     iterate.py      iterate
     mesh.py         next_global_batch
