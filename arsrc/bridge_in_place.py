@@ -16,7 +16,7 @@ from jax.experimental.buffer_callback import buffer_callback
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError
 from arsrc.host_call import HostCall, Leaves
 
 Array = Any
@@ -92,12 +92,10 @@ def _each_device_calls(context: Any) -> bool | None:
 def _refuse_several_hosts() -> None:
     if jax.process_count() > 1:
         raise ArsrcValueError(
-            message(
-                "read",
-                "in a program of several processes, JAX would make one host read for all",
-                "Use next_global_batch(config, state, mesh=mesh, axis_name=...), or next_batch(..., axis_name=...) "
-                "inside jax.shard_map, or iterate(config, state, sharding=...). For arrays of this process alone, let "
-                "the mesh be one of jax.local_devices().",
-                num_processes=jax.process_count(),
-            )
+            "read",
+            "in a program of several processes, JAX would make one host read for all",
+            "Use next_global_batch(config, state, mesh=mesh, axis_name=...), or next_batch(..., axis_name=...) "
+            "inside jax.shard_map, or iterate(config, state, sharding=...). For arrays of this process alone, let "
+            "the mesh be one of jax.local_devices().",
+            num_processes=jax.process_count(),
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, sides
 from arsrc.order.plan import ORDER_VERSION, PAD_ID
 from arsrc.types import SourceState, check_state
 
@@ -58,7 +58,7 @@ def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[s
     """
     check_state("to_state_dict", state)
     if isinstance(state.index, jax.core.Tracer):
-        raise ArsrcTypeError(message("to_state_dict", "runs on the host, not inside a JAX transformation"))
+        raise ArsrcTypeError("to_state_dict", "runs on the host, not inside a JAX transformation")
     return {
         "version": FORMAT_VERSION,
         "index": int(state.index),
@@ -87,33 +87,27 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
     where = "from_state_dict"
     if not isinstance(state_dict, Mapping):
         raise ArsrcTypeError(
-            message(
-                where,
-                "state_dict must be a mapping",
-                "Arguments are the config, then what to_state_dict gave: json.loads(text), say.",
-                state_dict=type(state_dict).__name__,
-            )
+            where,
+            "state_dict must be a mapping",
+            "Arguments are the config, then what to_state_dict gave: json.loads(text), say.",
+            state_dict=type(state_dict).__name__,
         )
     if state_dict.get("version", FORMAT_VERSION) != FORMAT_VERSION:
         raise ArsrcValueError(
-            message(
-                where,
-                f"knows format version {FORMAT_VERSION}",
-                "Read it with the arsrc that wrote it.",
-                version=state_dict["version"],
-            )
+            where,
+            f"knows format version {FORMAT_VERSION}",
+            "Read it with the arsrc that wrote it.",
+            version=state_dict["version"],
         )
     missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude"} - set(state_dict))
     if missing:
-        raise ArsrcValueError(message(where, "is no source state", "Use to_state_dict.", missing=missing))
+        raise ArsrcValueError(where, "is no source state", "Use to_state_dict.", missing=missing)
     saved, here = state_dict["fingerprint"], _data_and_order(config)
     if saved != here:
         raise ArsrcValueError(
-            message(
-                where,
-                "the state belongs to other data or another order",
-                "Restore it with the config it was saved with:" + sides(saved=saved, config=here),
-            )
+            where,
+            "the state belongs to other data or another order",
+            "Restore it with the config it was saved with:" + sides(saved=saved, config=here),
         )
     excluded = _pairs(state_dict["exclude"])
     back = [
@@ -121,11 +115,9 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
     ]
     if back:
         raise ArsrcValueError(
-            message(
-                where,
-                "records that the run had excluded would come back",
-                "Exclude at least what it excluded:" + sides(saved=str(excluded), config=str(list(config.exclude))),
-            )
+            where,
+            "records that the run had excluded would come back",
+            "Exclude at least what it excluded:" + sides(saved=str(excluded), config=str(list(config.exclude))),
         )
     return SourceState(
         index=jnp.asarray(_u32(state_dict, "index")),
@@ -142,7 +134,7 @@ def _key(words: Any, impl: str) -> jax.Array:
         return key
     except (ValueError, TypeError, OverflowError) as error:
         raise ArsrcValueError(
-            message("from_state_dict", f"the key is damaged ({error})", key_words=words, key_impl=impl)
+            "from_state_dict", f"the key is damaged ({error})", key_words=words, key_impl=impl
         ) from error
 
 
@@ -151,11 +143,11 @@ def _pairs(value: Any) -> list[tuple[int, int]]:
         return [(operator.index(start), operator.index(stop)) for start, stop in value]
     except (TypeError, ValueError) as error:
         what = "exclude is no list of ranges of records"
-        raise ArsrcValueError(message("from_state_dict", what, exclude=value)) from error
+        raise ArsrcValueError("from_state_dict", what, exclude=value) from error
 
 
 def _u32(state_dict: Mapping[str, Any], field: str) -> np.uint32:
     value = state_dict[field]
     if type(value) is not int or not 0 <= value <= PAD_ID:
-        raise ArsrcValueError(message("from_state_dict", f"{field} is no u32", **{field: value}))
+        raise ArsrcValueError("from_state_dict", f"{field} is no u32", **{field: value})
     return np.uint32(value)

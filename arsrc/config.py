@@ -12,7 +12,7 @@ from arsrc import paths as files
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.decoder import ElementDecoder
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.frozen import HashOnce
 
 Remainder = Literal["drop", "pad", "wrap"]
@@ -25,34 +25,34 @@ MAX_BATCH_SIZE = 2**30
 
 def _boolean(field: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise ArsrcTypeError(message(field, "must be True or False", **{field: value}))
+        raise ArsrcTypeError(field, "must be True or False", **{field: value})
     return bool(value)
 
 
 def _one_of(field: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
-        raise ArsrcValueError(message(field, f"must be one of {choices}", **{_leaf(field): value}))
+        raise ArsrcValueError(field, f"must be one of {choices}", **{_leaf(field): value})
 
 
 def _ranges(exclude: Any) -> tuple[tuple[int, int], ...]:
     """Return record ids and ranges of them as sorted, disjoint ranges."""
     if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
-        raise ArsrcTypeError(message("exclude", "must be record ids and ranges (start, stop)", exclude=exclude))
+        raise ArsrcTypeError("exclude", "must be record ids and ranges (start, stop)", exclude=exclude)
     ranges = []
     for entry in exclude:
         if isinstance(entry, range):
             if entry.step != 1:
-                raise ArsrcValueError(message("exclude", "a range has steps of 1", exclude=entry))
+                raise ArsrcValueError("exclude", "a range has steps of 1", exclude=entry)
             entry = entry.start, max(entry.start, entry.stop)
         is_one = np.ndim(entry) == 0  # scalars of NumPy and JAX too
         pair = (entry, whole_number("exclude", "exclude", entry, 0) + 1) if is_one else tuple(entry)
         if len(pair) != 2:
-            raise ArsrcValueError(message("exclude", "a range is (start, stop)", exclude=entry))
+            raise ArsrcValueError("exclude", "a range is (start, stop)", exclude=entry)
         start = whole_number("exclude", "exclude", pair[0], 0, 2**32 - 2)
         stop = whole_number("exclude", "exclude", pair[1], 0, 2**32 - 1)
         if stop < start:
-            raise ArsrcValueError(message("exclude", "a range ends before it starts", exclude=pair))
+            raise ArsrcValueError("exclude", "a range ends before it starts", exclude=pair)
         ranges.append((start, stop))
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
@@ -107,9 +107,7 @@ class ReadOptions:
             object.__setattr__(self, field, number)
         if self.cache_dir is not None:
             if not isinstance(self.cache_dir, (str, os.PathLike)):
-                raise ArsrcTypeError(
-                    message("ReadOptions.cache_dir", "must be a path or None", cache_dir=self.cache_dir)
-                )
+                raise ArsrcTypeError("ReadOptions.cache_dir", "must be a path or None", cache_dir=self.cache_dir)
             object.__setattr__(self, "cache_dir", os.fspath(self.cache_dir))
         _one_of("ReadOptions.checksum", self.checksum, get_args(Checksum))
         _one_of("ReadOptions.ahead", self.ahead, get_args(Ahead))
@@ -191,12 +189,7 @@ class ArrayRecordSourceConfig(HashOnce):
             put(field, whole_number(field, field, getattr(self, field), least, most))
         if self.num_epochs == 0:
             raise ArsrcValueError(
-                message(
-                    "num_epochs",
-                    "zero epochs serve nothing",
-                    "Use -1 for endless, or 1 or more.",
-                    num_epochs=0,
-                )
+                "num_epochs", "zero epochs serve nothing", "Use -1 for endless, or 1 or more.", num_epochs=0
             )
         self._check_blocks()
         for field in ("shuffle_files", "shuffle_records", "stochastic", "local_files_only", "cacheable"):
@@ -209,20 +202,16 @@ class ArrayRecordSourceConfig(HashOnce):
         if self.precomputed_stats is not None:
             put("precomputed_stats", FrozenStats(self.precomputed_stats))
         if self.name is not None and not isinstance(self.name, str):
-            raise ArsrcTypeError(message("name", "must be a string or None", name=self.name))
+            raise ArsrcTypeError("name", "must be a string or None", name=self.name)
         if not isinstance(self.read, ReadOptions):
-            raise ArsrcTypeError(message("read", "must be a ReadOptions", read=self.read))
+            raise ArsrcTypeError("read", "must be a ReadOptions", read=self.read)
         if self.local_files_only:
-            files.check_local(self.paths)
+            files.expand(self.paths)
         try:
             hash(self)
         except TypeError as error:
             raise ArsrcTypeError(
-                message(
-                    "config",
-                    f"a field cannot be hashed ({error})",
-                    "Codecs must be frozen dataclasses of hashable values.",
-                )
+                "config", f"a field cannot be hashed ({error})", "Codecs must be frozen dataclasses of hashable values."
             ) from error
 
     @property
@@ -246,41 +235,31 @@ class ArrayRecordSourceConfig(HashOnce):
             return
         if not self.shuffle_records:
             raise ArsrcValueError(
-                message(
-                    "shuffle_block_size",
-                    "blocks are a way to shuffle records, and records are not shuffled",
-                    "Set shuffle_records=True.",
-                    shuffle_block_size=self.shuffle_block_size,
-                )
+                "shuffle_block_size",
+                "blocks are a way to shuffle records, and records are not shuffled",
+                "Set shuffle_records=True.",
+                shuffle_block_size=self.shuffle_block_size,
             )
         if self.shuffle_block_size * self.shuffle_window_blocks >= 2**32:
             raise ArsrcValueError(
-                message(
-                    "shuffle_window_blocks",
-                    "a window has 2**32 records or more",
-                    "Use smaller blocks or fewer.",
-                    shuffle_block_size=self.shuffle_block_size,
-                    shuffle_window_blocks=self.shuffle_window_blocks,
-                )
+                "shuffle_window_blocks",
+                "a window has 2**32 records or more",
+                "Use smaller blocks or fewer.",
+                shuffle_block_size=self.shuffle_block_size,
+                shuffle_window_blocks=self.shuffle_window_blocks,
             )
 
     def _check_statistics(self) -> None:
         if self.batch_stats_fn is not None and self.precomputed_stats is not None:
             raise ArsrcValueError(
-                message(
-                    "batch_stats_fn",
-                    "batch_stats_fn and precomputed_stats exclude each other",
-                    "Give one of them.",
-                )
+                "batch_stats_fn", "batch_stats_fn and precomputed_stats exclude each other", "Give one of them."
             )
         if self.batch_stats_fn is not None and not callable(self.batch_stats_fn):
-            raise ArsrcTypeError(
-                message("batch_stats_fn", "must be callable or None", batch_stats_fn=self.batch_stats_fn)
-            )
+            raise ArsrcTypeError("batch_stats_fn", "must be callable or None", batch_stats_fn=self.batch_stats_fn)
         stats: Any = self.precomputed_stats
         if stats is not None and not (isinstance(stats, Mapping) and all(isinstance(key, str) for key in stats)):
             raise ArsrcTypeError(
-                message("precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats)
+                "precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats
             )
 
 
@@ -320,17 +299,13 @@ class FrozenStats(Mapping[str, Any]):
 
 def _check_stream(stochastic: bool, stream_name: Any) -> None:
     if stochastic and stream_name is None:
-        raise ArsrcValueError(
-            message("stream_name", "stochastic=True needs a stream_name", 'For example stream_name="data".')
-        )
+        raise ArsrcValueError("stream_name", "stochastic=True needs a stream_name", 'For example stream_name="data".')
     if not stochastic and stream_name is not None:
         raise ArsrcValueError(
-            message(
-                "stream_name",
-                "only a stochastic source has a key stream",
-                "Set stochastic=True, or leave stream_name out.",
-                stream_name=stream_name,
-            )
+            "stream_name",
+            "only a stochastic source has a key stream",
+            "Set stochastic=True, or leave stream_name out.",
+            stream_name=stream_name,
         )
     if stream_name is not None and not isinstance(stream_name, str):
-        raise ArsrcTypeError(message("stream_name", "must be a string", stream_name=stream_name))
+        raise ArsrcTypeError("stream_name", "must be a string", stream_name=stream_name)

@@ -5,11 +5,35 @@
 JAX keeps only the text of an exception that is raised inside a callback, so each message stands on its own.
 """
 
-from typing import Any
+from typing import Any, Self
 
 
 class ArsrcError(Exception):
-    """Base class of every error that arsrc raises."""
+    """Base class of every error that arsrc raises.
+
+    Args:
+        where: The function, config field or class that found the error.
+        what: What is wrong, without a full stop.
+        fix: What to do about it, one or more sentences; may be empty.
+        **got: The offending values by name.
+
+    Attributes:
+        got: These values.
+    """
+
+    def __init__(self, where: str, what: str, fix: str = "", /, **got: Any) -> None:
+        super().__init__(message(where, what, fix, **got))
+        self.got = got
+        self._texts = where, what, fix
+
+    def naming(self, **got: Any) -> Self:
+        """Return the same error with more offending values."""
+        return type(self)(*self._texts, **self.got, **got)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Configs hold what cannot be pickled, and errors have to get from one process to another all the same.
+        got = {name: value if isinstance(value, str | int | float) else repr(value) for name, value in self.got.items()}
+        return _restored, (type(self), *self.args), self.__dict__ | {"got": got}
 
 
 class ArsrcValueError(ArsrcError, ValueError):
@@ -49,29 +73,26 @@ class RecordError(ArsrcValueError):
     """
 
     def __init__(self, row: int, what: str, fix: str = "") -> None:
-        super().__init__(message("decode", f"row {row}: {what}", fix))
+        super().__init__("decode", f"row {row}: {what}", fix)
         self.row = row
         self.what = what
         self.fix = fix
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RecordError, (self.row, self.what, self.fix)
-
 
 def message(where: str, what: str, fix: str = "", /, **got: Any) -> str:
-    """Return one error text in the form that every arsrc error has.
-
-    Args:
-        where: The function, config field or class that found the error.
-        what: What is wrong, without a full stop.
-        fix: What to do about it, one or more sentences; may be empty.
-        **got: The offending values by name.
-    """
+    """Return one text in the form that every error of arsrc has; the arguments are those of `ArsrcError`."""
     values = ", ".join(f"{name}={value!r}" for name, value in got.items())
     text = f"[arsrc] {where}: {what}"
     if values:
         text += f"; got {values}"
     return f"{text}. {fix}".rstrip() if fix else f"{text}."
+
+
+def _restored(kind: type[ArsrcError], text: str) -> ArsrcError:
+    """Return an error that was pickled, as in another process."""
+    error = kind.__new__(kind)
+    error.args = (text,)
+    return error
 
 
 def sides(**texts: str) -> str:

@@ -21,7 +21,7 @@ from arsrc.codecs.check import whole_number
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.resident import check_table, gather
 from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
-from arsrc.errors import ArsrcReadError, ArsrcTypeError, message, sides
+from arsrc.errors import ArsrcReadError, ArsrcTypeError, sides
 from arsrc.host_call import HostCall, Leaves
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID
@@ -125,7 +125,7 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
     size = config.batch_size if size is None else whole_number("batch_at", "size", size, 1)
     if shape := np.shape(start):
         fix = "Use take for positions that are not neighbours, or jax.vmap."
-        raise ArsrcTypeError(message("batch_at", "start must be one position", fix, shape=shape))
+        raise ArsrcTypeError("batch_at", "start must be one position", fix, shape=shape)
     if isinstance(start, jax.core.Tracer):
         start = _modulo(start, schema.plan.num_records)
     else:
@@ -299,12 +299,10 @@ def source_of(schema: Schema) -> OpenSource:
     source = registry.source(schema.config)
     if source.schema is not schema and source.schema != schema:
         raise ArsrcReadError(
-            message(
-                "read",
-                "the files changed after the program was compiled or the loop begun",
-                "Restore them, or begin the loop again, or trace the program again (jax.clear_caches()):"
-                + _differences(schema, source.schema),
-            )
+            "read",
+            "the files changed after the program was compiled or the loop begun",
+            "Restore them, or begin the loop again, or trace the program again (jax.clear_caches()):"
+            + _differences(schema, source.schema),
         )
     return source
 

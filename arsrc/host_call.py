@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError
 
 Leaves = list[Any]
 
@@ -68,12 +68,10 @@ def narrowed(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
         low, high, limits = leaf.min(), leaf.max(), np.iinfo(dtype)
         if low < limits.min or high > limits.max:
             raise ArsrcValueError(
-                message(
-                    "decode",
-                    f"{leaf.dtype} values do not fit {dtype}, and 64-bit types are off",
-                    "Set jax_enable_x64, or let the codec give smaller numbers.",
-                    low=int(low),
-                    high=int(high),
-                )
+                "decode",
+                f"{leaf.dtype} values do not fit {dtype}, and 64-bit types are off",
+                "Set jax_enable_x64, or let the codec give smaller numbers.",
+                low=int(low),
+                high=int(high),
             )
     return leaf.astype(dtype)

@@ -12,7 +12,7 @@ from arsrc._host import registry
 from arsrc._host.serving.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import place, replicated, rows_of_process
-from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
 from arsrc.order.plan import PAD_ID
@@ -48,15 +48,13 @@ def iterate(
     start = init(config) if state is None else state
     check_state("iterate", start)
     if isinstance(start.index, jax.core.Tracer):
-        raise ArsrcTypeError(
-            message("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
-        )
+        raise ArsrcTypeError("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
     for name, value in (("device", device), ("sharding", sharding)):
         if value is not None and not isinstance(value, (jax.Device, Sharding)):
             fix = "Give jax.devices()[0], say, or NamedSharding(mesh, PartitionSpec(...))."
-            raise ArsrcTypeError(message("iterate", f"{name} is no device and no sharding", fix, **{name: value}))
+            raise ArsrcTypeError("iterate", f"{name} is no device and no sharding", fix, **{name: value})
     if device is not None and sharding is not None:
-        raise ArsrcValueError(message("iterate", "takes a device or a sharding, not both", device=device))
+        raise ArsrcValueError("iterate", "takes a device or a sharding, not both", device=device)
     placement = device if sharding is None else sharding
     rows = rows_of_process(placement, config.batch_size)
     return _batches(config, start, placement, rows)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcTypeError, ArsrcValueError
 
 Array = jax.Array
 
@@ -24,12 +24,10 @@ def order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] 
         key = key[config.stream_name]
     if key is None:
         raise ArsrcValueError(
-            message(
-                "init",
-                "a stochastic source takes its key from the caller",
-                "Call init(config, key), or init(config, {stream_name: key}).",
-                stream_name=config.stream_name,
-            )
+            "init",
+            "a stochastic source takes its key from the caller",
+            "Call init(config, key), or init(config, {stream_name: key}).",
+            stream_name=config.stream_name,
         )
     return jax.random.fold_in(_typed_key(key), np.uint32(zlib.crc32(config.stream_name.encode())))
 
@@ -44,7 +42,7 @@ def _typed_key(key: Any) -> Array:
     except TypeError:  # not as many words as a key has
         pass
     shown = f"{dtype}{list(key.shape)}" if dtype is not None else key
-    raise ArsrcTypeError(message("init", "key is no single PRNG key", "Use jax.random.key(seed).", key=shown))
+    raise ArsrcTypeError("init", "key is no single PRNG key", "Use jax.random.key(seed).", key=shown)
 
 
 def requires_rng_streams(config: ArrayRecordSourceConfig) -> list[str] | None:
@@ -64,6 +62,4 @@ def ensure_rng_streams(config: ArrayRecordSourceConfig, names: list[str]) -> Non
     """
     missing = sorted(set(requires_rng_streams(config) or ()) - set(names))
     if missing:
-        raise ArsrcValueError(
-            message("ensure_rng_streams", f"no key stream {missing[0]!r}", "Add it.", names=sorted(names))
-        )
+        raise ArsrcValueError("ensure_rng_streams", f"no key stream {missing[0]!r}", "Add it.", names=sorted(names))

@@ -10,7 +10,7 @@ from arsrc import fetch
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.shards import AxisName, hashable
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError
 from arsrc.programs import compiled_for_each
 from arsrc.types import Batch, SourceState, check_state
 
@@ -48,7 +48,7 @@ def next_global_batch(
     names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
     if not names or not names <= set(mesh.axis_names):
         raise ArsrcValueError(
-            message("next_global_batch", "the mesh has no such axis", axis_name=axis_name, mesh_axes=mesh.axis_names)
+            "next_global_batch", "the mesh has no such axis", axis_name=axis_name, mesh_axes=mesh.axis_names
         )
     return _next_global_batch(config.of_programs, mesh, hashable(axis_name), num_batches, state)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SLICE = re.compile(r"(?P<path>.*)\[(?P<start>\d*):(?P<stop>\d*)\]", re.DOTALL)
@@ -32,7 +32,7 @@ class FileSlice:
         stop = num_records if self.stop is None else self.stop
         if stop > num_records or self.start > stop:
             what = f"a slice lies beyond the end of its file, which has {num_records} records"
-            raise ArsrcValueError(message("paths", what, "Choose a smaller slice.", path=str(self)))
+            raise ArsrcValueError("paths", what, "Choose a smaller slice.", path=str(self))
         return dataclasses.replace(self, stop=stop)
 
     def __str__(self) -> str:
@@ -44,11 +44,9 @@ def normalize(paths: Any) -> tuple[str, ...]:
     if isinstance(paths, (str, os.PathLike)) or _is_instruction(paths):
         paths = (paths,)
     if not isinstance(paths, Sequence) or isinstance(paths, (bytes, bytearray)):
-        raise ArsrcTypeError(
-            message("paths", "must be a path, a glob, a file instruction or a sequence of these", paths=paths)
-        )
+        raise ArsrcTypeError("paths", "must be a path, a glob, a file instruction or a sequence of these", paths=paths)
     if not paths:
-        raise ArsrcValueError(message("paths", "is empty", "Name at least one ArrayRecord file.", paths=paths))
+        raise ArsrcValueError("paths", "is empty", "Name at least one ArrayRecord file.", paths=paths)
     return tuple(_as_text(path) for path in paths)
 
 
@@ -60,12 +58,12 @@ def _as_text(path: Any) -> str:
     if _is_instruction(path):
         return _instruction_text(path)
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
-        raise ArsrcTypeError(message("paths", "holds something that is no path", path=path))
+        raise ArsrcTypeError("paths", "holds something that is no path", path=path)
     if not text:
-        raise ArsrcValueError(message("paths", "holds an empty path", path=text))
+        raise ArsrcValueError("paths", "holds an empty path", path=text)
     if _ADDRESS.match(text):
         fix = "Mount the bucket (gcsfuse, s3fs, ...) or copy the files: only files of a file system are read."
-        raise ArsrcValueError(message("paths", "holds an address in place of a path", fix, path=text))
+        raise ArsrcValueError("paths", "holds an address in place of a path", fix, path=text)
     parse(text)
     return text
 
@@ -76,7 +74,7 @@ def _instruction_text(instruction: Any) -> str:
     stop = skip + take if take >= 0 else int(instruction.examples_in_shard)
     if skip < 0 or stop < skip:
         raise ArsrcValueError(
-            message("paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take)
+            "paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take
         )
     return f"{os.fspath(instruction.filename)}[{skip}:{stop}]"
 
@@ -89,7 +87,7 @@ def parse(text: str) -> FileSlice:
     start = int(match["start"] or 0)
     stop = int(match["stop"]) if match["stop"] else None
     if stop is not None and stop < start:
-        raise ArsrcValueError(message("paths", "a slice ends before it starts", "Write file[start:stop].", path=text))
+        raise ArsrcValueError("paths", "a slice ends before it starts", "Write file[start:stop].", path=text)
     return FileSlice(match["path"], start, stop)
 
 
@@ -111,20 +109,13 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
         found.extend(dataclasses.replace(piece, path=match) for match in matches)
     if missing:
         raise ArsrcFileNotFoundError(
-            message(
-                "paths",
-                f"{len(missing)} of {len(paths)} paths match no file",
-                "Check the spelling, the working folder and that the files are complete.",
-                missing=missing,
-            )
+            "paths",
+            f"{len(missing)} of {len(paths)} paths match no file",
+            "Check the spelling, the working folder and that the files are complete.",
+            missing=missing,
         )
     for piece in found:
         if os.path.isdir(piece.path):
             pattern = os.path.join(piece.path, "*.array_record")
-            raise ArsrcValueError(message("paths", "is a folder", f"Name its files: {pattern!r}.", path=piece.path))
+            raise ArsrcValueError("paths", "is a folder", f"Name its files: {pattern!r}.", path=piece.path)
     return found
-
-
-def check_local(paths: Sequence[str]) -> None:
-    """Raise `ArsrcFileNotFoundError` naming every path that matches no local file."""
-    expand(paths)

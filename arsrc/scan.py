@@ -12,7 +12,7 @@ from arsrc import fetch, sizes
 from arsrc.codecs.check import whole_number
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.shards import AxisName
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.mesh import next_global_batch
 from arsrc.types import SourceState, check_state
 
@@ -117,7 +117,7 @@ def scan_steps(
         if not (isinstance(result, tuple) and len(result) == 2):
             fix = "Return (carry, None) where there is nothing to put out."
             kind = f"tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-            raise ArsrcTypeError(message("scan_steps", "body must return (carry, output)", fix, returned=kind))
+            raise ArsrcTypeError("scan_steps", "body must return (carry, output)", fix, returned=kind)
         return result
 
     def run(carry: Any, _: None, num_batches: int = batches_per_fetch) -> tuple[Any, Any]:
@@ -141,7 +141,7 @@ def scan_steps(
 def _check_body(body: object) -> None:
     if not callable(body):
         fix = "Arguments are config, state, carry, body."
-        raise ArsrcTypeError(message("scan_steps", "body is no function", fix, body=type(body).__name__))
+        raise ArsrcTypeError("scan_steps", "body is no function", fix, body=type(body).__name__)
 
 
 def _fetch_size(num_steps: int, most: int) -> int:
@@ -166,22 +166,20 @@ def _fetcher(
     if next_batch is not None:
         if given or not single:
             raise ArsrcValueError(
-                message(
-                    "scan_steps",
-                    "a next_batch of your own brings one batch, in its own way",
-                    "Leave the other options out, and let it pass them to arsrc.next_batch or next_global_batch.",
-                    given=given,
-                    batches_per_fetch=batches_per_fetch,
-                )
+                "scan_steps",
+                "a next_batch of your own brings one batch, in its own way",
+                "Leave the other options out, and let it pass them to arsrc.next_batch or next_global_batch.",
+                given=given,
+                batches_per_fetch=batches_per_fetch,
             )
         return lambda config, state, _: next_batch(config, state)
     if mesh is not None:
         if axis_name is None:
             fix = 'For example axis_name="data".'
-            raise ArsrcValueError(message("scan_steps", "mesh goes with axis_name", fix, given=given))
+            raise ArsrcValueError("scan_steps", "mesh goes with axis_name", fix, given=given)
         if resident is not None:
             fix = "Use jax.shard_map, and next_batch(config, state, axis_name=..., resident=table) in it."
-            raise ArsrcValueError(message("scan_steps", "mesh does not go with resident", fix, given=given))
+            raise ArsrcValueError("scan_steps", "mesh does not go with resident", fix, given=given)
         return lambda config, state, num_batches: next_global_batch(
             config, state, mesh=mesh, axis_name=axis_name, num_batches=None if single else num_batches
         )

@@ -14,7 +14,7 @@ import numpy as np
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.shards import AxisName, hashable, rows_of_device
-from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError
 from arsrc.keys import order_key
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID, Plan
@@ -135,7 +135,7 @@ def checked_ids(
     value = value if hasattr(value, "dtype") else np.asarray(value)
     if not np.issubdtype(value.dtype, np.integer):
         if value.size:
-            raise ArsrcTypeError(message(where, f"{name} must be integers", **{name: value.dtype}))
+            raise ArsrcTypeError(where, f"{name} must be integers", **{name: value.dtype})
         value = value.astype(np.uint32)  # an empty list
     if isinstance(value, jax.core.Tracer):
         return _traced_u32(value)
@@ -143,7 +143,7 @@ def checked_ids(
     outside = (values < least) | (values >= stop)
     if outside.any():
         wrong = int(values[outside].ravel()[0])
-        raise kind(message(where, f"{name} must be in [{least}, {stop})", **{name: wrong}))
+        raise kind(where, f"{name} must be in [{least}, {stop})", **{name: wrong})
     return jnp.asarray(values.astype(np.int64) % stop, jnp.uint32)
 
 

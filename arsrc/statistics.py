@@ -8,7 +8,7 @@ import numpy as np
 
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcTypeError, message
+from arsrc.errors import ArsrcTypeError
 from arsrc.order.plan import PAD_ID
 from arsrc.types import SourceState, check_state
 
@@ -48,7 +48,7 @@ def operation_stats(
     """
     check_state("operation_stats", state)
     if isinstance(state.index, jax.core.Tracer):
-        raise ArsrcTypeError(message("operation_stats", "runs on the host, not inside a JAX transformation"))
+        raise ArsrcTypeError("operation_stats", "runs on the host, not inside a JAX transformation")
     plan = registry.source(config).plan
     passed = plan.num_records - plan.steps_per_epoch * plan.batch_size if plan.remainder == "drop" else 0
 

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from arsrc.errors import ArsrcTypeError, message
+from arsrc.errors import ArsrcTypeError
 
 Array = jax.Array
 
@@ -49,7 +49,7 @@ def check_state(where: str, state: Any) -> None:
     """
     if not isinstance(state, SourceState):
         fix = "Arguments are the config, then a state: from init, or the first of what next_batch gives."
-        raise ArsrcTypeError(message(where, "state is no SourceState", fix, state=type(state).__name__))
+        raise ArsrcTypeError(where, "state is no SourceState", fix, state=type(state).__name__)
     if shape := jnp.shape(state.index):
         fix = "Use jax.vmap, or take them one by one: jax.tree.map(lambda leaf: leaf[i], states)."
-        raise ArsrcTypeError(message(where, "takes one state, and this is a stack of them", fix, shape=shape))
+        raise ArsrcTypeError(where, "takes one state, and this is a stack of them", fix, shape=shape)

@@ -18,7 +18,6 @@ from arsrc.errors import (
     ArsrcTypeError,
     ArsrcValueError,
     ArsrcWriteError,
-    message,
 )
 
 SUFFIX = ".array_record"
@@ -80,7 +79,7 @@ def write_array_record(
     num_shards = whole_number("num_shards", "num_shards", num_shards, 1)
     targets = _targets(path, num_shards)
     if not isinstance(options, str):
-        raise ArsrcTypeError(message("options", "must be a string", options=options))
+        raise ArsrcTypeError("options", "must be a string", options=options)
     check_codec(codec)
     stream = encode_elements(elements, codec)
     if stream.num_records is not None:
@@ -106,16 +105,16 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
     """Return the final paths, after checking that files can be put there."""
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         fix = "Arguments are the path, then the elements."
-        raise ArsrcTypeError(message("path", "must be a path", fix, path=type(path).__name__))
+        raise ArsrcTypeError("path", "must be a path", fix, path=type(path).__name__)
     folder, name = os.path.split(text)
     if not name:
         fix = f'Name the file, for example "train{SUFFIX}".'
-        raise ArsrcValueError(message("path", "names no file", fix, path=text))
+        raise ArsrcValueError("path", "names no file", fix, path=text)
     if not os.path.isdir(folder or "."):
         fix = "Create it with os.makedirs(folder)."
-        raise ArsrcFileNotFoundError(message("path", "the folder does not exist", fix, folder=folder))
+        raise ArsrcFileNotFoundError("path", "the folder does not exist", fix, folder=folder)
     if num_shards > MAX_SHARDS:
-        raise ArsrcValueError(message("num_shards", f"must be at most {MAX_SHARDS}", num_shards=num_shards))
+        raise ArsrcValueError("num_shards", f"must be at most {MAX_SHARDS}", num_shards=num_shards)
     targets = [text]
     if num_shards > 1:
         stem = name.removesuffix(SUFFIX)
@@ -124,7 +123,7 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
         targets = [os.path.join(folder, name) for name in names]
     for target in targets:
         if os.path.isdir(target):
-            raise ArsrcValueError(message("path", "is a folder", "Name a file in it.", path=target))
+            raise ArsrcValueError("path", "is a folder", "Name a file in it.", path=target)
     return tuple(targets)
 
 
@@ -134,14 +133,14 @@ def _check_stale(folder: str, stem: str, names: set[str]) -> None:
     stale = sorted(name for name in os.listdir(folder or ".") if pattern.fullmatch(name) and name not in names)
     if stale:
         what = f"{len(stale)} shards of another number have the same name"
-        raise ArsrcValueError(message("num_shards", what, "Delete them first.", first=stale[0]))
+        raise ArsrcValueError("num_shards", what, "Delete them first.", first=stale[0])
 
 
 def _check_count(num_records: int, num_shards: int) -> None:
     if num_records < num_shards:
         fix = "An empty file is no data set: every file needs an element."
         what = "there are too few elements"
-        raise ArsrcValueError(message("elements", what, fix, num_elements=num_records, num_shards=num_shards))
+        raise ArsrcValueError("elements", what, fix, num_elements=num_records, num_shards=num_shards)
 
 
 def _fill(records: Iterator[bytes], num_records: int, shards: list["_Shard"]) -> None:
@@ -159,7 +158,7 @@ def _fill(records: Iterator[bytes], num_records: int, shards: list["_Shard"]) ->
         found = f"more than {num_records}" if written > num_records else written
         fix = "Correct its __len__, or pass iter(elements)."
         what = "the iterable's length is not the number of its elements"
-        raise ArsrcValueError(message("elements", what, fix, length=num_records, found=found))
+        raise ArsrcValueError("elements", what, fix, length=num_records, found=found)
 
 
 def _deal(records: Iterator[bytes], shards: list["_Shard"]) -> None:
@@ -193,7 +192,7 @@ class _Shard:
             if not self._writer.ok():
                 self._writer.close()  # raises with the reason
         except ValueError as error:
-            raise ArsrcValueError(message("options", str(error), "", options=self._options)) from error
+            raise ArsrcValueError("options", str(error), "", options=self._options) from error
         except RuntimeError as error:
             raise self._failure(error) from error
 
@@ -233,7 +232,7 @@ class _Shard:
 
     def _failure(self, reason: object) -> ArsrcWriteError:
         fix = "Check free space and permissions."
-        return ArsrcWriteError(message("write_array_record", f"writing failed ({reason})", fix, path=self._target))
+        return ArsrcWriteError("write_array_record", f"writing failed ({reason})", fix, path=self._target)
 
 
 def _sync(path: str) -> None:

@@ -129,6 +129,7 @@ def _rows_of_device(plan: Plan, state: SourceState, first_row: Any) -> tuple[Any
 class _NoElements:
     """Stands below the reader interface: elements of no bytes."""
 
+    label = ""
     shapes: Sequence[Any] = (((0,), np.dtype(np.uint8)),)
 
     def locate(self, record_ids: Any) -> None:

@@ -1,9 +1,11 @@
 """Every error: its form, its type, what it names, and that the source goes on working after it."""
 
 import ast
+import copy
 import dataclasses
 import functools
 import os
+import pickle
 import re
 import threading
 import traceback
@@ -622,12 +624,15 @@ def test_errors_of_files_do_not_show_an_errno_in_front_of_their_text(raised):
 # The texts in the source, each of them.
 
 
+ERROR = re.compile(r"Arsrc\w+Error|kind|message")
+
+
 def message_calls() -> list[tuple[str, ast.Call]]:
     return [
         (f"{file.relative_to(PACKAGE).as_posix()}:{node.lineno}", node)
         for file in sorted(PACKAGE.rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "message"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and ERROR.fullmatch(node.func.id)
     ]
 
 
@@ -702,6 +707,26 @@ def test_record_error_says_row_reason_and_fix():
     error = arsrc.RecordError(3, "is short", "Write it anew.")
     assert str(error) == "[arsrc] decode: row 3: is short. Write it anew."
     assert (error.row, error.what, error.fix) == (3, "is short", "Write it anew.")
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        arsrc.RecordError(3, "is short", "Write it anew."),
+        arsrc.ArsrcReadError("read", "is gone", path="a", record_id=3),
+        arsrc.ArsrcFileNotFoundError("paths", "is gone", "Look.", missing=["a"], codec=lambda record: record),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_goes_from_one_process_to_another(error, copied):
+    again = copied(error)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.args == error.args
+    assert {**vars(again), "got": None} == {**vars(error), "got": None}
+    assert again.got.keys() == error.got.keys()
+    assert again.got.get("record_id") == error.got.get("record_id")
 
 
 # Errors inside callbacks.
@@ -856,7 +881,7 @@ def test_a_file_that_is_truncated_after_opening(config_of, kind, ahead):
     assert "65536" in text
     assert str(len(whole)) in text
     if kind == "compressed":
-        assert "record ids 196, 197, 198, 199" in text
+        assert "record_ids='196, 197, 198, 199'" in text
     path.unlink()
     path.write_bytes(whole)
     arsrc.close(config)
@@ -885,7 +910,7 @@ def test_a_removed_file_that_was_let_go_of_is_an_error_that_names_it(tmp_path, w
     text = check_fails(config, arsrc.init(config))
     assert repr(paths[0]) in text
     assert "cannot open a file (No such file or directory)" in text
-    assert "record ids 0, 1, 2, 3" in text
+    assert "record_ids='0, 1, 2, 3'" in text
     Path(paths[0]).write_bytes(whole)  # who knows what it holds now
     assert "a file was changed while it was open" in check_fails(config, arsrc.init(config))
     arsrc.close(config)
@@ -953,7 +978,7 @@ def test_bytes_that_are_corrupt_in_the_middle_of_a_record_are_found_where_hashes
         bad = range(4 * step, min(4 * step + 4, 110)) if kind == "grouped" else [100]  # those alone, not the batch
         listed = ", ".join(map(str, bad))
         assert f"positions='{listed}'" in text
-        assert f"record ids {listed})" in text
+        assert f"record_ids='{listed}'" in text
     check_works(config, arsrc.state_at(config, 40))
     arsrc.close(config)
 

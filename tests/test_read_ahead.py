@@ -62,7 +62,6 @@ def client(loader: Any, **fields: Any) -> Client:
     options = {
         "is_quick": False,
         "ahead": "auto",
-        "max_bytes": MAX_BYTES,
         "num_threads": 2,
         "window_bytes": 0,
         "metrics": Metrics(),
@@ -73,8 +72,8 @@ def client(loader: Any, **fields: Any) -> Client:
 class Ahead(ReadAhead):
     """What is tested, with what the tests look at."""
 
-    def __init__(self) -> None:
-        super().__init__(BufferPool(0), MAX_BYTES)
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        super().__init__(BufferPool(0), max_bytes)
 
     def number(self, one: Client, index: int, num_askers: int = 1) -> int:
         return int(self.get(one, request(index, num_askers)).leaves[0][0, 0, 0])
@@ -320,7 +319,7 @@ def test_modes_can_change_at_any_request(ahead: Ahead) -> None:
 def test_the_error_of_one_request_does_not_reach_another(ahead: Ahead) -> None:
     def before(numbers: list[int]) -> None:
         if 37 in numbers:
-            raise ArsrcReadError("37 is bad")
+            raise ArsrcReadError("read", "37 is bad")
 
     one = client(Numbers(before))
     for _ in range(3):  # and does not stick
@@ -339,12 +338,12 @@ def test_an_error_while_planning_does_not_stick(ahead: Ahead, place: str) -> Non
 
         def plan(self, first: Request, count: int) -> Planned:
             if self.fails and place == "plan":
-                raise ArsrcReadError("cannot plan")
+                raise ArsrcReadError("read", "cannot plan")
             return super().plan(first, count)
 
         def locate(self, requests: Sequence[Request]) -> None:
             if self.fails and place == "locate":
-                raise ArsrcReadError("cannot locate")
+                raise ArsrcReadError("read", "cannot locate")
 
     loader = Failing()
     one = client(loader)
@@ -397,11 +396,12 @@ def test_what_fails_on_a_thread_and_nobody_could_expect_is_counted_logged_once_a
 # Time.
 
 
-def test_a_slow_load_is_not_made_larger_than_a_quarter_of_a_second(ahead: Ahead) -> None:
+def test_a_slow_load_is_not_made_larger_than_a_quarter_of_a_second() -> None:
     loader = Numbers(lambda numbers: time.sleep(0.06 * len(numbers)))
-    one = client(loader, max_bytes=10**6)
+    ahead, one = Ahead(max_bytes=10**6), client(loader)
     for index in range(12):
         assert ahead.number(one, index) == index
+    ahead.close()
     assert max(map(len, loader.loads)) <= 4
 
 

@@ -21,7 +21,7 @@ from arsrc._host.records.windows import Windows
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Request
-from arsrc.errors import ArsrcValueError, RecordError, message
+from arsrc.errors import ArsrcValueError, RecordError
 from arsrc.order import record_order
 from arsrc.order.blocks import Blocks
 from arsrc.order.plan import Plan
@@ -116,25 +116,23 @@ class OpenSource:
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded, *shared: object) -> None:
-        self.files, self.shared, self._cache = files, shared, decoded.cache
+        self.files, self.shared = files, shared
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
         self._is_closed = False
         self.plan = _plan(config, files.data_set)
         self.schema = Schema(config, self.plan, decoded.decoder.codec)
         label = label_of(config)
-        self.elements = Elements(files.data_set, decoded.decoder, self._metrics, label)
-        self.elements.cache = decoded.cache
+        self.elements = Elements(files.data_set, decoded.decoder, decoded.cache, self._metrics, label)
         self._waiting = f"arsrc: wait for a batch{label}"
         windows, window_bytes = self._windows()
-        self._loader = Loader(self.plan, self.elements, windows, self._metrics, label)
+        self._loader = Loader(self.plan, self.elements, windows, self._metrics)
         never = is_forked() or config.read.read_ahead_bytes == 0
         self._client = Client(
             self._loader,
             self.elements.num_bytes,
             config.cacheable or not files.data_set.is_grouped,
             "never" if never else config.read.ahead,
-            config.read.read_ahead_bytes,
             config.read.num_threads,
             window_bytes,
             self._metrics,
@@ -206,8 +204,8 @@ class OpenSource:
 
     def reset_cache(self) -> None:
         """Forget cached elements."""
-        if self._cache is not None:
-            self._cache.clear()
+        if self.elements.cache is not None:
+            self.elements.cache.clear()
 
     def close(self) -> None:
         """Let go of what is read ahead for it, and tell loads that are under way to end."""
@@ -216,8 +214,8 @@ class OpenSource:
 
     def write_out(self) -> None:
         """Write out what a cache in files holds."""
-        if self._cache is not None:
-            self._cache.close()
+        if self.elements.cache is not None:
+            self.elements.cache.close()
 
 
 def random_access(config: "ArrayRecordSourceConfig") -> bool:
@@ -255,16 +253,14 @@ def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Plan:
     )
     if config.exclude and config.exclude[-1][0] >= num_records:
         what = f"no such record: the data set has {num_records}"
-        raise ArsrcValueError(message("exclude", what, exclude=config.exclude[-1]))
+        raise ArsrcValueError("exclude", what, exclude=config.exclude[-1])
     if sum(min(stop, num_records) - min(start, num_records) for start, stop in config.exclude) == num_records:
-        raise ArsrcValueError(message("exclude", f"excludes all {num_records} records", exclude=config.exclude))
+        raise ArsrcValueError("exclude", f"excludes all {num_records} records", exclude=config.exclude)
     if plan.steps_per_epoch == 0:
         raise ArsrcValueError(
-            message(
-                "batch_size",
-                f"is larger than the data set ({num_records} records) and remainder is 'drop'",
-                'Use a smaller batch_size, or remainder="pad" or "wrap".',
-                batch_size=config.batch_size,
-            )
+            "batch_size",
+            f"is larger than the data set ({num_records} records) and remainder is 'drop'",
+            'Use a smaller batch_size, or remainder="pad" or "wrap".',
+            batch_size=config.batch_size,
         )
     return plan

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from arsrc import paths
 from arsrc._host.machine.once import Once
 from arsrc._host.open_source import Decoded, OpenFiles, OpenSource, first_record, random_access
-from arsrc.errors import ArsrcTypeError, message
+from arsrc.errors import ArsrcTypeError
 from arsrc.frozen import HashOnce
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def source(config: "ArrayRecordSourceConfig") -> OpenSource:
 def _check(config: object) -> None:
     if not isinstance(config, HashOnce):
         fix = "Arguments are the config, then a state."
-        raise ArsrcTypeError(message("config", "is no ArrayRecordSourceConfig", fix, config=type(config).__name__))
+        raise ArsrcTypeError("config", "is no ArrayRecordSourceConfig", fix, config=type(config).__name__)
 
 
 def close(config: "ArrayRecordSourceConfig | None" = None) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import cast_batch, whole_number
 from arsrc.codecs.element_tree import array_text
-from arsrc.errors import ArsrcValueError, RecordError, message
+from arsrc.errors import ArsrcValueError, RecordError
 from arsrc.record_batch import RecordBatch, uniform_offsets
 
 
@@ -72,14 +72,14 @@ class Bytes:
         if size is None:
             what, fix = "elements must be u8[num_records, num_bytes]", "Write bytes, or name a codec, such as Struct."
             found = array_text(array.dtype, array.shape)
-            raise ArsrcValueError(message("Bytes.encode", what, fix, elements=found))
+            raise ArsrcValueError("Bytes.encode", what, fix, elements=found)
         rows = cast_batch("Bytes.encode", array, np.dtype(np.uint8), (size,))
         return RecordBatch(rows.reshape(-1), np.arange(len(rows) + 1, dtype=np.int64) * size)
 
     def _size(self) -> int:
         if self.num_bytes is None:
             fix = "Call resolve(first_record), or give num_bytes."
-            raise ArsrcValueError(message("Bytes.num_bytes", "is not known yet", fix))
+            raise ArsrcValueError("Bytes.num_bytes", "is not known yet", fix)
         return self.num_bytes
 
 

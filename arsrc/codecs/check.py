@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import Codec
 from arsrc.codecs.element_tree import array_text, both_sides
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcTypeError, ArsrcValueError
 
 _KINDS = (np.bool_, np.integer, np.floating, np.complexfloating)
 
@@ -41,7 +41,7 @@ def array_spec(where: str, value: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
         dtype, shape = value.dtype, value.shape
     else:
         fix = "Write a dtype, (dtype, shape) or a jax.ShapeDtypeStruct."
-        raise ArsrcTypeError(message(where, "is no array spec", fix, spec=value))
+        raise ArsrcTypeError(where, "is no array spec", fix, spec=value)
     sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
     return array_dtype(where, dtype), tuple(whole_number(f"{where} shape", "size", size, 1) for size in sizes)
 
@@ -57,11 +57,11 @@ def array_dtype(where: str, value: Any) -> np.dtype[Any]:
         # np.dtype(None) is float64: refuse it.
         dtype = np.dtype("O" if value is None else value)
     except TypeError:
-        raise ArsrcTypeError(message(where, "is no dtype", fix, dtype=value)) from None
+        raise ArsrcTypeError(where, "is no dtype", fix, dtype=value) from None
     # ml_dtypes' types are of kind V, like structured and raw ones, but have scalar types of their own.
     extended = dtype.kind == "V" and not issubclass(dtype.type, np.void)
     if not extended and (dtype.kind not in "biufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8)):
-        raise ArsrcTypeError(message(where, "is no dtype that JAX arrays can have", fix, dtype=dtype.name))
+        raise ArsrcTypeError(where, "is no dtype that JAX arrays can have", fix, dtype=dtype.name)
     return dtype.newbyteorder("=")
 
 
@@ -74,10 +74,10 @@ def whole_number(where: str, name: str, value: Any, least: int, most: int | None
         number = operator.index(value)
     except TypeError:
         fix = "It is static: it cannot be traced." if isinstance(value, jax.core.Tracer) else ""
-        raise ArsrcTypeError(message(where, f"{subject}must be an integer", fix, **{name: value})) from None
+        raise ArsrcTypeError(where, f"{subject}must be an integer", fix, **{name: value}) from None
     if number < least or (most is not None and number > most):
         span = f"at least {least}" if most is None else f"in [{least}, {most}]"
-        raise ArsrcValueError(message(where, f"{subject}must be {span}", **{name: value}))
+        raise ArsrcValueError(where, f"{subject}must be {span}", **{name: value})
     return number
 
 
@@ -85,7 +85,7 @@ def check_codec(codec: Any) -> None:
     """Raise `ArsrcTypeError` unless `codec` is one."""
     if isinstance(codec, type) or not isinstance(codec, Codec):
         fix = "Use one of arsrc.codecs, as an instance: Bytes(), Struct(...), Ragged(...), Map(...)."
-        raise ArsrcTypeError(message("codec", "is no codec", fix, codec=codec))
+        raise ArsrcTypeError("codec", "is no codec", fix, codec=codec)
 
 
 def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -100,22 +100,22 @@ def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, 
     """
     if isinstance(values, (list, tuple)):
         fix = "Use a NumPy array: JAX takes a list for a tree, and its items for the leaves."
-        raise ArsrcTypeError(message(where, f"is a {type(values).__name__}", fix))
+        raise ArsrcTypeError(where, f"is a {type(values).__name__}", fix)
     array = np.asarray(values)
     wanted = array_text(dtype, ("n", *shape))
     found = array_text(array.dtype, array.shape)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
-        raise ArsrcValueError(message(where, "has another shape", both_sides(wanted, found)))
+        raise ArsrcValueError(where, "has another shape", both_sides(wanted, found))
     if np.can_cast(array.dtype, dtype, "safe"):
         return array.astype(dtype, copy=False)
     if _kind(array.dtype) is None or _kind(array.dtype) is not _kind(dtype):
-        raise ArsrcTypeError(message(where, "has a dtype of another kind", both_sides(wanted, found)))
+        raise ArsrcTypeError(where, "has a dtype of another kind", both_sides(wanted, found))
     with np.errstate(over="ignore", invalid="ignore"):
         cast: NDArray[Any] = array.astype(dtype)
     misfits = _misfits(array, cast)
     if misfits.any():
         what = f"holds a value that does not fit {dtype.name}"
-        raise ArsrcValueError(message(where, what, value=array[misfits][0].item()))
+        raise ArsrcValueError(where, what, value=array[misfits][0].item())
     return cast
 
 

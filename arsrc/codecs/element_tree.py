@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message, sides
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, sides
 
 NUMPY_ONLY = "Give NumPy arrays: decoding runs inside a callback, where a call into JAX can deadlock."
 
@@ -42,7 +42,7 @@ class ElementTree:
         for path, leaf in zip(paths, leaves, strict=True):
             if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
                 fix = "Give a PyTree of jax.ShapeDtypeStruct."
-                raise ArsrcTypeError(message("element_spec", f"leaf {path} is no array spec", fix, leaf=leaf))
+                raise ArsrcTypeError("element_spec", f"leaf {path} is no array spec", fix, leaf=leaf)
         object.__setattr__(self, "shapes", tuple((tuple(leaf.shape), np.dtype(leaf.dtype)) for leaf in leaves))
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "treedef", treedef)
@@ -56,15 +56,15 @@ class ElementTree:
         """Return the leaves of a batch of elements, checked; see `check_batch`."""
         leaves = self.flatten(batch)
         if leaves is None:
-            raise ArsrcValueError(message(where, *structure_difference(self.spec, batch)))
+            raise ArsrcValueError(where, *structure_difference(self.spec, batch))
         for i, (shape, dtype) in enumerate(self.shapes):
             leaf = leaves[i]
             if type(leaf) is not np.ndarray:
                 if isinstance(leaf, jax.Array):
-                    raise ArsrcTypeError(message(where, *self.jax_array(i)))
+                    raise ArsrcTypeError(where, *self.jax_array(i))
                 leaf = leaves[i] = np.asarray(leaf)
             if leaf.dtype != dtype or leaf.shape != (num_records, *shape):
-                raise ArsrcValueError(message(where, *self.leaf_difference(i, leaf, (num_records,))))
+                raise ArsrcValueError(where, *self.leaf_difference(i, leaf, (num_records,)))
         return leaves
 
     def leaf_difference(self, i: int, leaf: Any, lead: tuple[int, ...] = ()) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import Codec, PyTree
 from arsrc.codecs.element_tree import array_text, both_sides, leaf_paths, structure_difference
-from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError
 from arsrc.record_batch import RecordBatch
 
 PIECE_BYTES = 4 * 2**20
@@ -48,7 +48,7 @@ def encode_elements(elements: Any, codec: Codec) -> RecordStream:
     """
     if isinstance(elements, (bytes, bytearray, memoryview, str)):
         fix = "Put records into a list: [record, ...]."
-        raise ArsrcTypeError(message("elements", "is a single record", fix, elements=type(elements).__name__))
+        raise ArsrcTypeError("elements", "is a single record", fix, elements=type(elements).__name__)
     if isinstance(elements, Mapping) and jax.tree_util.all_leaves([elements]):
         elements = dict(elements)  # such as numpy.load's file, which is a mapping but no PyTree node
     is_node = not jax.tree_util.all_leaves([elements])
@@ -61,7 +61,7 @@ def encode_elements(elements: Any, codec: Codec) -> RecordStream:
     except TypeError:
         fix = "Pass an iterable of elements, or a PyTree of arrays with a leading axis."
         kind = type(elements).__name__
-        raise ArsrcTypeError(message("elements", "is no batch and no iterable", fix, elements=kind)) from None
+        raise ArsrcTypeError("elements", "is no batch and no iterable", fix, elements=kind) from None
     return RecordStream(_encode_stream(iterator, codec), len(elements) if hasattr(elements, "__len__") else None)
 
 
@@ -74,12 +74,12 @@ def _batch_leaves(batch: PyTree) -> tuple[list[NDArray[Any]], Any, int]:
     for path, array in zip(paths, arrays, strict=True):
         if array.ndim == 0:
             hint = "Give NumPy arrays: JAX takes a list for a tree, and its items for the leaves. "
-            raise ArsrcValueError(message("elements", f"leaf {path} has no leading axis", hint + fix))
+            raise ArsrcValueError("elements", f"leaf {path} has no leading axis", hint + fix)
         if len(array) != len(arrays[0]):
             lengths = {f"{paths[0]}": len(arrays[0]), f"{path}": len(array)}
-            raise ArsrcValueError(message("elements", "leading axes differ", fix, lengths=lengths))
+            raise ArsrcValueError("elements", "leading axes differ", fix, lengths=lengths)
     if not arrays:
-        raise ArsrcValueError(message("elements", "the batch has no arrays", elements=batch))
+        raise ArsrcValueError("elements", "the batch has no arrays", elements=batch)
     return arrays, treedef, len(arrays[0])
 
 
@@ -122,12 +122,12 @@ def _check_alike(number: int, first: list[NDArray[Any]], treedef: Any, leaves: l
     if found != treedef:
         trees = treedef.unflatten(first), found.unflatten(leaves)
         what, sides = structure_difference(*trees)
-        raise ArsrcValueError(message(where, what, f"{sides}\n{fix}"))
+        raise ArsrcValueError(where, what, f"{sides}\n{fix}")
     for i, (leaf, want) in enumerate(zip(leaves, first, strict=True)):
         if leaf.shape != want.shape or leaf.dtype != want.dtype:
             sides = both_sides(array_text(want.dtype, want.shape), array_text(leaf.dtype, leaf.shape))
             what = f"leaf {leaf_paths(treedef.unflatten(first))[i]} differs from the first element's"
-            raise ArsrcValueError(message(where, what, f"{sides}\n{fix}"))
+            raise ArsrcValueError(where, what, f"{sides}\n{fix}")
 
 
 def _encode_stack(pending: list[list[NDArray[Any]]], treedef: Any, start: int, codec: Codec) -> Iterator[bytes]:
@@ -148,6 +148,6 @@ def _encode_piece(
         raise
     if len(records) != length:
         what = f"{type(codec).__name__}.encode gave another number of records"
-        raise ArsrcValueError(message("codec", what, elements=length, records=len(records)))
+        raise ArsrcValueError("codec", what, elements=length, records=len(records))
     for row in range(length):
         yield records[row]

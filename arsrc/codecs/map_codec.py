@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec, is_pair
 from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, message
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 from arsrc.record_batch import RecordBatch
 
 
@@ -48,7 +48,7 @@ class Map:
         treedef: Any
         leaves, treedef = jax.tree_util.tree_flatten(self.spec, is_leaf=is_pair)
         if not leaves:
-            raise ArsrcValueError(message("Map.spec", "has no leaf", spec=self.spec))
+            raise ArsrcValueError("Map.spec", "has no leaf", spec=self.spec)
         paths = leaf_paths(self.spec, is_pair)
         pairs = [array_spec(f"Map.spec leaf {path}", leaf) for path, leaf in zip(paths, leaves, strict=True)]
         spec = treedef.unflatten([jax.ShapeDtypeStruct(shape, dtype) for dtype, shape in pairs])
@@ -95,7 +95,7 @@ class Map:
         """
         if self.encode_fn is None:
             fix = "Give the inverse of fn as encode_fn, or write records as bytes."
-            raise ArsrcTypeError(message("Map.encode", "there is no encode_fn", fix))
+            raise ArsrcTypeError("Map.encode", "there is no encode_fn", fix)
         arrays = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(elements)]
         structure = jax.tree_util.tree_structure(elements)
         length = len(arrays[0]) if arrays and arrays[0].ndim else 0
@@ -129,21 +129,21 @@ class Map:
             record: Any = self.encode_fn(self._tree.treedef.unflatten(leaves))
         except Exception as error:
             what = f"element {row}: {_name(self.encode_fn)} raised {type(error).__name__}: {error}"
-            raise ArsrcValueError(message("Map.encode", what)) from error
+            raise ArsrcValueError("Map.encode", what) from error
         if not isinstance(record, bytes):
             what = f"element {row}: {_name(self.encode_fn)} must return bytes"
-            raise ArsrcTypeError(message("Map.encode", what, returned=type(record).__name__))
+            raise ArsrcTypeError("Map.encode", what, returned=type(record).__name__)
         return record
 
 
 def _check_function(where: str, fn: Any) -> None:
     if not callable(fn):
-        raise ArsrcTypeError(message(where, "must be callable", fn=fn))
+        raise ArsrcTypeError(where, "must be callable", fn=fn)
     try:
         hash(fn)
     except TypeError as error:
         fix = "Codecs are part of what jit caches by: use a function, or a frozen dataclass with __call__."
-        raise ArsrcTypeError(message(where, "must be hashable", fix, fn=fn)) from error
+        raise ArsrcTypeError(where, "must be hashable", fix, fn=fn) from error
 
 
 def _name(fn: Any) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_dtype, cast_batch, whole_number
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, message
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 from arsrc.record_batch import RecordBatch
 
 
@@ -45,10 +45,10 @@ class Ragged:
         dtype = array_dtype("Ragged.dtype", self.dtype)
         max_length = whole_number("Ragged.max_length", "max_length", self.max_length, 1)
         if max_length >= 2**31:
-            raise ArsrcValueError(message("Ragged.max_length", "must be below 2**31", max_length=max_length))
+            raise ArsrcValueError("Ragged.max_length", "must be below 2**31", max_length=max_length)
         if self.overflow not in ("error", "truncate"):
             what = "must be 'error' or 'truncate'"
-            raise ArsrcValueError(message("Ragged.overflow", what, overflow=self.overflow))
+            raise ArsrcValueError("Ragged.overflow", what, overflow=self.overflow)
         pad = _pad(self.pad_value, dtype)
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "max_length", max_length)
@@ -101,16 +101,16 @@ class Ragged:
         if not isinstance(elements, dict) or set(elements) != {"values", "length"}:
             what = 'elements must be a dict of "values" and "length"'
             got = sorted(map(str, elements)) if isinstance(elements, dict) else type(elements).__name__
-            raise ArsrcTypeError(message("Ragged.encode", what, elements=got))
+            raise ArsrcTypeError("Ragged.encode", what, elements=got)
         values = cast_batch("Ragged.encode 'values'", elements["values"], self.dtype, (self.max_length,))
         lengths = cast_batch("Ragged.encode 'length'", elements["length"], np.dtype(np.int64), ())
         if len(values) != len(lengths):
             shapes = {"values": values.shape, "length": lengths.shape}
-            raise ArsrcValueError(message("Ragged.encode", "leading axes differ", **shapes))
+            raise ArsrcValueError("Ragged.encode", "leading axes differ", **shapes)
         wrong = (lengths < 0) | (lengths > self.max_length)
         if wrong.any():
             what = f"a length is not in [0, {self.max_length}]"
-            raise ArsrcValueError(message("Ragged.encode", what, length=int(lengths[wrong][0])))
+            raise ArsrcValueError("Ragged.encode", what, length=int(lengths[wrong][0]))
         items = values[_runs(lengths, self.max_length - lengths).reshape(values.shape)]
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths * self.dtype.itemsize, out=offsets[1:])
@@ -143,7 +143,7 @@ def _pad(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
         value = value.item()
     if not isinstance(value, (int, float, complex)) or (isinstance(value, complex) and dtype.kind != "c"):
-        raise ArsrcTypeError(message("Ragged.pad_value", f"is no number of {dtype.name}", pad_value=value))
+        raise ArsrcTypeError("Ragged.pad_value", f"is no number of {dtype.name}", pad_value=value)
     try:
         with np.errstate(all="ignore"):
             pad = np.array([value]).astype(dtype)
@@ -154,5 +154,5 @@ def _pad(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
         rounded = isinstance(kept, (float, complex)) and cmath.isfinite(kept) and cmath.isfinite(value)
         fits = kept == value or rounded or (kept != kept and value != value)
     if not fits:
-        raise ArsrcValueError(message("Ragged.pad_value", f"does not fit {dtype.name}", pad_value=value))
+        raise ArsrcValueError("Ragged.pad_value", f"does not fit {dtype.name}", pad_value=value)
     return pad

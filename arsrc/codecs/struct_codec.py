@@ -12,7 +12,7 @@ from arsrc.codecs.base import PyTree
 from arsrc.codecs.bytes_codec import equal_rows
 from arsrc.codecs.check import array_spec, cast_batch
 from arsrc.codecs.element_tree import array_text, both_sides
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, message
+from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.record_batch import RecordBatch
 
 Field = tuple[str, np.dtype[Any], tuple[int, ...]]
@@ -86,18 +86,18 @@ class Struct:
         """
         if not isinstance(elements, Mapping):
             what = "elements must be a mapping of field names to arrays"
-            raise ArsrcTypeError(message("Struct.encode", what, elements=type(elements).__name__))
+            raise ArsrcTypeError("Struct.encode", what, elements=type(elements).__name__)
         names = [name for name, _, _ in self._fields()]
         if set(elements) != set(names):
             fix = both_sides(str(sorted(names)), str(sorted(map(str, elements))))
-            raise ArsrcValueError(message("Struct.encode", "the field names differ", fix))
+            raise ArsrcValueError("Struct.encode", "the field names differ", fix)
         columns = {
             name: cast_batch(f"Struct.encode field {name!r}", elements[name], dtype, shape)
             for name, dtype, shape in self._fields()
         }
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ArsrcValueError(message("Struct.encode", "leading axes differ", lengths=lengths))
+            raise ArsrcValueError("Struct.encode", "leading axes differ", lengths=lengths)
         rows = np.empty(lengths[names[0]], self._packed())
         for name, column in columns.items():
             rows[name] = column
@@ -134,12 +134,12 @@ def _normal_fields(fields: Any) -> tuple[Field, ...]:
         entries = [(name, (dtype, shape)) for name, dtype, shape in fields]
     else:
         fix = 'For example Struct({"image": ("uint8", (28, 28)), "label": "int32"}).'
-        raise ArsrcTypeError(message("Struct.fields", "must be a mapping", fix, fields=fields))
+        raise ArsrcTypeError("Struct.fields", "must be a mapping", fix, fields=fields)
     names = [name for name, _ in entries]
     if not names or len(set(names)) < len(names):
         what = "a name comes twice" if names else "is empty"
-        raise ArsrcValueError(message("Struct.fields", what, fields=fields))
+        raise ArsrcValueError("Struct.fields", what, fields=fields)
     for name in names:
         if not isinstance(name, str) or not name:
-            raise ArsrcTypeError(message("Struct.fields", "names must be non-empty strings", name=name))
+            raise ArsrcTypeError("Struct.fields", "names must be non-empty strings", name=name)
     return tuple((name, *array_spec(f"Struct field {name!r}", spec)) for name, spec in entries)

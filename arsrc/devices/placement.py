@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError
 
 _SMALL_BYTES = 2**20
 
@@ -21,13 +21,11 @@ def rows_of_process(sharding: Any, batch_size: int) -> range:
         sharding.shard_shape((batch_size,))
     except (ValueError, IndexError) as error:
         raise ArsrcValueError(
-            message(
-                "iterate",
-                "the batch does not divide among the devices",
-                "Choose a batch_size that is a multiple of their number, and a spec like PartitionSpec('data').",
-                batch_size=batch_size,
-                sharding=sharding,
-            )
+            "iterate",
+            "the batch does not divide among the devices",
+            "Choose a batch_size that is a multiple of their number, and a spec like PartitionSpec('data').",
+            batch_size=batch_size,
+            sharding=sharding,
         ) from error
     slices = [
         _rows(index).indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()

@@ -12,7 +12,7 @@ from arsrc._host import registry
 from arsrc._host.machine import memory
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import place
-from arsrc.errors import ArsrcValueError, message, sides
+from arsrc.errors import ArsrcValueError, sides
 from arsrc.order.plan import Plan
 
 Array = jax.Array
@@ -71,11 +71,9 @@ def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
     found = jax.tree.map(_leaf_text, table)
     if wanted != found:
         raise ArsrcValueError(
-            message(
-                "next_batch",
-                "the resident table is not this data set",
-                "Load it with load_resident(config):" + sides(config=str(wanted), table=str(found)),
-            )
+            "next_batch",
+            "the resident table is not this data set",
+            "Load it with load_resident(config):" + sides(config=str(wanted), table=str(found)),
         )
 
 
@@ -92,11 +90,9 @@ def _check_fits(leaves: list[jax.ShapeDtypeStruct], device: Any) -> None:
     for where, needed, free in places:
         if needed > free:
             raise ArsrcValueError(
-                message(
-                    "load_resident",
-                    f"the decoded data set needs {needed} bytes on {where}, and {free} are free there",
-                    "Stream it (leave resident= out), or choose fewer records.",
-                )
+                "load_resident",
+                f"the decoded data set needs {needed} bytes on {where}, and {free} are free there",
+                "Stream it (leave resident= out), or choose fewer records.",
             )
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError
 from arsrc.order.plan import Plan
 
 AxisName = str | tuple[str, ...]
@@ -19,24 +19,20 @@ def rows_of_device(plan: Plan, axis_name: AxisName | None) -> tuple[int | jax.Ar
     names = {axis_name} if isinstance(axis_name, str) else set(axis_name)
     if not names <= set(jax.sharding.get_abstract_mesh().manual_axes):
         raise ArsrcValueError(
-            message(
-                "axis_name",
-                "is no axis of a mesh that jax.shard_map divides here",
-                "Call it inside jax.shard_map, or give scan_* the mesh too, or use next_global_batch; vmap over states "
-                "needs no axis_name.",
-                axis_name=axis_name,
-            )
+            "axis_name",
+            "is no axis of a mesh that jax.shard_map divides here",
+            "Call it inside jax.shard_map, or give scan_* the mesh too, or use next_global_batch; vmap over states "
+            "needs no axis_name.",
+            axis_name=axis_name,
         )
     num_shards = jax.lax.axis_size(axis_name)
     if plan.batch_size % num_shards:
         raise ArsrcValueError(
-            message(
-                "batch_size",
-                f"the batch does not divide among {num_shards} devices",
-                f"Choose a batch_size that is a multiple of {num_shards}.",
-                batch_size=plan.batch_size,
-                axis_name=axis_name,
-            )
+            "batch_size",
+            f"the batch does not divide among {num_shards} devices",
+            f"Choose a batch_size that is a multiple of {num_shards}.",
+            batch_size=plan.batch_size,
+            axis_name=axis_name,
         )
     num_rows = plan.batch_size // num_shards
     return jax.lax.axis_index(axis_name).astype(jnp.uint32) * np.uint32(num_rows), num_rows

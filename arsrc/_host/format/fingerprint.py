@@ -17,7 +17,7 @@ from arsrc._host.format.layout import (
     read_stream,
 )
 from arsrc._host.storage.open_file import OpenFile
-from arsrc.errors import ArsrcReadError, message
+from arsrc.errors import ArsrcReadError
 
 _SAMPLE_VERSION = b"arsrc content sample 1"
 
@@ -42,11 +42,11 @@ def content_sample(path: str, num_samples: int) -> bytes:
             return _digest(file, file.stamp().num_bytes, num_samples)
     except OSError as error:
         what = f"cannot read a file ({error.strerror})"
-        raise ArsrcReadError(message("fingerprint", what, path=path)) from error
+        raise ArsrcReadError("fingerprint", what, path=path) from error
     except LayoutError as error:
         what = f"is no complete ArrayRecord file ({error})"
         fix = "Check that it was written and copied to the end."
-        raise ArsrcReadError(message("fingerprint", what, fix, path=path)) from error
+        raise ArsrcReadError("fingerprint", what, fix, path=path) from error
 
 
 def _digest(file: OpenFile, num_bytes: int, num_samples: int) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.errors import ArsrcIndexError, message
+from arsrc.errors import ArsrcIndexError
 from arsrc.paths import FileSlice
 
 Integers: TypeAlias = NDArray[np.int64]
@@ -77,7 +77,7 @@ class Numbering:
         if len(ids) and ids.view(np.uint64).max() >= self.num_records:
             wrong = ids[(ids < 0) | (ids >= self.num_records)]
             what = f"a record id lies outside [0, {self.num_records})"
-            raise ArsrcIndexError(message("read", what, record_id=int(wrong[0])))
+            raise ArsrcIndexError("read", what, record_id=int(wrong[0]))
         slices = self._slices_of(ids)
         return Found(slices, ids + pick(self._skipped, slices))
 

@@ -79,10 +79,6 @@ class BufferPool:
         with self._lock:
             self._shrink(max_idle_bytes)
 
-    def clear(self) -> None:
-        """Let go of all idle memory."""
-        self.shrink(0)
-
     def _idle(self) -> list[_Block]:
         return [block for block in self._blocks if block.is_idle()]
 

@@ -5,7 +5,7 @@ For them it is faster than the map, whose pages each cost a fault when they are 
 
 from arsrc._host.format.layout import BLOCK_HEADER_BYTES, STREAM_BYTES
 from arsrc._host.storage.open_file import OpenFile
-from arsrc.errors import ArsrcReadError, message
+from arsrc.errors import ArsrcReadError
 
 _MAX_BUFFERS = 1_000  # of one call; Linux allows 1024
 
@@ -38,6 +38,6 @@ def read_record(file: OpenFile, begin: int, in_block: int, out: memoryview) -> b
                 return False
         except OSError as error:
             what = f"cannot read a file ({error.strerror})"
-            raise ArsrcReadError(message("read", what, path=file.path)) from error
+            raise ArsrcReadError("read", what, path=file.path) from error
         begin += num_bytes
     return True

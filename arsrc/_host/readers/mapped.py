@@ -28,7 +28,7 @@ from arsrc._host.readers.large_records import read_record
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, FileWatch, check_file, closed
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError
 from arsrc.record_batch import RecordBatch, uniform_offsets
 
 _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
@@ -114,7 +114,7 @@ class MappedFiles:
             out = self._buffers.take(num_bytes) if num_bytes >= _POOL_BYTES else None
         elif len(out) < num_bytes:
             what = "the output is smaller than the records"
-            raise ArsrcValueError(message("read", what, out_bytes=len(out), record_bytes=num_bytes))
+            raise ArsrcValueError("read", what, out_bytes=len(out), record_bytes=num_bytes)
         length = lengths if isinstance(lengths, int) else None
         num_parts = min(self._copier.num_parts(num_bytes), max(num_rows, 1))
         if num_parts == 1:
@@ -150,12 +150,17 @@ class MappedFiles:
         self, area: AddressRange, located: Located, offsets: NDArray[np.int64], out: NDArray[np.uint8]
     ) -> None:
         memory: Any = memoryview(out)  # type: ignore[arg-type]
-        columns = located.slices, located.begins, located.starts, offsets[:-1], offsets[1:]
-        for number, begin, start, at, stop in zip(*(column.tolist() for column in columns), strict=True):
-            path, stamp = self._files[number]
-            file = self._open(path, stamp)
+        rows = np.argsort(located.slices, kind="stable")  # file by file: each is looked up once
+        columns = [
+            c[rows].tolist() for c in (located.slices, located.begins, located.starts, offsets[:-1], offsets[1:])
+        ]
+        file, number = None, -1
+        for this, begin, start, at, stop in zip(*columns, strict=True):
+            if this != number:
+                number, (path, stamp) = this, self._files[this]
+                file, file_begin = self._open(path, stamp), area.begins[path]
             if file is not None:
-                if read_record(file, begin - area.begins[path], start % STREAM_BYTES, memory[at:stop]):
+                if read_record(file, begin - file_begin, start % STREAM_BYTES, memory[at:stop]):
                     continue
                 check_file(path, stamp)  # it became shorter
             # The path leads elsewhere now: nobody changes the mapped file any more.

@@ -12,7 +12,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
-from arsrc.errors import ArsrcReadError, message
+from arsrc.errors import ArsrcReadError
 
 # The fastest options for random access: no read-ahead of neighbours, small buffers.
 _OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 4096}
@@ -54,16 +54,14 @@ def open_reader(path: str) -> Any:
         with contextlib.closing(OpenFile(path)) as file:
             size = file.stamp().num_bytes
     except OSError as error:
-        raise ArsrcReadError(message("open", f"cannot open a file ({error.strerror})", path=path)) from error
+        raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
     # Some damage makes the constructor fail by itself.
     with contextlib.suppress(RuntimeError, ValueError, MemoryError):
         reader = ArrayRecordReader(path, **_OPTIONS)
         if reader.ok():
             return reader
     what = "is empty" if size == 0 else "is no complete ArrayRecord file"
-    raise ArsrcReadError(
-        message("open", what, "Check that it was written and copied to the end.", path=path, num_bytes=size)
-    )
+    raise ArsrcReadError("open", what, "Check that it was written and copied to the end.", path=path, num_bytes=size)
 
 
 class ReaderPool(KeptOpen[Any]):

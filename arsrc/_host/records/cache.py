@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.records.leaves import LeafShapes, Leaves
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError
 
 
 class ElementCache:
@@ -130,19 +130,17 @@ def open_cache(
     sizes = f"the decoded data set has {num_bytes} bytes"
     if cache_dir is None:
         fix = "Raise ReadOptions.cache_bytes, name a ReadOptions.cache_dir, or set cacheable=False."
-        raise ArsrcValueError(
-            message("cacheable", f"{sizes}, more than cache_bytes allows", fix, cache_bytes=max_bytes)
-        )
+        raise ArsrcValueError("cacheable", f"{sizes}, more than cache_bytes allows", fix, cache_bytes=max_bytes)
     what = json.dumps({"elements": identity(), "leaves": [[list(s), str(d)] for s, d in shapes]}, indent=1)
     folder = os.path.join(cache_dir, f"arsrc-{hashlib.sha256(what.encode()).hexdigest()[:32]}")
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         what = f"cache_dir cannot be used ({error.strerror})"
-        raise ArsrcValueError(message("cacheable", what, "Name a folder to write to.", cache_dir=cache_dir)) from error
+        raise ArsrcValueError("cacheable", what, "Name a folder to write to.", cache_dir=cache_dir) from error
     free = shutil.disk_usage(folder).free + _bytes_in(folder)
     if num_bytes > free:
-        raise ArsrcValueError(message("cacheable", f"{sizes}, {free} are free in cache_dir", cache_dir=cache_dir))
+        raise ArsrcValueError("cacheable", f"{sizes}, {free} are free in cache_dir", cache_dir=cache_dir)
     with open(os.path.join(folder, "elements.json"), "w") as file:
         file.write(what)
     return ElementCache(num_records, shapes, folder)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from arsrc.errors import ArsrcValueError, message
+from arsrc.errors import ArsrcValueError
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, np.dtype, np.generic)
 
@@ -84,10 +84,8 @@ def _pickled(value: Any) -> str:
     except Exception as error:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise ArsrcValueError(
-            message(
-                "cacheable",
-                f"the codec holds something that cannot be told apart from others like it ({error})",
-                "Make it where it is used, or raise ReadOptions.cache_bytes so that the cache stays in memory.",
-                holds=kind,
-            )
+            "cacheable",
+            f"the codec holds something that cannot be told apart from others like it ({error})",
+            "Make it where it is used, or raise ReadOptions.cache_bytes so that the cache stays in memory.",
+            holds=kind,
         ) from error

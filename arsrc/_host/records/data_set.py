@@ -19,7 +19,7 @@ from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool, ReadFailure
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.stamps import FileStamp, changed, closed
-from arsrc.errors import ArsrcReadError, ArsrcValueError, message
+from arsrc.errors import ArsrcReadError, ArsrcValueError
 from arsrc.paths import FileSlice
 from arsrc.record_batch import RecordBatch
 
@@ -69,7 +69,7 @@ class DataSet:
             what = f"the files hold {'more than 2**32 - 1' if self.num_records else 'no'} records"
             fix = "Choose other files or slices."
             counts = {"num_records": self.num_records, "num_files": len(slices)}
-            raise ArsrcValueError(message("paths", what, fix, **counts))
+            raise ArsrcValueError("paths", what, fix, **counts)
         self._stamps = {path: file.stamp for path, file in opened.items()}
         self._numbering = Numbering(self.slices)
         found = {piece.path: opened[piece.path].index for piece in self._numbering.slices}
@@ -152,11 +152,11 @@ class DataSet:
             try:
                 records = self._pool.read(path, wanted.positions.tolist(), self._stamps[path])
             except ArsrcReadError as error:  # the file cannot be opened again
-                raise ArsrcReadError(f"{error} (record ids {_few(self._numbering.ids(wanted))})") from error
+                raise error.naming(record_ids=_few(self._numbering.ids(wanted))) from error
             except ReadFailure as error:
-                text = message("read", error.what, error.fix, path=path, positions=_few(error.positions))
                 ids = self._numbering.ids(Found(wanted.slices[:1], np.array(error.positions)))
-                raise ArsrcReadError(f"{text} (record ids {_few(ids)})") from error
+                where = {"path": path, "positions": _few(error.positions), "record_ids": _few(ids)}
+                raise ArsrcReadError("read", error.what, error.fix, **where) from error
             yield from zip(part.tolist(), records, strict=True)
 
     def is_current(self) -> bool:

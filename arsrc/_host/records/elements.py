@@ -15,7 +15,7 @@ from arsrc._host.machine.stopping import Stop, check
 from arsrc._host.records.cache import ElementCache
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.leaves import Decoder, Leaves
-from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcValueError, RecordError, message
+from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcValueError, RecordError
 from arsrc.order.plan import PAD_ID
 from arsrc.record_batch import RecordBatch
 
@@ -31,14 +31,17 @@ class Elements:
         shapes: Shape and dtype of each leaf of an element.
         num_bytes: Decoded bytes of one element.
         cache: Where decoded elements are kept, None if they are not.
+        label: What names the source in errors and profiles.
     """
 
-    def __init__(self, data_set: DataSet, decoder: Decoder, metrics: Metrics, label: str) -> None:
-        self._data_set, self._decoder, self._metrics, self._label = data_set, decoder, metrics, label
+    def __init__(
+        self, data_set: DataSet, decoder: Decoder, cache: ElementCache | None, metrics: Metrics, label: str
+    ) -> None:
+        self._data_set, self._decoder, self._metrics = data_set, decoder, metrics
+        self.cache, self.label = cache, label
         self.num_records = data_set.num_records
         self.shapes = decoder.shapes
         self.num_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.shapes)
-        self.cache: ElementCache | None = None
 
     def read(self, record_ids: NDArray[np.uint32], stop: Stop | None = None) -> Leaves:
         """Return one array `[*record_ids.shape, ...]` per leaf; rows with the padding id are zero.
@@ -101,11 +104,7 @@ class Elements:
         outside = ids >= self.num_records
         if outside.any():
             raise ArsrcIndexError(
-                message(
-                    "take",
-                    f"no such record: the data set has {self.num_records}",
-                    record_id=int(ids[outside][0]),
-                )
+                "take", f"no such record: the data set has {self.num_records}", record_id=int(ids[outside][0])
             )
         if self.cache is None:
             return self._decoded(ids, stop)
@@ -114,7 +113,7 @@ class Elements:
         return leaves
 
     def _decoded(self, ids: NDArray[np.int64], stop: Stop | None) -> Leaves:
-        with profile.annotate(f"arsrc: read records{self._label}"):
+        with profile.annotate(f"arsrc: read records{self.label}"):
             return self._decode(self._data_set.read(ids), ids, stop)
 
     def _decode(self, records: RecordBatch, ids: NDArray[np.integer[Any]], stop: Stop | None) -> Leaves:
@@ -125,14 +124,14 @@ class Elements:
         try:
             leaves = self._decoder.decode(records)
         except RecordError as error:
-            raise with_place(error, int(ids[error.row]), self._data_set, self._label) from error
+            raise with_place(error, int(ids[error.row]), self._data_set, self.label) from error
         except (ArsrcError, MemoryError):
             raise
         except Exception as error:  # of a codec of the user's own
             what = f"{type(self._decoder.codec).__name__} raised {type(error).__name__}: {error}"
             fix = "Let it raise RecordError(row, what), so that the record is named."
             shown = [*ids[:8].tolist(), *(["..."] if len(ids) > 8 else [])]
-            raise ArsrcValueError(message(f"decode{self._label}", what, fix, record_ids=shown)) from error
+            raise ArsrcValueError(f"decode{self.label}", what, fix, record_ids=shown) from error
         check(stop)  # once more: a codec that catches everything goes on without the records that it did not get
         return leaves
 
@@ -152,4 +151,4 @@ def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str
     """Return a codec's error with the record's place in the data set instead of its row."""
     path, position = data_set.where(record_id)
     what = f"record {record_id} (record {position} of {path!r}): {error.what}"
-    return ArsrcValueError(message(f"decode{label}", what, error.fix))
+    return ArsrcValueError(f"decode{label}", what, error.fix)

@@ -45,14 +45,11 @@ class Loader:
         elements: Where records come from.
         windows: Keep decoded windows of a block order; None reads records one by one.
         metrics: Where reading is counted.
-        label: What profiles add to the name of a load.
     """
 
-    def __init__(
-        self, plan: Plan, elements: Elements, windows: Windows | None, metrics: Metrics, label: str = ""
-    ) -> None:
+    def __init__(self, plan: Plan, elements: Elements, windows: Windows | None, metrics: Metrics) -> None:
         self._plan, self._elements, self._windows, self._metrics = plan, elements, windows, metrics
-        self._label = f"arsrc: load batches{label}"
+        self._label = f"arsrc: load batches{elements.label}"
         self._record_at = functools.partial(record_order.record_at, np, plan)
 
     def plan(self, request: Request, count: int) -> Planned:

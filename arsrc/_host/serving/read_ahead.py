@@ -35,7 +35,6 @@ class Client:
         element_bytes: Decoded bytes of one element.
         is_quick: Whether a load copies what lies in memory, and computes and waits for little else.
         ahead: "auto", "always" or "never".
-        max_bytes: Most bytes kept, for all that share its files.
         num_threads: Threads that load for it.
         window_bytes: What windows of it take at most, 0 without any.
         metrics: Where serving is counted.
@@ -46,7 +45,6 @@ class Client:
     element_bytes: int
     is_quick: bool
     ahead: str
-    max_bytes: int
     num_threads: int
     window_bytes: int
     metrics: Metrics
@@ -61,7 +59,7 @@ class ReadAhead:
 
     Args:
         buffers: Memory to be used again, which is given back first where there is too little.
-        max_bytes: Most bytes kept, where windows are wanted.
+        max_bytes: Most bytes kept, for all sources.
 
     Attributes:
         windows: Decoded windows of block orders.
@@ -69,7 +67,7 @@ class ReadAhead:
     """
 
     def __init__(self, buffers: BufferPool, max_bytes: int) -> None:
-        self._buffers = buffers
+        self._buffers, self._max_bytes = buffers, max_bytes
         self.windows = Windows(max_bytes, self.make_room)
         self._lock = threading.Lock()
         self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
@@ -139,7 +137,7 @@ class ReadAhead:
     def rest(self) -> None:
         """Give back the memory that is kept for later."""
         self.forget()
-        self._buffers.clear()
+        self._buffers.shrink(0)
 
     def _rest_if_idle(self) -> bool:
         """Give back the memory where nobody has asked for a while; returns whether."""
@@ -202,7 +200,7 @@ class ReadAhead:
         run.asked_at = self._num_calls
         self.runs[run] = client
         self.runs.move_to_end(run)
-        run.let_go(client.max_bytes // 2)
+        run.let_go(self._max_bytes // 2)
         reads_ahead = self._reads_ahead(client, run, request)
         if part is None and self._is_kept(client, run, chunk.start + row, reads_ahead):
             part = run.add_part(chunk, row, row + 1)
@@ -226,8 +224,8 @@ class ReadAhead:
 
     def _schedule(self, client: Client, run: Run, request: Request) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
-        size = pacing.part_size(run.pace, request.num_elements, run.request_bytes, client.max_bytes)
-        most = min(client.max_bytes // max(run.request_bytes, 1), pacing.CHUNK_ROWS)
+        size = pacing.part_size(run.pace, request.num_elements, run.request_bytes, self._max_bytes)
+        most = min(self._max_bytes // max(run.request_bytes, 1), pacing.CHUNK_ROWS)
         run.window = min(max(1, 2 * run.window), pacing.PARTS_AHEAD * size, most)
         while (free := run.window - (run.loaded_until - run.next)) >= max(1, min(size, run.window // 2)):
             if (where := run.at(run.loaded_until)) is None:
@@ -245,13 +243,13 @@ class ReadAhead:
     def _make_room(self, client: Client, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
         # What windows will take is left free for them.
-        while (kept := self._num_bytes(client.window_bytes)) + num_bytes > client.max_bytes:
+        while (kept := self._num_bytes(client.window_bytes)) + num_bytes > self._max_bytes:
             oldest = next(iter(self.runs))
             # Runs that take turns do not rob each other.
             if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
                 return False
             self._end(oldest)
-        self._buffers.shrink(client.max_bytes - kept)  # of which what is loaded next is made
+        self._buffers.shrink(self._max_bytes - kept)  # of which what is loaded next is made
         return True
 
     def _num_bytes(self, window_bytes: int = 0) -> int:

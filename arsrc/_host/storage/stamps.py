@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.errors import ArsrcReadError, message
+from arsrc.errors import ArsrcReadError
 
 
 class FileStamp(NamedTuple):
@@ -87,7 +87,7 @@ def check_file(path: str, was: FileStamp) -> None:
         return
     except OSError as error:
         what = f"cannot look at an open file ({error.strerror})"
-        raise ArsrcReadError(message("read", what, path=path)) from error
+        raise ArsrcReadError("read", what, path=path) from error
     if now != was and (now.device, now.inode) == (was.device, was.inode):
         raise changed(path, was, now)
 
@@ -98,9 +98,9 @@ def changed(path: str, was: FileStamp, now: FileStamp) -> ArsrcReadError:
     if now.num_bytes != was.num_bytes:
         what += f": it had {was.num_bytes} bytes, now {now.num_bytes}"
     fix = "Write new data beside it and rename it into place; call close(config) to open what is there now."
-    return ArsrcReadError(message("read", what, fix, path=path))
+    return ArsrcReadError("read", what, fix, path=path)
 
 
 def closed() -> ArsrcReadError:
     """Return the error for a read that comes too late."""
-    return ArsrcReadError(message("read", "the files were closed", "Read before close(config)."))
+    return ArsrcReadError("read", "the files were closed", "Read before close(config).")
