@@ -45,7 +45,7 @@ def _data_and_order(config: ArrayRecordSourceConfig) -> str:
         order = "shuffled files"
     else:
         order = "as stored"
-    host = registry.source(config)
+    host = registry.source(config, strict=True)
     return f"{host.plan.num_records} records, data {host.content_hash()}, order {ORDER_VERSION} {order}"
 
 

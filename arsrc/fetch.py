@@ -30,6 +30,8 @@ from arsrc.state import Array, checked_ids, next_rows
 from arsrc.types import Batch, SourceState, check_state
 
 T = TypeVar("T")
+GoesOn = bool | Callable[[OpenSource, OpenSource], bool]
+"""Whether a loop goes on with an older source, where files were replaced and there is a newer one."""
 
 
 def next_batch(
@@ -256,7 +258,10 @@ class _ReadBatches:
             leaves = source.get(request, outs).leaves
             return leaves if outs is None else source.put(leaves, outs)
 
-        return read_from(self.schema, read)
+        def goes_on(older: OpenSource, newer: OpenSource) -> bool:
+            return older.follows(request) and not newer.follows(request)
+
+        return read_from(self.schema, read, goes_on)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,7 +278,7 @@ class _ReadRecords:
             elements = source.elements
             return elements.read(record_ids) if len(record_ids) == 1 else elements.read_once(record_ids)
 
-        return read_from(self.schema, read)
+        return read_from(self.schema, read, goes_on=False)
 
 
 def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:
@@ -283,10 +288,10 @@ def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...
     return jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
 
 
-def read_from(schema: Schema, read: Callable[[OpenSource], T]) -> T:
-    """Return `read(source)` of the open source of a running program or loop, of the next where one was closed."""
+def read_from(schema: Schema, read: Callable[[OpenSource], T], goes_on: GoesOn) -> T:
+    """Return `read(source)` of the open source of a program or loop, of the next where one was closed meanwhile."""
     while True:
-        source = source_of(schema)
+        source = source_of(schema, goes_on)
         try:
             return read(source)
         except ArsrcReadError:
@@ -294,17 +299,29 @@ def read_from(schema: Schema, read: Callable[[OpenSource], T]) -> T:
                 raise
 
 
-def source_of(schema: Schema) -> OpenSource:
-    """Return the open source of a running program or loop, checking that its data is still what it was."""
-    source = registry.source(schema.config)
-    if source.schema is not schema and source.schema != schema:
-        raise ArsrcReadError(
-            "read",
-            "the files changed after the program was compiled or the loop begun",
-            "Restore them, or begin the loop again, or trace the program again (jax.clear_caches()):"
-            + _differences(schema, source.schema),
-        )
-    return source
+def source_of(schema: Schema, goes_on: GoesOn) -> OpenSource:
+    """Return the open source of a program or loop.
+
+    Args:
+        schema: Of when the program was traced or the loop begun.
+        goes_on: Whether it is a loop that goes on with the files with which it began, if these were replaced.
+
+    Raises:
+        ArsrcReadError: What the files hold now does not fit.
+    """
+    newer = registry.opened(schema.config)
+    if newer.schema is schema or newer.schema == schema:
+        return newer
+    if goes_on and (older := registry.replaced(schema)) and (goes_on is True or goes_on(older, newer)):
+        return older
+    if newer.schema.fits(schema):
+        return newer
+    raise ArsrcReadError(
+        "read",
+        "the files changed after the program was compiled or the loop begun",
+        "Restore them, or begin the loop again, or trace the program again (jax.clear_caches()):"
+        + _differences(schema, newer.schema),
+    )
 
 
 def _differences(then: Schema, now: Schema) -> str:

@@ -63,7 +63,7 @@ def iterate(
 def _batches(
     config: ArrayRecordSourceConfig, start: SourceState, placement: Any, rows: range
 ) -> Iterator[tuple[SourceState, Batch]]:
-    host = registry.source(config)
+    host = registry.source(config, strict=True)
     schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
     treedef = jax.tree.structure(schema.codec.element_spec())
@@ -72,7 +72,7 @@ def _batches(
     key = jax.random.wrap_key_data(place(key_words, beside), impl=jax.random.key_impl(start.key))
 
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
-        loaded = read_from(schema, lambda source: source.get(request))
+        loaded = read_from(schema, lambda source: source.get(request), goes_on=True)
         ids = loaded.record_ids[0, 0]
         leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
@@ -94,7 +94,8 @@ def _batches(
         after, result = item or fetch(request)
         item = None
         try:
-            if source_of(schema).is_ready(after):  # else it would mean waiting for files before this batch is used
+            # Else it would mean waiting for files before this batch is used.
+            if source_of(schema, goes_on=True).is_ready(after):
                 item = fetch(after)
         except (ArsrcError, OSError):  # of the next step, which fetches again
             item = None

@@ -12,7 +12,7 @@ from arsrc.types import Batch
 
 def num_records(config: ArrayRecordSourceConfig) -> int:
     """Return the number of records in the data set; host, or while tracing."""
-    return registry.source(config).plan.num_records
+    return registry.source(config, strict=True).plan.num_records
 
 
 def steps_per_epoch(config: ArrayRecordSourceConfig) -> int:
@@ -54,7 +54,7 @@ def batch_spec(config: ArrayRecordSourceConfig) -> Batch:
 
 def reset_cache(config: ArrayRecordSourceConfig) -> None:
     """Forget the decoded elements that `cacheable=True` keeps; host."""
-    registry.source(config).reset_cache()
+    registry.opened(config).reset_cache()
 
 
 def close(config: ArrayRecordSourceConfig | None = None) -> None:
@@ -82,4 +82,4 @@ def io_metrics(config: ArrayRecordSourceConfig) -> dict[str, float]:
         `bytes_groups` and `bytes_buffers` that are kept now, for all sources of the same files, of batches read ahead,
         of windows of decoded groups, and of memory to be used again.
     """
-    return registry.source(config).metrics()
+    return registry.opened(config).metrics()

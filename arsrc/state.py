@@ -43,7 +43,11 @@ def init(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | Non
             `stochastic=True` and no key was given.
         ArsrcTypeError: `key` is no key.
     """
-    registry.source(config)
+    registry.source(config, strict=True)
+    return _first(config, key)
+
+
+def _first(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None) -> SourceState:
     index, epoch = jnp.zeros((), jnp.uint32), jnp.zeros((), jnp.uint32)  # two buffers: states are donated
     return SourceState(index=index, epoch=epoch, key=order_key(config, key))
 
@@ -73,7 +77,7 @@ def state_at(config: ArrayRecordSourceConfig, step: int | Array, key: Any = None
     Raises:
         ArsrcValueError: `step` is negative or too large (where it is not traced).
     """
-    return _advance(_plan(config), init(config, key), _count("state_at", "step", step))
+    return _advance(_plan(config), _first(config, key), _count("state_at", "step", step))
 
 
 def step_of(config: ArrayRecordSourceConfig, state: SourceState) -> Array:

@@ -93,7 +93,7 @@ def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
         ArsrcReadError: A record cannot be read.
         ArsrcValueError: A record does not fit the codec.
     """
-    host = registry.source(config)
+    host = registry.source(config, strict=True)
     totals: list[LeafStatistics] = []
     for ids in host.spans("dataset_statistics"):
         ids = ids[ids != PAD_ID]

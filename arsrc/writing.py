@@ -10,6 +10,7 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from arsrc._host import registry
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.encoding import encode_elements
@@ -98,6 +99,7 @@ def write_array_record(
     # Some network file systems cannot sync folders; the files are in place by now.
     with contextlib.suppress(OSError):
         _sync(os.path.dirname(targets[0]) or ".")
+    registry.look_again()
     return targets
 
 

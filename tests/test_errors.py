@@ -1,9 +1,11 @@
 """Every error: its form, its type, what it names, and that the source goes on working after it."""
 
 import ast
+import collections
 import copy
 import dataclasses
 import functools
+import itertools
 import os
 import pickle
 import re
@@ -825,6 +827,29 @@ def words_of(state: arsrc.SourceState) -> tuple[int, int, list[int]]:
     return int(state.index), int(state.epoch), jax.random.key_data(state.key).tolist()
 
 
+class Running:
+    """A program and a loop that have begun."""
+
+    def __init__(self, config: ArrayRecordSourceConfig) -> None:
+        self.step = jax.jit(functools.partial(arsrc.next_batch, config))
+        self.loop = arsrc.iterate(config)
+        self.goes_on(arsrc.init(config))
+
+    def goes_on(self, state: arsrc.SourceState) -> None:
+        for _, batch in (self.step(state), next(self.loop)):
+            np.testing.assert_array_equal(np.asarray(batch.data), DATA[np.asarray(batch.record_ids)])
+
+    def fails(self, state: arsrc.SourceState) -> str:
+        """The program fails, and the loop where it needs what is not there yet; returns the text."""
+        with pytest.raises(CALLBACK_ERRORS) as caught:
+            jax.block_until_ready(self.step(state))
+        with pytest.raises(arsrc.ArsrcError) as typed:
+            collections.deque(itertools.islice(self.loop, 10_000), 0)
+        check_form(str(typed.value))
+        check_form(text := text_of(caught.value))
+        return text
+
+
 def check_fails(config: ArrayRecordSourceConfig, state: arsrc.SourceState) -> str:
     """Fetching and iterating fail alike, and the state stays; returns the text."""
     before = words_of(state)
@@ -871,20 +896,20 @@ def test_a_file_that_is_truncated_after_opening(config_of, kind, ahead):
     config = config_of(kind, read=ReadOptions(read_ahead_bytes=ahead))
     path = Path(config.paths[0])
     whole = path.read_bytes()
-    state = arsrc.init(config)
-    check_works(config, state)
+    running = Running(config)
+    last = arsrc.state_at(config, 5049)  # far from what may have been read ahead
     with path.open("r+b") as file:
         file.truncate(65536)
-    last = arsrc.state_at(config, 5049)  # far from what may have been read ahead
-    text = check_fails(config, last)
+    text = running.fails(last)
     assert repr(str(path)) in text
     assert "65536" in text
     assert str(len(whole)) in text
     if kind == "compressed":
         assert "record_ids='196, 197, 198, 199'" in text
+    with pytest.raises(arsrc.ArsrcReadError, match=re.escape(repr(str(path)))):
+        arsrc.next_batch(config, last)
     path.unlink()
     path.write_bytes(whole)
-    arsrc.close(config)
     check_works(config, last)
     arsrc.close(config)
 
@@ -892,9 +917,9 @@ def test_a_file_that_is_truncated_after_opening(config_of, kind, ahead):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_is_removed_after_opening_is_read_to_the_end(config_of, kind):
     config = config_of(kind)
-    check_works(config, arsrc.init(config))
+    running = Running(config)
     os.unlink(config.paths[0])
-    check_works(config, arsrc.state_at(config, 49))
+    running.goes_on(arsrc.state_at(config, 49))
     arsrc.close(config)
     with pytest.raises(arsrc.ArsrcFileNotFoundError, match=re.escape(config.paths[0])):
         arsrc.next_batch(config, arsrc.state_at(config, 49))
@@ -905,28 +930,30 @@ def test_a_removed_file_that_was_let_go_of_is_an_error_that_names_it(tmp_path, w
     config = ArrayRecordSourceConfig(paths, 4, read=ReadOptions(read_ahead_bytes=0, max_open_files=1))
     state = arsrc.state_at(config, 30)
     check_works(config, state, np.concatenate([DATA[0::2], DATA[1::2]]))
+    step = jax.jit(functools.partial(arsrc.next_batch, config)).lower(state).compile()
+    first = arsrc.init(config)
     whole = Path(paths[0]).read_bytes()
     os.unlink(paths[0])
-    text = check_fails(config, arsrc.init(config))
+    with pytest.raises(CALLBACK_ERRORS) as caught:
+        jax.block_until_ready(step(first))
+    text = text_of(caught.value)
     assert repr(paths[0]) in text
     assert "cannot open a file (No such file or directory)" in text
     assert "record_ids='0, 1, 2, 3'" in text
     Path(paths[0]).write_bytes(whole)  # who knows what it holds now
-    assert "a file was changed while it was open" in check_fails(config, arsrc.init(config))
-    arsrc.close(config)
+    with pytest.raises(CALLBACK_ERRORS, match="a file was changed while it was open"):
+        jax.block_until_ready(step(first))
     check_works(config, arsrc.init(config), np.concatenate([DATA[0::2], DATA[1::2]]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_that_is_replaced_by_renaming_is_read_as_it_was_until_it_is_closed(config_of, write_records, kind):
+def test_a_file_that_is_replaced_by_renaming_is_read_as_it_was_by_what_has_begun(config_of, write_records, kind):
     config = config_of(kind)
     path = config.paths[0]
-    state = arsrc.state_at(config, 20)
-    check_works(config, state)
+    running, state = Running(config), arsrc.state_at(config, 20)
     write_all(Path(path + ".new"), write_records, KINDS[kind], DATA[::-1])
     os.replace(path + ".new", path)
-    check_works(config, arsrc.advance(config, state))
-    arsrc.close(config)
+    running.goes_on(state)
     check_works(config, state, DATA[::-1])
     arsrc.close(config)
 
@@ -934,13 +961,12 @@ def test_a_file_that_is_replaced_by_renaming_is_read_as_it_was_until_it_is_close
 def test_a_mapped_file_that_is_written_over_is_an_error_and_no_other_data(config_of):
     config = config_of("mapped")
     path = Path(config.paths[0])
-    state = arsrc.state_at(config, 20)
-    check_works(config, state)
+    running, state = Running(config), arsrc.state_at(config, 20)
     content = bytearray(path.read_bytes())
     content[100_000] ^= 1
     with path.open("r+b") as file:
         file.write(content)
-    assert repr(str(path)) in check_fails(config, state)
+    assert repr(str(path)) in running.fails(state)
 
 
 # Damage inside a file.

@@ -1,13 +1,15 @@
 """One open source: what a config asks for, of files and decoded elements that others may share."""
 
 import dataclasses
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc import paths
 from arsrc._host.machine import profile
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
@@ -21,42 +23,56 @@ from arsrc._host.records.windows import Windows
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Request
-from arsrc.errors import ArsrcValueError, RecordError
+from arsrc.errors import ArsrcFileNotFoundError, ArsrcValueError, RecordError
 from arsrc.order import record_order
 from arsrc.order.blocks import Blocks
 from arsrc.order.plan import Plan
-from arsrc.paths import FileSlice
 
 if TYPE_CHECKING:
     from arsrc.codecs import Codec
     from arsrc.config import ArrayRecordSourceConfig
 
 
+_LOOK_SHARE = 10  # looking at the files of a source takes one part in so many of the time
+
+
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What a trace depends on: the config but for its key and statistics, and what its files turned out to hold."""
+    """What a trace depends on: the config but for its key and statistics, and what its files turned out to hold.
+
+    Attributes:
+        config: The config.
+        plan: The static numbers.
+        codec: The codec, resolved.
+        files: Tells files from others at the same paths.
+    """
 
     config: "ArrayRecordSourceConfig"
     plan: Plan
     codec: "Codec"
+    files: int
+
+    def fits(self, other: "Schema") -> bool:
+        """Whether programs of the other one can read these files."""
+        return dataclasses.replace(self, files=other.files) == other
 
 
 class OpenFiles:
     """Files, and what is kept ahead of reading them, of one source or of several.
 
     Attributes:
-        slices: What was opened.
         data_set: The records.
         ahead: Serves requests.
         is_closed: Whether they were closed, or retired: nobody else may begin to use them.
     """
 
-    def __init__(self, slices: Sequence[FileSlice], config: "ArrayRecordSourceConfig") -> None:
-        self.slices = list(slices)
+    def __init__(self, config: "ArrayRecordSourceConfig") -> None:
+        self._paths, self._slices = config.paths, paths.expand(config.paths)
+        self._looked_at, self._look_seconds = -math.inf, 0.0
         self.is_closed = False
         buffers = BufferPool(config.read.read_ahead_bytes)
         self.data_set = DataSet(
-            self.slices,
+            self._slices,
             checksum=config.read.checksum,
             max_open_files=config.read.max_open_files,
             random_access=random_access(config),
@@ -64,9 +80,29 @@ class OpenFiles:
         )
         self.ahead = ReadAhead(buffers, config.read.read_ahead_bytes)
 
-    def is_current(self, slices: Sequence[FileSlice]) -> bool:
-        """Whether these are the slices that were opened, of files that are still the same."""
-        return list(slices) == self.slices and self.data_set.is_current()
+    def is_current(self, strict: bool) -> bool:
+        """Whether the paths still lead to the files that were opened, unchanged.
+
+        Args:
+            strict: Look in any case, and fail where a file is gone; else look as often as takes a tenth of the time at
+                most, and let go on what nobody can change any more.
+        """
+        start = time.monotonic()
+        if not strict and start < self._looked_at + _LOOK_SHARE * self._look_seconds:
+            return True
+        try:
+            is_current = paths.expand(self._paths) == self._slices and self.data_set.is_current()
+        except ArsrcFileNotFoundError:
+            if strict:
+                raise
+            is_current = True
+        self._looked_at = time.monotonic()
+        self._look_seconds = self._looked_at - start
+        return is_current
+
+    def look_again(self) -> None:
+        """Let the next who asks whether these are current look at the files."""
+        self._looked_at = -math.inf
 
     def retire(self) -> None:
         """Let go of what is kept; the files close when the last who still reads them is done."""
@@ -121,7 +157,7 @@ class OpenSource:
         self.asked_at = time.monotonic()
         self._is_closed = False
         self.plan = _plan(config, files.data_set)
-        self.schema = Schema(config, self.plan, decoded.decoder.codec)
+        self.schema = Schema(config, self.plan, decoded.decoder.codec, hash(files.data_set.stamps()))
         label = label_of(config)
         self.elements = Elements(files.data_set, decoded.decoder, decoded.cache, self._metrics, label)
         self._waiting = f"arsrc: wait for a batch{label}"
@@ -163,6 +199,10 @@ class OpenSource:
     def is_ready(self, request: Request) -> bool:
         """Whether `get(request)` would hardly have to wait."""
         return self.files.ahead.is_ready(self._client, request)
+
+    def follows(self, request: Request) -> bool:
+        """Whether a loop that runs on this source would ask for `request` next."""
+        return self.files.ahead.follows(self._client, request)
 
     def is_exhausted(self, request: Request) -> bool:
         """Whether the last epoch lies behind all members of a request."""

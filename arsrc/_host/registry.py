@@ -1,6 +1,7 @@
 """The one registry of what is open: sources by config, and what they share. No file is open outside of it."""
 
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -8,18 +9,20 @@ from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from arsrc import paths
 from arsrc._host.machine.once import Once
-from arsrc._host.open_source import Decoded, OpenFiles, OpenSource, first_record, random_access
-from arsrc.errors import ArsrcTypeError
+from arsrc._host.open_source import Decoded, OpenFiles, OpenSource, Schema, first_record, random_access
+from arsrc.errors import ArsrcTypeError, message
 from arsrc.frozen import HashOnce
 
 if TYPE_CHECKING:
     from arsrc.config import ArrayRecordSourceConfig
 
 _IDLE_SECONDS = 5.0  # so long nobody asked for it: a source is idle
+_REPLACED_SECONDS = 60.0  # so long nobody asked for one of files that are others now: no loop runs on it any more
 _MOST_IDLE = 8
 _CLOSING_SECONDS = 0.7  # for threads to end; what they read then closes when they are done
+
+_LOG = logging.getLogger("arsrc")
 
 T = TypeVar("T")
 Table: TypeAlias = weakref.WeakValueDictionary[Hashable, Once[T]]
@@ -43,6 +46,7 @@ class _Registry:
         self.left_behind.append(self.__dict__.copy())
         self.lock = threading.Lock()
         self.sources: dict[ArrayRecordSourceConfig, Once[OpenSource]] = {}
+        self.replaced: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []
         self.files: Table[OpenFiles] = weakref.WeakValueDictionary()
         self.decoded: Table[Decoded] = weakref.WeakValueDictionary()
 
@@ -64,14 +68,21 @@ class _Registry:
                 self._retire_idle()
                 return found
 
+    def reopen(self, config: "ArrayRecordSourceConfig", found: OpenSource) -> OpenSource:
+        """Return a new source in place of one whose files are others now; loops that run on that one go on with it."""
+        with self.lock:
+            if (once := self.sources.get(config)) is not None and once.value is found:
+                del self.sources[config]
+                self.replaced.append((config, found))
+        return self.open(config)
+
     def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
         read = config.read
-        slices = paths.expand(config.paths)
         files_once, files = self._share(
             self.files,
             _files_of(config),
-            lambda: OpenFiles(slices, config),
-            lambda files: not files.is_closed and files.is_current(slices),
+            lambda: OpenFiles(config),
+            lambda files: not files.is_closed and files.is_current(strict=True),
         )
         cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
         decoded_once, decoded = self._share(
@@ -96,11 +107,13 @@ class _Registry:
 
     def _retire_idle(self) -> None:
         """Retire sources that nobody asks for, but for the last few: who still holds one can go on reading."""
-        before = monotonic() - _IDLE_SECONDS
+        now = monotonic()
         with self.lock:
-            idle = [(value.asked_at, config) for config, value in self._opened() if value.asked_at < before]
-            idle.sort(key=lambda one: one[0])
-            retired, unused = self._take([config for _, config in idle[:-_MOST_IDLE]])
+            idle = [source for _, source in self._opened() if source.asked_at < now - _IDLE_SECONDS]
+            idle.sort(key=lambda source: source.asked_at)
+            retired = idle[:-_MOST_IDLE]
+            retired += [source for _, source in self.replaced if source.asked_at < now - _REPLACED_SECONDS]
+            unused = self._take(retired)
         for files in unused:
             files.retire()
         for one in retired:
@@ -110,7 +123,9 @@ class _Registry:
         """Close a source or all, within so many seconds whatever their codecs are doing."""
         end = monotonic() + seconds
         with self.lock:
-            closed, unused = self._take([one for one, _ in self._opened() if config is None or one == config])
+            found = self._opened() + self.replaced
+            closed = [source for one, source in found if config is None or one == config]
+            unused = self._take(closed)
         for files in unused:
             files.close()
         for one in closed:
@@ -123,17 +138,18 @@ class _Registry:
     def _opened(self) -> "list[tuple[ArrayRecordSourceConfig, OpenSource]]":
         return [(config, value) for config, once in self.sources.items() if (value := once.value) is not None]
 
-    def _take(self, configs: "Sequence[ArrayRecordSourceConfig]") -> tuple[list[OpenSource], set[OpenFiles]]:
-        """Take open sources out, and tell them; also return the files that no other source uses."""
-        taken = [value for config in configs if (value := self.sources.pop(config).value) is not None]
+    def _take(self, taken: Sequence[OpenSource]) -> set[OpenFiles]:
+        """Take open sources out, and tell them; return the files that no other source uses."""
+        self.sources = {config: once for config, once in self.sources.items() if once.value not in taken}
+        self.replaced = [(config, source) for config, source in self.replaced if source not in taken]
         opening = [self.files.get(_files_of(config)) for config, once in self.sources.items() if once.value is None]
-        used = {one.files for _, one in self._opened()} | {once.value for once in opening if once is not None}
-        unused = {one.files for one in taken} - used
+        used = {source.files for _, source in self._opened() + self.replaced}
+        unused = {one.files for one in taken} - used - {once.value for once in opening if once is not None}
         for files in unused:
             files.is_closed = True
         for one in taken:
             one.close()
-        return taken, unused
+        return unused
 
 
 def _files_of(config: "ArrayRecordSourceConfig") -> Hashable:
@@ -145,8 +161,33 @@ def _files_of(config: "ArrayRecordSourceConfig") -> Hashable:
 _registry = _Registry()
 
 
-def source(config: "ArrayRecordSourceConfig") -> OpenSource:
-    """Return the open source of `config`, opening it if it is not.
+def source(config: "ArrayRecordSourceConfig", strict: bool = False) -> OpenSource:
+    """Return the open source of `config` for what begins: one of the files that its paths lead to now.
+
+    Args:
+        config: The config.
+        strict: Look at the files in any case; else as often as takes a tenth of the time at most, and what is gone may
+            still be read.
+
+    Raises:
+        ArsrcTypeError: It is no config.
+    """
+    found = opened(config)
+    if found.files.is_current(strict):
+        return found
+    new = _registry.reopen(config.of_programs, found)
+    what = "the files are others than when they were opened, and were opened anew"
+    counts = {
+        "num_records_then": found.plan.num_records,
+        "num_records": new.plan.num_records,
+        "paths": config.paths[:3],
+    }
+    _LOG.log(logging.INFO if strict else logging.WARNING, message("open", what, **counts))
+    return new
+
+
+def opened(config: "ArrayRecordSourceConfig") -> OpenSource:
+    """Return the open source of `config` for what goes on, whatever became of its files; opens it if it is not.
 
     Raises:
         ArsrcTypeError: It is no config.
@@ -158,6 +199,21 @@ def source(config: "ArrayRecordSourceConfig") -> OpenSource:
         found = _registry.open(config.of_programs)
     found.asked_at = monotonic()
     return found
+
+
+def replaced(schema: Schema) -> OpenSource | None:
+    """Return the source that loops of this schema began with, if its files are others now; None: there is none."""
+    found = next((source for _, source in reversed(_registry.replaced) if source.schema == schema), None)
+    if found is not None:
+        found.asked_at = monotonic()
+    return found
+
+
+def look_again() -> None:
+    """Note that files may just have been written: all are looked at when they are next asked for."""
+    for once in list(_registry.files.values()):
+        if once.value is not None:
+            once.value.look_again()
 
 
 def _check(config: object) -> None:

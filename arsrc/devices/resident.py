@@ -41,7 +41,7 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Tab
             Or a record does not fit the codec.
         ArsrcReadError: A record cannot be read.
     """
-    host = registry.source(config)
+    host = registry.source(config, strict=True)
     rows = host.plan.num_records
     _check_fits([jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in host.elements.shapes], device)
     treedef = jax.tree.structure(host.schema.codec.element_spec())

@@ -111,6 +111,15 @@ class ReadAhead:
                 return part.is_loaded
             return client.ahead == "auto" and not self._reads_ahead(client, place.run, request)
 
+    def follows(self, client: Client, request: Request) -> bool:
+        """Whether a run that has begun expects `request` next, of whoever has not asked for it yet."""
+        with self._lock:
+            if (place := client.places.get(request)) is None:
+                return False
+            run, chunk, row = place
+            is_due = place.is_behind or chunk.num_asked[row] < run.num_askers
+            return is_due and max(1, run.next - 1) <= chunk.start + row <= run.next
+
     def kept(self) -> dict[str, int]:
         """Return the bytes that are kept for later, by what they are kept for."""
         with self._lock:
