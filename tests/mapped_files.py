@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
-from arsrc._host.format.file_index import FileIndex, file_index
+from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Numbering
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine.buffers import BufferPool
@@ -22,6 +22,12 @@ from arsrc.record_batch import RecordBatch
 def some_records(seed: Any, lengths: Sequence[int]) -> list[bytes]:
     draw = random.Random(repr(seed))
     return [draw.randbytes(length) for length in lengths]
+
+
+def file_index(path: str) -> FileIndex | None:
+    """Index one file."""
+    (index,) = index_files([path])
+    return index
 
 
 @dataclasses.dataclass
@@ -56,7 +62,11 @@ def opened(*slices: str | FileSlice, **options: Any) -> Opened:
     """Map whole files, or slices of them, which must all be of the kind that can be mapped."""
     parts = [FileSlice(part) if isinstance(part, str) else part for part in slices]
     num_records = {part.path: ArrayRecordReader(part.path).num_records() for part in parts}
-    indices = {path: index for path, number in num_records.items() if (index := file_index(path, number))}
+    indices = {
+        path: index
+        for path, number in num_records.items()
+        if (index := file_index(path)) and index.num_records == number
+    }
     assert indices.keys() == num_records.keys()
     numbering = Numbering([part.within(num_records[part.path]) for part in parts])
     return open_indexed(numbering, indices, **options)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
-from mapped_files import open_indexed, opened, some_records
+from mapped_files import file_index, open_indexed, opened, some_records
 
-from arsrc._host.format.file_index import FileIndex, file_index
+from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Numbering
 from arsrc._host.format.places import Groups, Spans, Uniform
 from arsrc._host.storage import address_range
@@ -28,7 +28,7 @@ LENGTHS = [0, 1, 100, 127, 128, 784, 16_384, 16_385, *range(65_466, 65_474), *ra
 def index_of(path: str) -> FileIndex:
     """The index of a file that must have one; every record of the file, read both ways, is compared."""
     expected = ArrayRecordReader(path).read_all()
-    index = file_index(path, len(expected))
+    index = file_index(path)
     assert index is not None
     if expected:
         files = opened(path)
@@ -50,7 +50,7 @@ def test_uncompressed_files_are_read_as_array_record_reads_them_and_others_are_n
     if compression == "uncompressed" and layout != "transpose:true":
         index_of(path)
     else:
-        assert file_index(path, len(lengths)) is None
+        assert file_index(path) is None
 
 
 @pytest.mark.parametrize("group_size", [1, 2, 7, 256])
@@ -86,13 +86,31 @@ def test_a_file_without_records_has_an_index_but_no_map(tmp_path: Path, write_re
     assert AddressRange.of_files({}, False) is None
 
 
-def test_another_number_of_records_than_the_official_one_means_no_index(
-    tmp_path: Path, write_records: WriteRecords
-) -> None:
-    path = write_records(tmp_path / "a", [b"abc"] * 10, "group_size:1,uncompressed")
-    assert file_index(path, 10) is not None
-    for wrong in (0, 9, 11, -1):
-        assert file_index(path, wrong) is None
+def test_files_that_are_indexed_together_are_indexed_as_each_alone(tmp_path: Path, write_records: WriteRecords) -> None:
+    equal, others = some_records(0, [20] * 50), some_records(1, [row % 7 * 40 for row in range(30)])
+    made = {
+        "equal": (equal, "group_size:1,uncompressed"),
+        "one": (equal[:1], "group_size:1,uncompressed"),
+        "others": (others, "group_size:1,uncompressed"),
+        "none": ([], "group_size:1,uncompressed"),
+        "groups": (equal, "group_size:7,uncompressed"),
+        "padded": (others, "group_size:1,uncompressed,pad_to_block_boundary:true"),
+        "zstd": (equal, "group_size:1,zstd"),
+    }
+    paths = {name: write_records(tmp_path / name, *what) for name, what in made.items()}
+    good = ["equal", "one", "others", "equal"]
+    assert all(index_files([paths[name] for name in good]))
+    for some in (good, list(paths), ["padded", *good], ["others", "missing", "zstd", "others"], []):
+        together = index_files([paths.get(name, "missing") for name in some])
+        for name, index in zip(some, together, strict=True):
+            alone = file_index(paths.get(name, "missing"))
+            if alone is None or index is None:
+                assert alone is index
+                continue
+            assert (index.path, index.stamp, index.num_records) == (alone.path, alone.stamp, len(made[name][0]))
+            assert type(index.places) is type(alone.places)
+            for field, value in vars(index.places).items():
+                np.testing.assert_array_equal(value, vars(alone.places)[field])
 
 
 def test_what_is_no_array_record_file_has_no_index(tmp_path: Path, write_records: WriteRecords) -> None:
@@ -107,9 +125,9 @@ def test_what_is_no_array_record_file_has_no_index(tmp_path: Path, write_records
         data[65_536:],
     ):
         (tmp_path / "bad").write_bytes(bad)
-        assert file_index(os.fspath(tmp_path / "bad"), 10) is None
-    assert file_index(os.fspath(tmp_path / "missing"), 10) is None
-    assert file_index(os.fspath(tmp_path), 10) is None
+        assert file_index(os.fspath(tmp_path / "bad")) is None
+    assert file_index(os.fspath(tmp_path / "missing")) is None
+    assert file_index(os.fspath(tmp_path)) is None
 
 
 @pytest.mark.parametrize("options", ["group_size:1,uncompressed", "group_size:3,uncompressed"])
@@ -122,14 +140,15 @@ def test_a_damaged_footer_or_chunk_header_means_no_index_or_the_same_records(
     end_of_data = data.rindex(b"group_size") + 400
     draw = random.Random(0)
     num_refused = 0
-    for position in [*range(64, end_of_data, 7), *range(len(data) - 65_536, len(data) - 65_400)]:
+    for position in [*range(64, end_of_data, 3), *range(len(data) - 65_536, len(data) - 65_400)]:
         damaged = bytearray(data)
         damaged[position] ^= 1 << draw.randrange(8)
         (tmp_path / "b").write_bytes(damaged)
-        index = file_index(os.fspath(tmp_path / "b"), len(records))
+        index = file_index(os.fspath(tmp_path / "b"))
         if index is None:
             num_refused += 1
             continue
+        assert index.num_records == len(records)
         numbering = Numbering([FileSlice(index.path, 0, len(records))])
         files = open_indexed(numbering, {index.path: index})
         # Only the payload, and headers that nothing depends on, may be damaged unnoticed.
@@ -143,9 +162,9 @@ def test_where_files_cannot_be_mapped_there_is_no_map(
 ) -> None:
     options = "group_size:1,uncompressed"
     path = write_records(tmp_path / "a", [b"abc"] * 10, options)
-    index = file_index(path, 10)
+    index = file_index(path)
     assert index is not None
     monkeypatch.setattr(address_range, "_LIBC", None)  # as on systems other than Linux
     assert AddressRange.of_files({index.path: index.stamp}, False) is None
     grouped = write_records(tmp_path / "b", [b"abc"] * 10, "group_size:4,uncompressed")
-    assert file_index(grouped, 10) is None
+    assert file_index(grouped) is None

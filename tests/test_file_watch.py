@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mapped_files import opened, some_records
+from mapped_files import file_index, opened, some_records
 
-from arsrc._host.format.file_index import file_index
 from arsrc._host.storage.address_range import AddressRange
 from arsrc.errors import ArsrcReadError
 
@@ -67,7 +66,7 @@ def test_a_file_that_changed_between_indexing_and_mapping_is_an_error(
     tmp_path: Path, write_records: WriteRecords
 ) -> None:
     path = write_records(tmp_path / "a", [b"x"] * 100, "group_size:1,uncompressed")
-    index = file_index(path, 100)
+    index = file_index(path)
     assert index is not None
     change(path, "written to")
     with pytest.raises(ArsrcReadError, match="a file was changed"):

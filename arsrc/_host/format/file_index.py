@@ -1,25 +1,39 @@
-"""Where the records of one file lie, if it is of the kind that can be read from a map.
+"""Where the records of files lie, of those that can be read from a map.
 
-That kind is: uncompressed, not transposed, of any group size, with a footer that agrees with the chunks and
-with what array_record's own reader says. Any surprise means no index: the official reader then reads the
-file, or fails with an error of its own.
+These are: uncompressed, not transposed, of any group size, with a footer that agrees with the chunks. What is in a
+footer stands there twice, in positions and in sizes, so that one which is damaged does not agree with itself. Any
+surprise means no index: array_record's own reader then reads the file, or fails with an error of its own.
 """
 
 import contextlib
 import dataclasses
 import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.footer import Chunks, Footer, read_chunks, read_footer, spans_of_values, values_of_spans
+from arsrc._host.format.footer import (
+    Chunks,
+    Footer,
+    parse_entries,
+    read_chunks,
+    read_footer,
+    spans_of_values,
+    values_of_spans,
+)
 from arsrc._host.format.groups import index_groups
 from arsrc._host.format.layout import (
     CHUNK_HEADER_BYTES,
+    FIRST_CHUNK,
     LayoutError,
+    logical,
     parse_chunk_header,
+    parse_varint,
     physical,
     read_stream,
+    varint_size,
 )
 from arsrc._host.format.places import Groups, Places, Spans, Uniform
 from arsrc._host.storage.address_range import AddressRange
@@ -36,31 +50,81 @@ class FileIndex:
     Attributes:
         path: The file, absolute.
         stamp: What it was when it was indexed.
+        num_records: Records in it.
         places: Where they lie: at most 8 bytes a record.
     """
 
     path: str
     stamp: FileStamp
+    num_records: int
     places: Places
 
 
-def file_index(path: str, num_records: int) -> FileIndex | None:
-    """Index one file, or return None where only the official reader can read it.
+class _Small(NamedTuple):
+    """A file of one record to a chunk, as it seems, whose entries were read with the head of its footer."""
 
-    Args:
-        path: An ArrayRecord file.
-        num_records: What array_record's own reader says, after its `ok()`: it has checked the footer's hash.
+    path: str
+    stamp: FileStamp
+    footer: Footer
+
+
+def index_files(paths: Sequence[str]) -> list[FileIndex | None]:
+    """Index files; None stands for one that only the official reader can read.
+
+    The footers of small files are parsed together, since NumPy takes as long for one as for some.
     """
+    found = [_index(path, keep_small=True) for path in paths]
+    small = [one for one in found if isinstance(one, _Small)]
+    indices: list[Any]
+    try:
+        indices = _index_small(small)
+    except LayoutError:  # one of them is of another kind
+        indices = [_index(one.path, keep_small=False) for one in small]
+    rest = iter(indices)
+    return [next(rest) if isinstance(one, _Small) else one for one in found]
+
+
+def _index(path: str, keep_small: bool) -> FileIndex | _Small | None:
     path = os.path.abspath(path)
     try:
         with contextlib.closing(OpenFile(path)) as file:
             stamp = file.stamp()
             footer = read_footer(file, stamp.num_bytes)
-            if footer.num_records != num_records:
-                return None
-            return FileIndex(path, stamp, _places(file, stamp, footer))
+            is_small = 0 < footer.entries_bytes == len(footer.some_entries)
+            if keep_small and is_small and footer.num_chunks == footer.num_records:
+                begin, size = parse_varint(footer.some_entries, 1)
+                _check_header(file, logical(begin), parse_varint(footer.some_entries, size + 1)[0])
+                return _Small(path, stamp, footer)
+            return FileIndex(path, stamp, footer.num_records, _places(file, stamp, footer))
     except (OSError, LayoutError):
         return None
+
+
+def _index_small(files: Sequence[_Small]) -> list[FileIndex]:
+    """Index files of one record to a chunk, which lie end to end; it is an error if one of them is none."""
+    if not files:
+        return []
+    data = b"".join(file.footer.some_entries for file in files)
+    chunks, consumed = parse_entries(np.frombuffer(data, np.uint8))
+    stops = np.cumsum([file.footer.num_chunks for file in files])
+    firsts = np.concatenate(([0], stops[:-1]))
+    if consumed != len(data) or len(chunks.begins) != stops[-1] or (chunks.counts != 1).any():
+        raise LayoutError("a footer lists other chunks than it counts")
+    spans = spans_of_values(chunks.decoded_sizes)
+    behind = np.append(chunks.begins[1:], 0)
+    behind[stops - 1] = [file.footer.begin for file in files]
+    if (chunks.begins + spans != behind).any() or chunks.begins[firsts].min() < logical(FIRST_CHUNK):
+        raise LayoutError("chunks do not lie end to end")
+    is_uniform = np.minimum.reduceat(spans, firsts) == np.maximum.reduceat(spans, firsts)
+    columns = firsts, stops, is_uniform, chunks.begins[firsts], spans[firsts], chunks.decoded_sizes[firsts]
+    indices = []
+    for file, first, stop, same, begin, span, size in zip(files, *(column.tolist() for column in columns), strict=True):
+        if same:
+            places: Places = Uniform(size, 1, begin + span - size, span)
+        else:
+            places = Spans(np.append(chunks.begins[first:stop], file.footer.begin))
+        indices.append(FileIndex(file.path, file.stamp, stop - first, places))
+    return indices
 
 
 def _places(file: OpenFile, stamp: FileStamp, footer: Footer) -> Places:
@@ -100,15 +164,18 @@ def _check_headers(file: OpenFile, begins: NDArray[np.int64]) -> None:
     # Few in a small file: of those there may be ten thousand.
     num_steps = min(_NUM_HEADERS, 1 + (last >> 13))
     rows = sorted({last * step // num_steps for step in range(num_steps + 1)}) if last >= 0 else []
-    spans = begins[1:][rows] - begins[rows]
-    columns = begins[rows].tolist(), spans.tolist(), values_of_spans(spans).tolist()
-    for begin, span, value in zip(*columns, strict=True):
-        data = read_stream(file, physical(begin), CHUNK_HEADER_BYTES + 1)
-        header = parse_chunk_header(data)
-        if (header.kind, header.num_records, header.decoded_size) != ("r", 1, value) or data[-1]:
-            raise LayoutError("a chunk is compressed, transposed, or not what the footer says")
-        if header.data_size != span - CHUNK_HEADER_BYTES:
-            raise LayoutError("a chunk has another size than its records")
+    values = values_of_spans(begins[1:][rows] - begins[rows])
+    for begin, num_bytes in zip(begins[rows].tolist(), values.tolist(), strict=True):
+        _check_header(file, begin, num_bytes)
+
+
+def _check_header(file: OpenFile, begin: int, num_bytes: int) -> None:
+    """Look whether a chunk is one uncompressed record of so many bytes."""
+    data = read_stream(file, physical(begin), CHUNK_HEADER_BYTES + 1)
+    header = parse_chunk_header(data)
+    data_size = 2 + varint_size(num_bytes) + num_bytes
+    if header[3:] != ("r", 1, num_bytes) or header.data_size != data_size or data[-1]:
+        raise LayoutError("a chunk is compressed, transposed, or not what the footer says")
 
 
 def _uniform_singles(begins: NDArray[np.int64]) -> Uniform | None:

@@ -29,6 +29,7 @@ from arsrc._host.format.layout import (
 )
 from arsrc._host.storage.open_file import OpenFile
 
+_HEAD_BYTES = 4096  # of a footer, read at once: all of it in a small file
 SLAB_BYTES = 1 << 17  # the arrays of one slab stay in the cache
 
 _TOKENS = 6  # varints of one entry: a tag and a value, three times
@@ -46,6 +47,7 @@ class Footer:
         num_records: Records of the file.
         entries: Logical position of the first chunk's entry.
         entries_bytes: Bytes of all entries.
+        some_entries: The first entries, as many bytes as were read with the head.
     """
 
     begin: int
@@ -53,6 +55,7 @@ class Footer:
     num_records: int
     entries: int
     entries_bytes: int
+    some_entries: bytes
 
 
 class Chunks(NamedTuple):
@@ -77,13 +80,14 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     """
     offset = read_footer_offset(file, num_bytes)
     begin = logical(offset)
-    header = parse_chunk_header(read_stream(file, offset, CHUNK_HEADER_BYTES))
+    head = read_stream(file, offset, min(_HEAD_BYTES, logical(num_bytes - BLOCK_BYTES) - begin))
+    header = parse_chunk_header(head)
     data = begin + CHUNK_HEADER_BYTES
-    head = read_stream(file, physical(data), min(header.data_size, 32))
-    if header.kind != "r" or head[:1] != b"\x00":
+    if header.kind != "r" or head[CHUNK_HEADER_BYTES] != 0:
         raise LayoutError("the footer is compressed")
-    num_size_bytes, sizes = parse_varint(head, 1)
+    num_size_bytes, sizes = parse_varint(head, CHUNK_HEADER_BYTES + 1)
     first_size, _ = parse_varint(head, sizes)
+    sizes -= CHUNK_HEADER_BYTES
     first = data + sizes + num_size_bytes
     if header.data_size != sizes + num_size_bytes + header.decoded_size or first_size > header.decoded_size:
         raise LayoutError("the footer is damaged")
@@ -91,11 +95,18 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     behind = logical(num_bytes - BLOCK_BYTES) - data - header.data_size
     if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:
         raise LayoutError("the footer is out of place")
-    num_chunks, num_records = _parse_counts(read_stream(file, physical(first), first_size))
+    if first_size > _HEAD_BYTES:
+        raise LayoutError("the footer does not begin with its counts")
+    counts = head[first - begin : first - begin + first_size]
+    if len(counts) < first_size:  # the sizes of many chunks stand between
+        counts = read_stream(file, physical(first), first_size)
+    num_chunks, num_records = _parse_counts(counts)
     # The least that an entry takes, so that nobody trusts a count and runs out of memory.
     if header.num_records != num_chunks + 1 or num_chunks * _TOKENS > header.decoded_size:
         raise LayoutError("the footer lists another number of chunks than it says")
-    return Footer(begin, num_chunks, num_records, first + first_size, header.decoded_size - first_size)
+    entries, entries_bytes = first + first_size, header.decoded_size - first_size
+    some_entries = head[entries - begin :][:entries_bytes]
+    return Footer(begin, num_chunks, num_records, entries, entries_bytes, some_entries)
 
 
 def _parse_counts(record: bytes) -> tuple[int, int]:
@@ -129,7 +140,7 @@ def read_chunks(file: OpenFile, footer: Footer) -> Iterator[Chunks]:
         num_bytes = min(SLAB_BYTES, end - position)
         data = rest + read_stream(file, physical(position), num_bytes)
         position += num_bytes
-        chunks, consumed = _parse_entries(np.frombuffer(data, np.uint8))
+        chunks, consumed = parse_entries(np.frombuffer(data, np.uint8))
         rest = data[consumed:]
         if not len(chunks.begins):
             continue
@@ -143,8 +154,12 @@ def read_chunks(file: OpenFile, footer: Footer) -> Iterator[Chunks]:
         raise LayoutError("the footer lists other chunks than it counts")
 
 
-def _parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, int]:
-    """Parse all whole entries in `data`; also return how many bytes they take."""
+def parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, int]:
+    """Parse all whole entries in `data`, of one file or of several; also return how many bytes they take.
+
+    Raises:
+        LayoutError: Something else stands there.
+    """
     last_bytes = np.flatnonzero(data < 0x80)  # i64[num_varints]
     ends = last_bytes[: len(last_bytes) // _TOKENS * _TOKENS].reshape(-1, _TOKENS)
     if not len(ends):

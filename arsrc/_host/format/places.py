@@ -46,8 +46,9 @@ class Uniform:
     @classmethod
     def join(cls, parts: Sequence[Self], shifts: Sequence[int]) -> Self:
         """Return parts as one, each moved by a number of bytes."""
-        moved = [dataclasses.replace(part, first=part.first + shift) for part, shift in zip(parts, shifts, strict=True)]
-        return cls(*map(column, zip(*map(dataclasses.astuple, moved), strict=True)))
+        columns = {field.name: [getattr(part, field.name) for part in parts] for field in dataclasses.fields(cls)}
+        columns["first"] = [first + shift for first, shift in zip(columns["first"], shifts, strict=True)]
+        return cls(**{name: column(values) for name, values in columns.items()})
 
     def locate(self, slices: Integers, positions: Integers) -> tuple[Integers, Column]:
         """Return starts and lengths."""

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 _MAX_THREADS = 16
 _NICENESS = 5
@@ -126,14 +127,14 @@ def on_new_thread(function: Callable[[], T]) -> T:
         return thread.submit(function).result()
 
 
-def map_paths(function: Callable[[str], T], paths: Sequence[str]) -> dict[str, T]:
-    """Return `{path: function(path)}`, computed on threads."""
-    if len(paths) > 1 and not is_forked():
+def on_threads(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
+    """Return `[function(value) for value in values]`, computed on threads."""
+    if len(values) > 1 and not is_forked():
         try:
-            with ThreadPoolExecutor(min(_MAX_THREADS, len(paths)), "arsrc-files") as threads:
-                return dict(zip(paths, threads.map(function, paths), strict=True))
+            with ThreadPoolExecutor(min(_MAX_THREADS, len(values)), "arsrc-files") as threads:
+                return list(threads.map(function, values))
         except RuntimeError as error:
             # At the interpreter's exit there are no new threads, but a state may still be saved.
             if "shutdown" not in str(error):
                 raise
-    return {path: function(path) for path in paths}
+    return [function(value) for value in values]

@@ -2,19 +2,20 @@
 
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.file_index import FileIndex, file_index
+from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.fingerprint import content_sample
 from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
-from arsrc._host.machine.threads import map_paths
+from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool, ReadFailure
 from arsrc._host.storage.address_range import AddressRange
@@ -24,6 +25,7 @@ from arsrc.paths import FileSlice
 from arsrc.record_batch import RecordBatch
 
 MAX_RECORDS = 2**32 - 1
+_TOGETHER = 32  # files that are indexed together
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set
 
 
@@ -61,7 +63,9 @@ class DataSet:
         self._pool = ReaderPool(max_open_files)
         self.copier = Copier()
         self._map_files = checksum == "auto"
-        opened = map_paths(self._open, list(dict.fromkeys(piece.path for piece in slices)))
+        paths = list(dict.fromkeys(piece.path for piece in slices))
+        some = [paths[first : first + _TOGETHER] for first in range(0, len(paths), _TOGETHER)]
+        opened = dict(zip(paths, itertools.chain.from_iterable(on_threads(self._open, some)), strict=True))
         self.slices = [piece.within(opened[piece.path].num_records) for piece in slices]
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = int(self.sizes.sum())
@@ -83,13 +87,17 @@ class DataSet:
         self.is_grouped = not self._is_mapped.all()
         self._is_closed = False
 
-    def _open(self, path: str) -> "_File":
+    def _open(self, paths: Sequence[str]) -> "list[_File]":
+        indices = index_files(paths) if self._map_files else [None] * len(paths)
+        return [
+            self._counted(path) if i is None else _File(i.num_records, i.stamp, i)
+            for path, i in zip(paths, indices, strict=True)
+        ]
+
+    def _counted(self, path: str) -> "_File":
+        """Let array_record's reader count the records of a file."""
         stamp = FileStamp.of(os.stat(path))
-        num_records = self._pool.reader(path, stamp).num_records()
-        index = file_index(path, num_records) if self._map_files else None
-        if index is not None:
-            self._pool.drop(path)
-        return _File(num_records, stamp, index)
+        return _File(self._pool.reader(path, stamp).num_records(), stamp, None)
 
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
@@ -171,7 +179,7 @@ class DataSet:
         """
         samples = max(1, _HASH_SAMPLES // len(self.slices))
         paths = list(self._stamps)
-        contents = map_paths(lambda path: content_sample(path, samples), paths)
+        contents = dict(zip(paths, on_threads(lambda path: content_sample(path, samples), paths), strict=True))
         for path, stamp in self._stamps.items():  # afterwards: what was sampled is what was opened
             if (now := FileStamp.of(os.stat(path))) != stamp:
                 raise changed(path, stamp, now)

@@ -66,11 +66,6 @@ class KeptOpen(Generic[T]):
                 self._open.popitem(last=False)
         return opened
 
-    def drop(self, path: str) -> None:
-        """Let go of what is open of `path`."""
-        with self._lock:
-            self._open.pop(path, None)
-
     def close(self) -> None:
         """Let go of all, and keep nothing from now on."""
         with self._lock:
