@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from _data import DataSet
@@ -24,8 +25,8 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 import arsrc
 from arsrc._host import registry
 from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.readers import files as arsrc_files
 from arsrc._host.records.data_set import DataSet as ArsrcDataSet
-from arsrc._host.records.data_set import _File
 from arsrc._host.storage.stamps import FileStamp
 from arsrc.paths import FileSlice
 
@@ -163,19 +164,31 @@ def _resident_bytes() -> int:
 
 
 class _NoReaders:
-    """Stands in for the pool of readers: gives records without files."""
+    """Stands in for the pool of readers, and for each of them: counts and gives records without files."""
+
+    def __init__(self, max_open: int) -> None:
+        pass
+
+    def reader(self, path: str, stamp: FileStamp) -> "_NoReaders":
+        return self
+
+    def num_records(self) -> int:
+        return _RECORDS_PER_FILE
 
     def read(self, path: str, positions: list[int], num_bytes: int) -> list[bytes]:
         del path, num_bytes
         return [bytes(_RECORD_BYTES)] * len(positions)
 
 
-class _SimulatedFiles(ArsrcDataSet):
-    """A data set of files that do not exist, of a kind that cannot be mapped: the most costly one."""
-
-    def _open(self, path: str) -> _File:
-        del path
-        return _File(_RECORDS_PER_FILE, FileStamp(0, 0, 2**17, 0), None)
+def _simulated_data_set(files: list[FileSlice]) -> ArsrcDataSet:
+    """Return a data set of files that do not exist, of a kind that cannot be mapped: the most costly one."""
+    found = {
+        "_stamp": lambda path: FileStamp(0, 0, 2**17, 0),
+        "index_files": lambda paths: [None] * len(paths),
+        "ReaderPool": _NoReaders,
+    }
+    with mock.patch.multiple(arsrc_files, **found):
+        return ArsrcDataSet(files, checksum="auto", max_open_files=64, random_access=True, buffers=BufferPool(0))
 
 
 def simulated(quick: bool) -> Study:
@@ -189,10 +202,8 @@ def simulated(quick: bool) -> Study:
     for count in (10, 1000) if quick else (1, 10, 100, 1000, 10_000, 100_000):
         files = [FileSlice(f"data-{number:06d}-of-{count:06d}.array_record") for number in range(count)]
         begin = time.perf_counter()
-        data_set = _SimulatedFiles(files, checksum="auto", max_open_files=64, random_access=True, buffers=BufferPool(0))
+        data_set = _simulated_data_set(files)
         opened = time.perf_counter() - begin
-        pool: Any = _NoReaders()
-        data_set._pool = pool
         record_ids = np.random.default_rng(0).integers(0, data_set.num_records, _BATCH)
         batch = timing(functools.partial(data_set.read, record_ids))
         study.rows.append((count, of([opened]), batch, data_set.num_records))

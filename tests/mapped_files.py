@@ -76,7 +76,8 @@ def open_indexed(
     numbering: Numbering, indices: dict[str, FileIndex], random_access: bool = False, **options: Any
 ) -> Opened:
     """Map files with their indices."""
-    area = AddressRange.of_files({index.path: index.stamp for index in indices.values()}, random_access)
+    area = AddressRange.reserve({index.path: index.stamp for index in indices.values()}, random_access)
     assert area is not None
+    assert all(area.map(index.path, index.stamp) for index in indices.values() if index.num_records)
     defaults = {"max_open_files": 8, "buffers": BufferPool(1 << 30), "copier": Copier()}
     return Opened(numbering, MappedFiles(area, numbering, indices, **(defaults | options)))

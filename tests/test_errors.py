@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 
 import arsrc
 from arsrc import ArrayRecordSourceConfig, ReadOptions
+from arsrc._host import registry
 from arsrc.codecs import Bytes, Map, Ragged, Struct
 from arsrc.errors import message
 
@@ -834,6 +836,9 @@ class Running:
         self.step = jax.jit(functools.partial(arsrc.next_batch, config))
         self.loop = arsrc.iterate(config)
         self.goes_on(arsrc.init(config))
+        workers = registry.opened(config).files.ahead._workers
+        while workers._tasks or workers._num_waiting < len(workers._threads):  # a thread is reading
+            time.sleep(0.01)
 
     def goes_on(self, state: arsrc.SourceState) -> None:
         for _, batch in (self.step(state), next(self.loop)):

@@ -83,7 +83,7 @@ def test_a_file_without_records_has_an_index_but_no_map(tmp_path: Path, write_re
     assert index_of(empty)
     assert opened(empty, path, empty).records() == [b"abc"]
     assert empty not in Path("/proc/self/maps").read_text()
-    assert AddressRange.of_files({}, False) is None
+    assert AddressRange.reserve({}, False) is None
 
 
 def test_files_that_are_indexed_together_are_indexed_as_each_alone(tmp_path: Path, write_records: WriteRecords) -> None:
@@ -165,6 +165,6 @@ def test_where_files_cannot_be_mapped_there_is_no_map(
     index = file_index(path)
     assert index is not None
     monkeypatch.setattr(address_range, "_LIBC", None)  # as on systems other than Linux
-    assert AddressRange.of_files({index.path: index.stamp}, False) is None
+    assert AddressRange.reserve({index.path: index.stamp}, False) is None
     grouped = write_records(tmp_path / "b", [b"abc"] * 10, "group_size:4,uncompressed")
     assert file_index(grouped) is None

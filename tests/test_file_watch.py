@@ -48,6 +48,9 @@ def test_a_file_changed_in_place_is_an_error_that_names_it(
             files.read(record_ids)
     if num_files > 1:
         assert files.records(np.arange(500)) == records
+    os.remove(paths[-1])  # what was removed as it was can be read on, but not this
+    with pytest.raises(ArsrcReadError, match=r"^\[arsrc\] read: a file was changed .*" + paths[-1]):
+        files.read(record_ids)
 
 
 def test_a_file_that_was_removed_or_replaced_is_still_read_as_it_was(
@@ -68,8 +71,10 @@ def test_a_file_that_changed_between_indexing_and_mapping_is_an_error(
     path = write_records(tmp_path / "a", [b"x"] * 100, "group_size:1,uncompressed")
     index = file_index(path)
     assert index is not None
+    area = AddressRange.reserve({index.path: index.stamp}, False)
+    assert area is not None
     change(path, "written to")
     with pytest.raises(ArsrcReadError, match="a file was changed"):
-        AddressRange.of_files({index.path: index.stamp}, False)
+        area.map(index.path, index.stamp)
     os.remove(path)
-    assert AddressRange.of_files({index.path: index.stamp}, False) is None
+    assert not area.map(index.path, index.stamp)

@@ -7,7 +7,6 @@ surprise means no index: array_record's own reader then reads the file, or fails
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +47,7 @@ class FileIndex:
     """Where the records of one file lie.
 
     Attributes:
-        path: The file, absolute.
+        path: The file.
         stamp: What it was when it was indexed.
         num_records: Records in it.
         places: Where they lie: at most 8 bytes a record.
@@ -85,7 +84,6 @@ def index_files(paths: Sequence[str]) -> list[FileIndex | None]:
 
 
 def _index(path: str, keep_small: bool) -> FileIndex | _Small | None:
-    path = os.path.abspath(path)
     try:
         with contextlib.closing(OpenFile(path)) as file:
             stamp = file.stamp()
@@ -134,8 +132,8 @@ def _places(file: OpenFile, stamp: FileStamp, footer: Footer) -> Places:
             _check_headers(file, begins)
             return _uniform_singles(begins) or Spans(begins)
     chunks = Chunks(*map(np.concatenate, zip(*read_chunks(file, footer), strict=True)))
-    area = AddressRange.of_files({file.path: stamp}, random_access=False)
-    if area is None:
+    area = AddressRange.reserve({file.path: stamp}, random_access=False)
+    if area is None or not area.map(file.path, stamp):
         raise LayoutError("files cannot be mapped here")
     groups = index_groups(area, chunks, footer.begin)
     return _uniform_groups(groups, int(chunks.counts[0])) or groups

@@ -1,31 +1,25 @@
 """The records of all files of a config as one numbered sequence."""
 
-import dataclasses
 import hashlib
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.fingerprint import content_sample
-from arsrc._host.format.numbering import Found, Numbering
+from arsrc._host.format.numbering import Found
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.threads import on_threads
-from arsrc._host.readers.mapped import MappedFiles
-from arsrc._host.readers.official import ReaderPool, ReadFailure
-from arsrc._host.storage.address_range import AddressRange
+from arsrc._host.readers.files import Files
+from arsrc._host.readers.official import ReadFailure
 from arsrc._host.storage.stamps import FileStamp, changed, closed
-from arsrc.errors import ArsrcReadError, ArsrcValueError
+from arsrc.errors import ArsrcReadError
 from arsrc.paths import FileSlice
 from arsrc.record_batch import RecordBatch
 
-MAX_RECORDS = 2**32 - 1
-_TOGETHER = 32  # files that are indexed together
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set
 
 
@@ -39,7 +33,6 @@ class DataSet:
         sizes: i64[num_files], records of each slice.
         num_records: Records in all.
         copier: Threads for large copies.
-        is_grouped: Whether there are files of which a record cannot be read without decoding its neighbours.
     """
 
     def __init__(
@@ -60,44 +53,25 @@ class DataSet:
             random_access: Whether records will be read in random order.
             buffers: Where large batches come from.
         """
-        self._pool = ReaderPool(max_open_files)
         self.copier = Copier()
-        self._map_files = checksum == "auto"
-        paths = list(dict.fromkeys(piece.path for piece in slices))
-        some = [paths[first : first + _TOGETHER] for first in range(0, len(paths), _TOGETHER)]
-        opened = dict(zip(paths, itertools.chain.from_iterable(on_threads(self._open, some)), strict=True))
-        self.slices = [piece.within(opened[piece.path].num_records) for piece in slices]
+        self._files = Files(
+            slices,
+            checksum=checksum,
+            max_open_files=max_open_files,
+            random_access=random_access,
+            buffers=buffers,
+            copier=self.copier,
+        )
+        self.slices, self._numbering = self._files.slices, self._files.numbering
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
-        self.num_records = int(self.sizes.sum())
-        if not 0 < self.num_records <= MAX_RECORDS:
-            what = f"the files hold {'more than 2**32 - 1' if self.num_records else 'no'} records"
-            fix = "Choose other files or slices."
-            counts = {"num_records": self.num_records, "num_files": len(slices)}
-            raise ArsrcValueError("paths", what, fix, **counts)
-        self._stamps = {path: file.stamp for path, file in opened.items()}
-        self._numbering = Numbering(self.slices)
-        found = {piece.path: opened[piece.path].index for piece in self._numbering.slices}
-        indices = {path: index for path, index in found.items() if index is not None}
-        area = AddressRange.of_files({index.path: index.stamp for index in indices.values()}, random_access)
-        self._mapped = None
-        if area is not None:
-            self._mapped = MappedFiles(area, self._numbering, indices, max_open_files, buffers, self.copier)
-        # bool[slices with records]
-        self._is_mapped = np.array([area is not None and piece.path in indices for piece in self._numbering.slices])
-        self.is_grouped = not self._is_mapped.all()
+        self.num_records = self._numbering.num_records
         self._is_closed = False
 
-    def _open(self, paths: Sequence[str]) -> "list[_File]":
-        indices = index_files(paths) if self._map_files else [None] * len(paths)
-        return [
-            self._counted(path) if i is None else _File(i.num_records, i.stamp, i)
-            for path, i in zip(paths, indices, strict=True)
-        ]
-
-    def _counted(self, path: str) -> "_File":
-        """Let array_record's reader count the records of a file."""
-        stamp = FileStamp.of(os.stat(path))
-        return _File(self._pool.reader(path, stamp).num_records(), stamp, None)
+    @property
+    def is_grouped(self) -> bool:
+        """Whether there are open files of which a record cannot be read without decoding its neighbours."""
+        opened = self._files.opened
+        return bool((opened.is_open & ~opened.is_mapped).any())
 
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
@@ -114,11 +88,12 @@ class DataSet:
         if (located := self.locate(record_ids)) is not None:
             return self.copy(located)
         found = self._numbering.find(record_ids)
-        mapped = self._is_mapped[found.slices]
+        opened = self._files.opened_for(found)
+        mapped = opened.is_mapped[found.slices]
         records: list[bytes] = [b""] * len(record_ids)
-        if self._mapped is not None and mapped.any():
+        if opened.mapped is not None and mapped.any():
             rows = np.flatnonzero(mapped)
-            batch = self._mapped.copy(self._mapped.locate(found.at(rows)))
+            batch = opened.mapped.copy(opened.mapped.locate(found.at(rows)))
             for number, row in enumerate(rows.tolist()):
                 records[row] = batch[number]
         for row, record in self._read_by_reader(found, np.flatnonzero(~mapped)):
@@ -131,9 +106,11 @@ class DataSet:
         Raises:
             ArsrcIndexError: An id lies outside.
         """
-        if self._mapped is None or self.is_grouped:
+        found = self._numbering.find(record_ids)
+        opened = self._files.opened_for(found)
+        if opened.mapped is None or not opened.is_mapped[found.slices].all():
             return None
-        return self._mapped.locate(self._numbering.find(record_ids))
+        return opened.mapped.locate(found)
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:
         """Return the records that `locate` found.
@@ -145,8 +122,8 @@ class DataSet:
         Raises:
             ArsrcReadError: A file changed since it was opened, or the files were closed.
         """
-        assert self._mapped is not None
-        return self._mapped.copy(located, out)
+        assert self._files.opened.mapped is not None
+        return self._files.opened.mapped.copy(located, out)
 
     def _read_by_reader(self, found: Found, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         """Yield `(row, record)` for some rows, with one read per file."""
@@ -158,7 +135,7 @@ class DataSet:
             wanted = found.at(part)
             path = self._numbering.slices[wanted.slices[0]].path
             try:
-                records = self._pool.read(path, wanted.positions.tolist(), self._stamps[path])
+                records = self._files.pool.read(path, wanted.positions.tolist(), self._files.stamps[path])
             except ArsrcReadError as error:  # the file cannot be opened again
                 raise error.naming(record_ids=_few(self._numbering.ids(wanted))) from error
             except ReadFailure as error:
@@ -169,7 +146,7 @@ class DataSet:
 
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""
-        return all(FileStamp.at(path) == stamp for path, stamp in self._stamps.items())
+        return all(FileStamp.at(path) == stamp for path, stamp in self._files.stamps.items())
 
     def content_hash(self) -> str:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.
@@ -178,9 +155,9 @@ class DataSet:
             ArsrcReadError: A file cannot be read, or is no longer what was opened.
         """
         samples = max(1, _HASH_SAMPLES // len(self.slices))
-        paths = list(self._stamps)
+        paths = list(self._files.stamps)
         contents = dict(zip(paths, on_threads(lambda path: content_sample(path, samples), paths), strict=True))
-        for path, stamp in self._stamps.items():  # afterwards: what was sampled is what was opened
+        for path, stamp in self._files.stamps.items():  # afterwards: what was sampled is what was opened
             if (now := FileStamp.of(os.stat(path))) != stamp:
                 raise changed(path, stamp, now)
         digest = hashlib.sha256()
@@ -190,24 +167,13 @@ class DataSet:
 
     def stamps(self) -> str:
         """Return sizes and times of change of the files: what `content_hash` may not see, these do."""
-        return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}" for stamp in self._stamps.values())
+        return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}" for stamp in self._files.stamps.values())
 
     def close(self) -> None:
         """Let go of all files; reads of a file that are under way end well, later ones fail."""
         self._is_closed = True
-        self._pool.close()
-        if self._mapped is not None:
-            self._mapped.close()
+        self._files.close()
         self.copier.close()
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """What opening a file has found; `index` None: only array_record's reader can read it."""
-
-    num_records: int
-    stamp: FileStamp
-    index: FileIndex | None
 
 
 def _few(numbers: Sequence[int] | NDArray[np.int64]) -> str:

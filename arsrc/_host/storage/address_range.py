@@ -1,7 +1,7 @@
 """Files mapped one behind the other into one reserved range of addresses, to be read as one array.
 
-A range is reserved without memory behind it, then each file is mapped over its part. The standard library
-cannot say where a map shall lie, hence libc by ctypes. A ctypes call also releases the GIL, which
+A range is reserved without memory behind it, and each file is mapped over its part when it is opened. The standard
+library cannot say where a map shall lie, hence libc by ctypes. A ctypes call also releases the GIL, which
 `mmap.madvise` does not.
 """
 
@@ -22,6 +22,8 @@ from arsrc._host.storage.stamps import FileStamp, changed
 from arsrc.errors import ArsrcReadError
 
 _MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+_PART_BYTES = 1 << 16  # files begin at multiples of it; whole ArrayRecord files are as long as some
 _PROT_NONE = 0
 _MAP_FAILED = ctypes.c_void_p(-1).value
 # Every file is one map, and Linux allows a process 65530 unless told otherwise: leave some to others.
@@ -66,46 +68,50 @@ class AddressRange:
         begins: Where each file begins in it, by path.
     """
 
-    def __init__(self, address: int, num_bytes: int, begins: dict[str, int]) -> None:
+    def __init__(self, address: int, num_bytes: int, begins: dict[str, int], random_access: bool) -> None:
         self.data: NDArray[np.uint8] = np.asarray(_Memory(address, num_bytes))
         self.begins = begins
-        self._address = address
+        self._address, self._random_access = address, random_access
+        self._mapped: set[str] = set()
 
     @classmethod
-    def of_files(cls, files: Mapping[str, FileStamp], random_access: bool) -> Self | None:
-        """Map files, given by their paths; None where there are none, or they cannot be mapped, or not so many.
+    def reserve(cls, files: Mapping[str, FileStamp], random_access: bool) -> Self | None:
+        """Reserve a range for files, given by their paths; None where there are none, or too many, or maps are not.
 
         With random access the system fetches single pages. Otherwise it reads on, which is faster for records that
         stand side by side.
-
-        Raises:
-            ArsrcReadError: A file is not what its stamp says any more.
         """
-        if _LIBC is None or not 0 < len(files) <= _MAX_MAPS:
+        ends = list(itertools.accumulate(-(-stamp.num_bytes // _PART_BYTES) * _PART_BYTES for stamp in files.values()))
+        if _LIBC is None or len(files) > _MAX_MAPS or not ends or not ends[-1]:
             return None
-        ends = list(itertools.accumulate(stamp.num_bytes for stamp in files.values()))
-        address = _LIBC.mmap(None, ends[-1], _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+        address = _LIBC.mmap(None, ends[-1], _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
         if address == _MAP_FAILED:
             return None
-        area = cls(address, ends[-1], dict(zip(files, [0, *ends[:-1]], strict=True)))
+        return cls(address, ends[-1], dict(zip(files, [0, *ends[:-1]], strict=True)), random_access)
+
+    def map(self, path: str, stamp: FileStamp) -> bool:
+        """Map a file, if it is not mapped yet; returns whether it is.
+
+        Raises:
+            ArsrcReadError: It is not what its stamp says any more.
+        """
+        if path in self._mapped:
+            return True
         try:
-            for path, stamp in files.items():
-                area._map(path, stamp)
+            with contextlib.closing(OpenFile(path)) as file:
+                if (now := file.stamp()) != stamp:
+                    raise changed(path, stamp, now)
+                address, flags = self._address + self.begins[path], mmap.MAP_SHARED | _MAP_FIXED
+                if _LIBC.mmap(address, stamp.num_bytes, mmap.PROT_READ, flags, file.fd, 0) == _MAP_FAILED:
+                    return False
         except ArsrcReadError:
             raise
         except OSError:
-            return None
-        if random_access:
-            _LIBC.madvise(address, ends[-1], mmap.MADV_RANDOM)
-        return area
-
-    def _map(self, path: str, stamp: FileStamp) -> None:
-        with contextlib.closing(OpenFile(path)) as file:
-            if (now := file.stamp()) != stamp:
-                raise changed(path, stamp, now)
-            address, flags = self._address + self.begins[path], mmap.MAP_SHARED | _MAP_FIXED
-            if _LIBC.mmap(address, stamp.num_bytes, mmap.PROT_READ, flags, file.fd, 0) == _MAP_FAILED:
-                raise OSError(ctypes.get_errno(), "cannot map a file")
+            return False
+        if self._random_access:
+            _LIBC.madvise(address, stamp.num_bytes, mmap.MADV_RANDOM)
+        self._mapped.add(path)
+        return True
 
     def will_need(self, begins: NDArray[np.int64], ends: NDArray[np.int64], gap: int) -> None:
         """Start reading the bytes `[begins, ends)` into the page cache, without waiting for them.

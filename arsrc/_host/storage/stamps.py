@@ -6,6 +6,7 @@ microseconds of the reading itself; where there are many files, up to 25 microse
 must not take longer than reading; and file systems that tell late what another machine did.
 """
 
+import copy
 import os
 import time
 from collections.abc import Mapping
@@ -48,12 +49,14 @@ class FileWatch:
     """Compares files with what they were when they were indexed.
 
     It asks by path, which needs no open descriptors: a path that is gone or leads to another file means that
-    the mapped one was removed or replaced by renaming, and then nobody can change it any more.
+    the mapped one was removed or replaced by renaming, and then nobody can change it any more. A file that was
+    changed before stays refused.
     """
 
     def __init__(self, files: Mapping[int, tuple[str, FileStamp]]) -> None:
         """Take files by number: their paths, and what they were."""
         self._files = files
+        self._refused: dict[int, ArsrcReadError] = {}
         self._seconds = _SECONDS_PER_FILE * len(files)
         self._due = np.zeros(max(files, default=0) + 1)  # f64[numbers], when to look at each again
 
@@ -63,16 +66,26 @@ class FileWatch:
         Raises:
             ArsrcReadError: A file was changed.
         """
+        for number, error in list(self._refused.items()):
+            if (files == number).any():
+                raise copy.copy(error)
         if len(self._files) == 1:
-            for file in self._files.values():
-                check_file(*file)
+            for number in self._files:
+                self._look(number)
             return
         now = time.monotonic()
         due = self._due[files] <= now
         if due.any():
             for number in set(files[due].tolist()):
-                check_file(*self._files[number])
+                self._look(number)
                 self._due[number] = now + self._seconds
+
+    def _look(self, number: int) -> None:
+        try:
+            check_file(*self._files[number])
+        except ArsrcReadError as error:
+            self._refused[number] = error
+            raise
 
 
 def check_file(path: str, was: FileStamp) -> None:

@@ -1,0 +1,167 @@
+"""The files of a data set, opened: counted, indexed and mapped; all at once, or when they are first read."""
+
+import dataclasses
+import itertools
+import os
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.format.file_index import FileIndex, index_files
+from arsrc._host.format.numbering import Found, Numbering
+from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.machine.copying import Copier
+from arsrc._host.machine.threads import on_threads
+from arsrc._host.readers.mapped import MappedFiles
+from arsrc._host.readers.official import ReaderPool
+from arsrc._host.storage.address_range import AddressRange
+from arsrc._host.storage.stamps import FileStamp, changed, closed
+from arsrc.errors import ArsrcReadError, ArsrcValueError
+from arsrc.paths import FileSlice
+
+MAX_RECORDS = 2**32 - 1
+_TOGETHER = 32  # files that are indexed together
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _File:
+    """What opening a file has found; `index` None: only array_record's reader can read it."""
+
+    num_records: int
+    index: FileIndex | None
+
+
+class Opened(NamedTuple):
+    """What is open of the files of slices; immutable.
+
+    Attributes:
+        files: By path.
+        mapped: The records of those that are mapped, None if there are none.
+        is_open: bool[num_slices], which slices are of open files.
+        is_mapped: bool[num_slices], which are of mapped ones.
+        is_whole: Whether all are open.
+    """
+
+    files: dict[str, _File]
+    mapped: MappedFiles | None
+    is_open: NDArray[np.bool_]
+    is_mapped: NDArray[np.bool_]
+    is_whole: bool
+
+
+class Files:
+    """Files of slices, numbered from one end to the other.
+
+    Those of which a slice has no end are opened to count their records, and all if they are few. Of many, the others
+    are opened when they are first read, and only then turn out to have fewer records than a slice wants.
+
+    Attributes:
+        slices: The slices, ends filled in.
+        numbering: Of the records.
+        stamps: What the files were when they were first looked at, by path.
+        pool: array_record's readers, for files that are not mapped.
+        opened: What is open now.
+    """
+
+    def __init__(
+        self,
+        slices: Sequence[FileSlice],
+        *,
+        checksum: str,
+        max_open_files: int,
+        random_access: bool,
+        buffers: BufferPool,
+        copier: Copier,
+    ) -> None:
+        """Open files; the arguments are those of `DataSet`."""
+        self.pool = ReaderPool(max_open_files)
+        self._map_files, self._max_open_files = checksum == "auto", max_open_files
+        self._buffers, self._copier = buffers, copier
+        paths = list(dict.fromkeys(piece.path for piece in slices))
+        self.stamps = {path: _stamp(path) for path in paths}
+        uncounted = {piece.path for piece in slices if piece.stop is None}
+        files = self._open(paths if len(paths) <= _TOGETHER else [path for path in paths if path in uncounted])
+        self.slices = [one.within(files[one.path].num_records) if one.path in files else one for one in slices]
+        num_records = sum(piece.num_records for piece in self.slices)
+        if not 0 < num_records <= MAX_RECORDS:
+            what = f"the files hold {'more than 2**32 - 1' if num_records else 'no'} records"
+            fix = "Choose other files or slices."
+            raise ArsrcValueError("paths", what, fix, num_records=num_records, num_files=len(slices))
+        self.numbering = Numbering(self.slices)
+        stamps = {piece.path: self.stamps[piece.path] for piece in self.numbering.slices}
+        self._area = AddressRange.reserve(stamps, random_access) if self._map_files else None
+        self._growing = threading.Lock()
+        self._is_closed = False
+        self.opened = self._with(files)
+
+    def opened_for(self, found: Found) -> Opened:
+        """Return what is open, with the files of some records.
+
+        More are opened than are needed now, twice as many as there are, so that tables are not built too often.
+
+        Raises:
+            ArsrcReadError: A file cannot be opened, or the files were closed.
+            ArsrcValueError: A slice lies beyond the end of its file.
+        """
+        if self.opened.is_whole or self.opened.is_open[found.slices].all():
+            return self.opened
+        with self._growing:
+            if self._is_closed:
+                raise closed()
+            files, slices = self.opened.files, self.numbering.slices
+            wanted = dict.fromkeys(slices[number].path for number in np.unique(found.slices).tolist())
+            if more := [path for path in wanted if path not in files]:
+                others = dict.fromkeys(piece.path for piece in slices if piece.path not in files)
+                more += [path for path in others if path not in wanted][: len(files)]
+                opened = self._open(more)
+                for piece in slices:
+                    if piece.path in opened:
+                        piece.within(opened[piece.path].num_records)
+                self.opened = self._with(files | opened)
+            return self.opened
+
+    def close(self) -> None:
+        """Let go of all; reads of a file that are under way end well, later ones fail."""
+        self._is_closed = True
+        self._area = None
+        self.pool.close()
+        if self.opened.mapped is not None:
+            self.opened.mapped.close()
+
+    def _open(self, paths: Sequence[str]) -> dict[str, _File]:
+        some = [paths[first : first + _TOGETHER] for first in range(0, len(paths), _TOGETHER)]
+        return dict(zip(paths, itertools.chain.from_iterable(on_threads(self._open_some, some)), strict=True))
+
+    def _open_some(self, paths: Sequence[str]) -> list[_File]:
+        indices = index_files(paths) if self._map_files else [None] * len(paths)
+        files = []
+        for path, index in zip(paths, indices, strict=True):
+            stamp = self.stamps[path]
+            if index is not None and index.stamp != stamp:
+                raise changed(path, stamp, index.stamp)
+            num_records = self.pool.reader(path, stamp).num_records() if index is None else index.num_records
+            files.append(_File(num_records, index))
+        return files
+
+    def _with(self, files: dict[str, _File]) -> Opened:
+        """Return what is open when these files are."""
+        area, slices, indices = self._area, self.numbering.slices, {}
+        for path in dict.fromkeys(piece.path for piece in slices if piece.path in files):
+            if area is not None and (index := files[path].index) is not None and area.map(path, index.stamp):
+                indices[path] = index
+        mapped = None
+        if area is not None and indices:
+            mapped = MappedFiles(area, self.numbering, indices, self._max_open_files, self._buffers, self._copier)
+        is_open = np.array([piece.path in files for piece in slices])
+        is_mapped = np.array([piece.path in indices for piece in slices])
+        return Opened(files, mapped, is_open, is_mapped, bool(is_open.all()))
+
+
+def _stamp(path: str) -> FileStamp:
+    try:
+        return FileStamp.of(os.stat(path))
+    except OSError as error:
+        raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
