@@ -3,7 +3,8 @@
 import itertools
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mapped_files import opened, some_records
 from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
+from arsrc._host.readers import files as opening
 from arsrc._host.readers.official import ReaderPool
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.storage.stamps import FileStamp
@@ -98,6 +100,14 @@ def files(tmp_path_factory: pytest.TempPathFactory, write_records: WriteRecords)
     return {kind: (write_records(folder / kind, content[kind], KINDS[kind][0]), content[kind]) for kind in KINDS}
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["opened at once", "opened when first read"])
+def at_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As with few files, or as with many whose counts are given."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "_TOGETHER", 32 if request.param else 1)
+        yield
+
+
 bounds = st.tuples(st.integers(0, NUM_RECORDS), st.integers(0, NUM_RECORDS)).map(sorted)
 
 
@@ -105,6 +115,7 @@ bounds = st.tuples(st.integers(0, NUM_RECORDS), st.integers(0, NUM_RECORDS)).map
 @example([(kind, [1, NUM_RECORDS - 1]) for kind in KINDS], random.Random(0))
 @example([(kind, [3, 20]) for kind in KINDS if kind not in UNMAPPED] * 2, random.Random(0))
 @example([("groups", [5, 8]), ("compressed", [0, 9]), ("groups", [8, 33]), ("groups", [7, 7])], random.Random(0))
+@pytest.mark.usefixtures("at_once")
 def test_slices_of_all_kinds_are_one_sequence_whoever_reads(
     files: dict[str, tuple[str, list[bytes]]], parts: list[tuple[str, list[int]]], rng: random.Random
 ) -> None:
@@ -134,6 +145,83 @@ def test_slices_of_all_kinds_are_one_sequence_whoever_reads(
             assert [batch[row] for row in range(len(batch))] == [expected[i] for i in ids[2:7]]
     finally:
         data_set.close()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, write_records: WriteRecords) -> tuple[list[str], list[bytes]]:
+    """More files than are opened at once, of several kinds, and their records."""
+    folder = tmp_path_factory.mktemp("many")
+    kinds = ["uniform", "spans", "groups"]
+    content = [some_records(number, KINDS[kinds[number % 3]][1][:5]) for number in range(100)]
+    paths = [write_records(folder / f"{i:03d}", rows, KINDS[kinds[i % 3]][0]) for i, rows in enumerate(content)]
+    return paths, list(itertools.chain.from_iterable(content))
+
+
+def num_open(data_set: DataSet) -> int:
+    return len(data_set._files.opened.files)
+
+
+def test_of_many_files_with_counts_each_is_opened_when_it_is_first_read(many: tuple[list[str], list[bytes]]) -> None:
+    paths, records = many
+    data_set = open_data_set(*(FileSlice(path, 0, 5) for path in paths))
+    assert (data_set.num_records, num_open(data_set)) == (500, 0)
+    assert records_of(data_set, [250]) == records[250:251]
+    assert num_open(data_set) == 1
+    located, early = data_set.locate(np.array([251, 252])), [251, 252]
+    counts = []
+    for number in range(0, 100, 10):
+        assert records_of(data_set, [5 * number + 2]) == [records[5 * number + 2]]
+        counts.append(num_open(data_set))
+    assert counts[:5] == [3, 7, 15, 31, 63], "tables are built a few times only"
+    if located is not None:  # what was located before is still where it was
+        batch = data_set.copy(located)
+        assert [batch[row] for row in range(2)] == [records[i] for i in early]
+    assert records_of(data_set, range(500)) == records
+    data_set.close()
+    whole = open_data_set(*(FileSlice(path) for path in paths))
+    assert num_open(whole) == 100
+    assert whole.content_hash() == data_set.content_hash()
+    whole.close()
+
+
+def test_threads_may_read_while_files_are_opened(many: tuple[list[str], list[bytes]]) -> None:
+    paths, records = many
+    for seed in range(5):
+        data_set = open_data_set(*(FileSlice(path, 0, 5) for path in paths))
+
+        def read(number: int, seed: int = seed, data_set: DataSet = data_set) -> None:
+            ids = random.Random(f"{seed} {number}").choices(range(500), k=40)
+            assert records_of(data_set, ids) == [records[i] for i in ids]
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(read, range(12)))
+        data_set.close()
+
+
+def test_a_count_that_is_wrong_is_found_when_its_file_is_first_read(many: tuple[list[str], list[bytes]]) -> None:
+    paths, records = many
+    data_set = open_data_set(*(FileSlice(path, 0, 5) for path in paths[:-1]), FileSlice(paths[-1], 0, 6))
+    assert records_of(data_set, [0, 1]) == records[:2]
+    for _ in range(2):
+        with pytest.raises(ArsrcValueError, match="a slice lies beyond the end of its file, which has 5 records"):
+            data_set.read(np.array([500]))
+    assert records_of(data_set, range(200)) == records[:200]
+    data_set.close()
+    with pytest.raises(ArsrcReadError, match="the files were closed"):
+        data_set.read(np.array([400]))
+
+
+def test_a_file_that_is_written_to_before_it_is_first_read_is_an_error(
+    many: tuple[list[str], list[bytes]], tmp_path: Path, write_records: WriteRecords
+) -> None:
+    paths, records = many
+    last = write_records(tmp_path / "last", records[:5])
+    data_set = open_data_set(*(FileSlice(path, 0, 5) for path in paths), FileSlice(last, 0, 5))
+    assert records_of(data_set, [0]) == records[:1]
+    write_records(last, records[5:15])
+    with pytest.raises(ArsrcReadError, match=rf"a file was changed.*{last}"):
+        data_set.read(np.array([501]))
+    data_set.close()
 
 
 @pytest.mark.parametrize("slices", [[(0, 5), (10, 17)], [(10, 17), (0, 5)], [(0, 12), (6, 40)], [(3, 9), (3, 9)]])
