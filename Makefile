@@ -10,12 +10,26 @@ BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
 ARGS ?=
 
 IS_SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
+IS_NEWEST := import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in ((3, 12), (3, 13)))
 GET_VERSION := import sys, venv; print("%d.%d" % sys.version_info[:2])
-CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14
-PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$p && break; done)
-PYTHON := $(PYTHON)
+first = $(shell for p in $(1); do $$p -c '$(2)' 2>/dev/null && echo $$p && break; done)
+
+# The benchmarks run where the newest peers do, if that is on this machine. Pythons of pyenv are named in full:
+# its commands on the path work only for versions that it was told to use.
+PYENV_ROOT ?= $(HOME)/.pyenv
+ifndef PYTHON
+NEWEST := $(foreach v,3.13 3.12,python$(v) $(wildcard $(PYENV_ROOT)/versions/$(v).*/bin/python))
+PYTHON_BENCH := $(call first,$(NEWEST),$(IS_NEWEST))
+PYTHON := $(call first,python3 python3.13 python3.12 python3.11 python3.14,$(IS_SUPPORTED))
+endif
+PYTHON_BENCH := $(or $(PYTHON_BENCH),$(PYTHON))
 # Part of the stamps' names: another interpreter means another environment.
 VERSION := $(shell $(PYTHON) -c '$(GET_VERSION)' 2>/dev/null)
+VERSION_BENCH := $(shell $(PYTHON_BENCH) -c '$(GET_VERSION)' 2>/dev/null)
+
+# What PyPI has for Linux brings gigabytes of CUDA, which `make bench TORCH=torch` takes.
+TORCH ?= torch==2.13.0+cpu
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -48,6 +62,8 @@ format: $(VENV)/.has-lint  ## format the code and mend what can be mended safely
 	$(VENV)/bin/ruff format .
 
 bench: $(VENV_BENCH)/.has-bench  ## compare with other loaders, in an environment of its own (gigabytes)
+	@$(PYTHON_BENCH) -c '$(IS_NEWEST)' || echo 'Python $(VERSION_BENCH): the newest peers run on 3.12 and 3.13.' \
+		'On 3.11 datarax ends at 0.1.4, JAX at 0.10 and NumPy at 2.4; on 3.14 there is no datarax.'
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(VENV_BENCH)/bin/python $$script || exit 1; done
 
 clean:  ## remove what these targets, the tools and the examples left behind
@@ -55,18 +71,22 @@ clean:  ## remove what these targets, the tools and the examples left behind
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that fits and has pip is kept, whoever made it; any other is made anew.
-$(VENV)/.python-$(VERSION) $(VENV_BENCH)/.python-$(VERSION):
-	@$(PYTHON) -c '$(IS_SUPPORTED)' || \
+$(VENV)/.python-$(VERSION): INTERPRETER := $(PYTHON)
+$(VENV_BENCH)/.python-$(VERSION_BENCH): INTERPRETER := $(PYTHON_BENCH)
+$(VENV)/.python-$(VERSION) $(VENV_BENCH)/.python-$(VERSION_BENCH):
+	@$(INTERPRETER) -c '$(IS_SUPPORTED)' || \
 		{ echo 'arsrc needs Python >= 3.11; name one: PYTHON=python3.12 make' >&2; exit 1; }
-	@if [ "$$($(@D)/bin/python -c 'import pip; $(GET_VERSION)' 2>/dev/null)" != '$(VERSION)' ]; then \
-		echo '$(PYTHON) -m venv $(@D)'; $(PYTHON) -m venv --clear $(@D) || \
-		{ echo '$(PYTHON) has no venv; Debian and Ubuntu keep it in the package python3-venv' >&2; exit 1; }; fi
+	@if [ "$$($(@D)/bin/python -c 'import pip; $(GET_VERSION)' 2>/dev/null)" != '$(@:$(@D)/.python-%=%)' ]; then \
+		echo '$(INTERPRETER) -m venv $(@D)'; $(INTERPRETER) -m venv --clear $(@D) || \
+		{ echo '$(INTERPRETER) has no venv; Debian and Ubuntu keep it in the package python3-venv' >&2; exit 1; }; fi
 	@touch $@
 
 $(VENV)/.has-%: $(VENV)/.python-$(VERSION) pyproject.toml
 	$(@D)/bin/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
-$(VENV_BENCH)/.has-%: $(VENV_BENCH)/.python-$(VERSION) pyproject.toml
-	$(@D)/bin/python -m pip install --quiet --editable '.[$*]'
+$(VENV_BENCH)/.has-bench: $(VENV_BENCH)/.python-$(VERSION_BENCH) pyproject.toml
+	$(@D)/bin/python -m pip install --quiet --editable '.[bench]'
+	$(@D)/bin/python -m pip install --quiet --retries 0 --extra-index-url $(TORCH_INDEX) '$(TORCH)' || \
+		echo 'PyTorch is left out: there is no $(TORCH) within reach for Python $(VERSION_BENCH)'
 	@touch $@

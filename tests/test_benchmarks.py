@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,34 @@ def test_every_figure_has_a_case_with_its_target() -> None:
     for name, (target, what) in FIGURES.items():
         assert f" {target} " in lines[name]
         assert what in lines[name]
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_says_where_the_python_that_it_found_is_too_old_for_the_newest_peers(tmp_path: Path) -> None:
+    version = "{}.{}".format(*sys.version_info)
+    commands, ready = tmp_path / "commands", tmp_path / "environment"
+    for folder in (commands, ready):
+        folder.mkdir()
+    for command in ("make", "sh", "touch"):
+        (commands / command).symlink_to(str(shutil.which(command)))
+    for python in ("python3", "python3.12"):  # as what it is, not as it is called
+        (commands / python).symlink_to(sys.executable)
+    (commands / "python3.13").write_text("#!/bin/sh\nexit 127\n")  # as pyenv's, where it was not told to use it
+    (commands / "python3.13").chmod(0o755)
+    for stamp in (f".python-{version}", ".has-bench"):  # so that nothing is installed
+        (ready / stamp).touch()
+    done = subprocess.run(
+        ["make", "bench", "BENCHMARKS=", f"VENV_BENCH={ready}"],
+        cwd=BENCHMARKS.parent,
+        env={"PATH": str(commands), "PYENV_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    says_so = f"Python {version}: the newest peers run on 3.12 and 3.13." in done.stdout
+    assert says_so == (sys.version_info[:2] not in ((3, 12), (3, 13)))
 
 
 @pytest.mark.slow

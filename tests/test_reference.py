@@ -12,6 +12,7 @@ import pytest
 
 import arsrc
 from arsrc import ArrayRecordSourceConfig
+from arsrc.codecs import Map
 
 FILE_SIZES = (7, 5, 8, 6, 4)
 NUM_RECORDS = sum(FILE_SIZES)
@@ -164,6 +165,35 @@ def test_get_batch_at_is_batch_at_which_wraps_shuffles_and_does_not_advance(make
     assert batch.mask.all()
     traced = jax.jit(lambda start: arsrc.batch_at(config, state, start, 6))(27)
     assert np.array_equal(traced.data, batch.data)
+
+
+def test_decode_is_the_function_of_a_map_codec(make_config: MakeConfig):
+    decode = lambda record: {"id": np.frombuffer(record, np.uint8)[0]}  # noqa: E731
+    config = make_config(codec=Map(decode, {"id": "uint8"}))
+    _, batch = next(arsrc.iterate(config))
+    assert np.asarray(batch.data["id"]).tolist() == [0, 1, 2, 3]
+
+
+def test_get_batch_is_next_batch_with_a_mask_for_what_an_epoch_has_left(make_config: MakeConfig):
+    config = make_config(batch_size=20, remainder="pad", num_epochs=2)
+    state, num_valid = arsrc.init(config), []
+    for _ in range(6):
+        state, batch = arsrc.next_batch(config, state)
+        num_valid.append(int(batch.mask.sum()))
+    assert num_valid == [20, 10, 20, 10, 0, 0]
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_drop_last_is_remainder(make_config: MakeConfig, drop_last: bool):
+    config = make_config(batch_size=20, remainder="drop" if drop_last else "wrap")
+    assert [batch[0] for batch in served(config, arsrc.init(config), 3)] == ([0, 0, 0] if drop_last else [0, 20, 10])
+
+
+def test_record_indices_at_are_the_ids_that_are_served_there(make_config: MakeConfig):
+    config = make_config(shuffle_records=True)
+    order = epoch_order(config)
+    assert np.asarray(arsrc.record_ids(config, arsrc.state_at(config, 3))).tolist() == order[12:16]
+    assert np.asarray(arsrc.batch_at(config, arsrc.init(config), 13, 4).record_ids).tolist() == order[13:17]
 
 
 def test_iteration_ends_after_num_epochs_and_reshuffles_each_of_them(make_config: MakeConfig):
