@@ -6,7 +6,7 @@
 A map of the package, in the order in which data flows:
 
     config.py       what is fixed: ArrayRecordSourceConfig, ReadOptions
-    paths.py        which files a config means
+    paths.py        which files a config means; file_names.py, what a name means on the disk
     types.py        what moves, and what it brings: SourceState, Batch
     state.py        init and the arithmetic of states
     keys.py         keys and streams
@@ -25,6 +25,7 @@ A map of the package, in the order in which data flows:
     writing.py      write_array_record
     codecs/         record bytes to arrays and back
     record_batch.py the bytes of several records, from readers to codecs
+    frozen.py       values that are hashed, compared and shown
     errors.py       ArsrcError and its kinds
     _host/          everything impure, and no JAX
         registry.py, open_source.py    what is open, and for whom
@@ -36,6 +37,7 @@ A map of the package, in the order in which data flows:
         machine/                       threads, memory, waiting, counts
 """
 
+from arsrc import codecs as codecs
 from arsrc.checkpoint import fingerprint as fingerprint
 from arsrc.checkpoint import from_state_dict as from_state_dict
 from arsrc.checkpoint import to_state_dict as to_state_dict
@@ -88,3 +90,61 @@ from arsrc.types import SourceState as SourceState
 from arsrc.writing import write_array_record as write_array_record
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ArrayRecordSourceConfig",
+    "ArsrcError",
+    "ArsrcFileNotFoundError",
+    "ArsrcIndexError",
+    "ArsrcReadError",
+    "ArsrcTypeError",
+    "ArsrcValueError",
+    "ArsrcWriteError",
+    "Batch",
+    "LeafStatistics",
+    "ReadOptions",
+    "RecordError",
+    "SourceState",
+    "advance",
+    "batch_at",
+    "batch_mask",
+    "batch_spec",
+    "close",
+    "codecs",
+    "compute_statistics",
+    "dataset_statistics",
+    "element_spec",
+    "ensure_rng_streams",
+    "fingerprint",
+    "from_state_dict",
+    "get_statistics",
+    "init",
+    "io_metrics",
+    "is_exhausted",
+    "iterate",
+    "load_resident",
+    "locate",
+    "next_batch",
+    "next_batches",
+    "next_global_batch",
+    "num_records",
+    "operation_stats",
+    "peek",
+    "record_ids",
+    "record_keys",
+    "requires_rng_streams",
+    "reset_cache",
+    "scan_epoch",
+    "scan_steps",
+    "state_at",
+    "step_of",
+    "steps_per_epoch",
+    "take",
+    "to_state_dict",
+    "total_steps",
+    "write_array_record",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

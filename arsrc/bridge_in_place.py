@@ -95,7 +95,7 @@ def _refuse_several_hosts() -> None:
             "read",
             "in a program of several processes, JAX would make one host read for all",
             "Use next_global_batch(config, state, mesh=mesh, axis_name=...), or next_batch(..., axis_name=...) "
-            "inside jax.shard_map, or iterate(config, state, sharding=...). For arrays of this process alone, let "
+            "inside jax.shard_map, or iterate(config, state, device=...). For arrays of this process alone, let "
             "the mesh be one of jax.local_devices().",
             num_processes=jax.process_count(),
         )

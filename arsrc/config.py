@@ -1,8 +1,9 @@
 """What is fixed about a source: `ArrayRecordSourceConfig` and `ReadOptions`, checked at construction."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -13,7 +14,8 @@ from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.decoder import ElementDecoder
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
-from arsrc.frozen import HashOnce
+from arsrc.file_names import absolute
+from arsrc.frozen import FrozenStats, HashOnce, Terse
 
 Remainder = Literal["drop", "pad", "wrap"]
 Checksum = Literal["auto", "always"]
@@ -21,6 +23,8 @@ Ahead = Literal["auto", "always", "never"]
 
 MAX_BATCH_SIZE = 2**30
 """Largest batch size; keeps every sum of the u32 arithmetic below 2**32."""
+
+_MOST_SHOWN = 3
 
 
 def _boolean(field: str, value: Any) -> bool:
@@ -67,8 +71,8 @@ def _leaf(field: str) -> str:
     return field.rpartition(".")[2]
 
 
-@dataclasses.dataclass(frozen=True)
-class ReadOptions:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ReadOptions(Terse):
     """How records are read. Changes speed and memory, never a result.
 
     Attributes:
@@ -80,7 +84,7 @@ class ReadOptions:
             16 KiB; the least recently used ones are closed. Lowered by itself where the process may open fewer.
         cache_bytes: Memory that `cacheable=True` may fill with decoded elements, in bytes.
         cache_dir: Folder for a cache that exceeds `cache_bytes`; None refuses such a cache. Processes of one machine
-            may share it, machines must not.
+            may share it, machines must not. Kept as an absolute path.
         checksum: "always" reads through array_record's reader, which verifies a hash of each chunk it
             reads. "auto" reads uncompressed files through a memory map, which is many times faster and
             does not notice flipped bits inside a record.
@@ -108,13 +112,13 @@ class ReadOptions:
         if self.cache_dir is not None:
             if not isinstance(self.cache_dir, (str, os.PathLike)):
                 raise ArsrcTypeError("ReadOptions.cache_dir", "must be a path or None", cache_dir=self.cache_dir)
-            object.__setattr__(self, "cache_dir", os.fspath(self.cache_dir))
+            object.__setattr__(self, "cache_dir", absolute(os.fspath(self.cache_dir)))
         _one_of("ReadOptions.checksum", self.checksum, get_args(Checksum))
         _one_of("ReadOptions.ahead", self.ahead, get_args(Ahead))
 
 
-@dataclasses.dataclass(frozen=True)
-class ArrayRecordSourceConfig(HashOnce):
+@dataclasses.dataclass(frozen=True, repr=False)
+class ArrayRecordSourceConfig(HashOnce, Terse):
     """Everything static about a source: which records, how they are decoded, and in which order they come.
 
     Configs are values: equal configs hash equal, share one set of open files and trace once. Pass them as
@@ -122,14 +126,16 @@ class ArrayRecordSourceConfig(HashOnce):
 
     Attributes:
         paths: A path, a glob, or a sequence of them; `"file[10:90]"` is a slice of a file's records; objects
-            with `filename`, `skip`, `take` and `examples_in_shard` (TFDS file instructions) are slices too.
-            Kept as a tuple of strings.
+            with `filename`, `skip`, `take` and `examples_in_shard` (TFDS file instructions) are slices too;
+            `"name@4"` means the shards `name-00000-of-00004` to `name-00003-of-00004`, `"name@*"` those of the one
+            complete set, and `"name@4.array_record"` shards with this ending. A file that has just the name that is
+            given is meant before anything else. `~` is the home folder. Kept as a tuple of absolute paths.
         batch_size: Records of a global batch, over all devices and hosts.
         codec: Turns record bytes into arrays; see `arsrc.codecs`.
         seed: Seed of the order, in `[0, 2**32)`; the default key of `init`.
         num_epochs: Passes over the data before the source is exhausted; -1 is endless.
         shuffle_files: Permute the files each epoch; records stay in order inside a file.
-        shuffle_records: Permute all records each epoch. `shuffle_files` adds nothing to it.
+        shuffle_records: Permute all records each epoch, whatever their files; excludes `shuffle_files`.
         shuffle_block_size: With more than 1, `shuffle_records` has locality, for files that are compressed in
             groups or far away: blocks of this many neighbouring records move together.
         shuffle_window_blocks: How many blocks form a window, inside which their records are mixed.
@@ -144,7 +150,7 @@ class ArrayRecordSourceConfig(HashOnce):
         local_files_only: Check at construction that every path exists.
         cacheable: Keep decoded elements, so that later epochs skip files and decoding.
         batch_stats_fn: Function behind `compute_statistics`.
-        precomputed_stats: What `get_statistics` gives; excludes `batch_stats_fn`.
+        precomputed_stats: What `get_statistics` gives; excludes `batch_stats_fn`. Copied: arrays too.
         name: A label for errors, metrics and profiles.
         read: Threads, read-ahead, memory and descriptors: speed only.
 
@@ -191,16 +197,15 @@ class ArrayRecordSourceConfig(HashOnce):
             raise ArsrcValueError(
                 "num_epochs", "zero epochs serve nothing", "Use -1 for endless, or 1 or more.", num_epochs=0
             )
-        self._check_blocks()
         for field in ("shuffle_files", "shuffle_records", "stochastic", "local_files_only", "cacheable"):
             put(field, _boolean(field, getattr(self, field)))
+        self._check_shuffles()
         put("exclude", _ranges(self.exclude))
         _one_of("remainder", self.remainder, get_args(Remainder))
         check_codec(self.codec)
         _check_stream(self.stochastic, self.stream_name)
         self._check_statistics()
-        if self.precomputed_stats is not None:
-            put("precomputed_stats", FrozenStats(self.precomputed_stats))
+        put("precomputed_stats", _frozen(self.precomputed_stats))
         if self.name is not None and not isinstance(self.name, str):
             raise ArsrcTypeError("name", "must be a string or None", name=self.name)
         if not isinstance(self.read, ReadOptions):
@@ -214,23 +219,34 @@ class ArrayRecordSourceConfig(HashOnce):
                 "config", f"a field cannot be hashed ({error})", "Codecs must be frozen dataclasses of hashable values."
             ) from error
 
-    @property
-    def of_programs(self) -> "ArrayRecordSourceConfig":
+    @functools.cached_property
+    def _of_programs(self) -> "ArrayRecordSourceConfig":
         """The config but for what no compiled program depends on: those that differ in this share all that is open."""
-        found = self.__dict__.get("_of_programs")
-        if found is None:
-            found = object.__new__(type(self))
-            others = {"seed": 0, "local_files_only": False, "batch_stats_fn": None, "precomputed_stats": None}
-            found.__dict__.update(self.__getstate__() | others)
-            found.__dict__["_of_programs"] = found
-            self.__dict__["_of_programs"] = found
+        found = object.__new__(type(self))
+        others = {"seed": 0, "local_files_only": False, "batch_stats_fn": None, "precomputed_stats": None}
+        found.__dict__.update(self.__getstate__() | others | {"_of_programs": found})
         return found
 
-    def decoder(self, first_record: bytes) -> ElementDecoder:
+    def _decoder(self, first_record: bytes) -> ElementDecoder:
         """Return what decodes the records, with the codec resolved by the first one; host only."""
         return ElementDecoder(self.codec.resolve(first_record))
 
-    def _check_blocks(self) -> None:
+    def _shown(self, field: str) -> str:
+        if field == "exclude":
+            return f"<{sum(stop - start for start, stop in self.exclude)} records>"
+        if field == "paths" and len(self.paths) == 1:
+            return repr(self.paths[0])
+        if field == "paths" and len(self.paths) > _MOST_SHOWN:
+            return f"<{self.paths[0]!r} and {len(self.paths) - 1} more>"
+        return super()._shown(field)
+
+    def _check_shuffles(self) -> None:
+        if self.shuffle_files and self.shuffle_records:
+            raise ArsrcValueError(
+                "shuffle_files",
+                "shuffle_files and shuffle_records exclude each other",
+                "shuffle_records alone mixes the records of all files; for locality give it a shuffle_block_size.",
+            )
         if self.shuffle_block_size == 1:
             return
         if not self.shuffle_records:
@@ -256,45 +272,19 @@ class ArrayRecordSourceConfig(HashOnce):
             )
         if self.batch_stats_fn is not None and not callable(self.batch_stats_fn):
             raise ArsrcTypeError("batch_stats_fn", "must be callable or None", batch_stats_fn=self.batch_stats_fn)
-        stats: Any = self.precomputed_stats
-        if stats is not None and not (isinstance(stats, Mapping) and all(isinstance(key, str) for key in stats)):
-            raise ArsrcTypeError(
-                "precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats
-            )
 
 
-class FrozenStats(Mapping[str, Any]):
-    """A read-only mapping of statistics that compares and hashes by the content of its arrays."""
-
-    def __init__(self, stats: Mapping[str, Any]) -> None:
-        self._stats = dict(stats)
-        self._treedef: Any
-        leaves, self._treedef = jax.tree_util.tree_flatten(self._stats)
-        arrays = [np.asarray(leaf) for leaf in leaves]
-        self._content = tuple((str(a.dtype), a.shape, a.tobytes()) for a in arrays)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._stats[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stats)
-
-    def __len__(self) -> int:
-        return len(self._stats)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, FrozenStats):
-            return NotImplemented
-        return bool(self._treedef == other._treedef) and self._content == other._content
-
-    def __hash__(self) -> int:
-        return hash((self._treedef, self._content))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenStats, (self._stats,)
-
-    def __repr__(self) -> str:
-        return repr(self._stats)
+def _frozen(stats: Any) -> FrozenStats | None:
+    if stats is None or isinstance(stats, FrozenStats):
+        return stats
+    if not (isinstance(stats, Mapping) and all(isinstance(key, str) for key in stats)):
+        raise ArsrcTypeError("precomputed_stats", "must be a mapping from strings, or None", precomputed_stats=stats)
+    try:
+        with jax.ensure_compile_time_eval():  # copies of JAX arrays that are made in a trace are no arrays
+            return FrozenStats(stats)
+    except Exception as error:
+        what, fix = f"cannot be copied ({error})", "Give numbers, arrays, texts, and containers of these."
+        raise ArsrcTypeError("precomputed_stats", what, fix, names=list(stats)) from error
 
 
 def _check_stream(stochastic: bool, stream_name: Any) -> None:

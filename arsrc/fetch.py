@@ -26,7 +26,7 @@ from arsrc.host_call import HostCall, Leaves
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID
 from arsrc.programs import compiled_for_each
-from arsrc.state import Array, checked_ids, next_rows
+from arsrc.state import Array, checked_ids, integers, next_rows
 from arsrc.types import Batch, SourceState, check_state
 
 T = TypeVar("T")
@@ -128,10 +128,11 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
     if shape := np.shape(start):
         fix = "Use take for positions that are not neighbours, or jax.vmap."
         raise ArsrcTypeError("batch_at", "start must be one position", fix, shape=shape)
+    start = integers("batch_at", "start", start)
+    num_records = schema.plan.num_records
     if isinstance(start, jax.core.Tracer):
-        start = _modulo(start, schema.plan.num_records)
+        start = _modulo(start, num_records)
     else:
-        num_records = schema.plan.num_records
         start = checked_ids("batch_at", "start", start, -num_records, num_records)
     return _batch_at(schema, size, state, start)
 
@@ -151,6 +152,7 @@ def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
         ArsrcIndexError: An id is not in the data set (where ids are not traced; else as for `next_batch`).
     """
     schema = _schema(config)
+    record_ids = integers("take", "record_ids", record_ids)
     if not isinstance(record_ids, jax.core.Tracer):
         values = np.asarray(record_ids)
         pads = values == PAD_ID

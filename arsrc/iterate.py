@@ -1,18 +1,16 @@
 """`iterate`: batches for a loop in Python."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
 
 from arsrc import sizes
 from arsrc._host import registry
 from arsrc._host.serving.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.devices.placement import place, replicated, rows_of_process
-from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError
+from arsrc.devices.placement import Placement, check_placement, place, replicated, rows_of_process
+from arsrc.errors import ArsrcError, ArsrcTypeError
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
 from arsrc.order.plan import PAD_ID
@@ -24,8 +22,7 @@ def iterate(
     config: ArrayRecordSourceConfig,
     state: SourceState | None = None,
     *,
-    device: jax.Device | None = None,
-    sharding: Sharding | None = None,
+    device: Placement = None,
 ) -> Iterator[tuple[SourceState, Batch]]:
     """Return an iterator of `(state after the batch, batch)`, without callbacks, for loops outside jit; host.
 
@@ -35,10 +32,9 @@ def iterate(
     Args:
         config: The source.
         state: Where to start; defaults to `init(config)`.
-        device: Device of the arrays; defaults to JAX's default device.
-        sharding: Sharding of the arrays, over devices of one process or several: then every process reads the
-            rows of its devices, and gets global arrays. Rank-1 specs such as `PartitionSpec("data")` fit all
-            leaves.
+        device: Device or sharding of the arrays; defaults to JAX's default device. With a sharding over the devices of
+            several processes every process reads the rows of its devices, and gets global arrays. Rank-1 specs such as
+            `PartitionSpec("data")` fit all leaves.
 
     Raises:
         ArsrcError: As for `init`, and where `batch_size` does not divide among the devices, at once; and what
@@ -49,19 +45,13 @@ def iterate(
     check_state("iterate", start)
     if isinstance(start.index, jax.core.Tracer):
         raise ArsrcTypeError("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
-    for name, value in (("device", device), ("sharding", sharding)):
-        if value is not None and not isinstance(value, (jax.Device, Sharding)):
-            fix = "Give jax.devices()[0], say, or NamedSharding(mesh, PartitionSpec(...))."
-            raise ArsrcTypeError("iterate", f"{name} is no device and no sharding", fix, **{name: value})
-    if device is not None and sharding is not None:
-        raise ArsrcValueError("iterate", "takes a device or a sharding, not both", device=device)
-    placement = device if sharding is None else sharding
-    rows = rows_of_process(placement, config.batch_size)
-    return _batches(config, start, placement, rows)
+    check_placement("iterate", device)
+    rows = rows_of_process(device, config.batch_size)
+    return _batches(config, start, device, rows)
 
 
 def _batches(
-    config: ArrayRecordSourceConfig, start: SourceState, placement: Any, rows: range
+    config: ArrayRecordSourceConfig, start: SourceState, placement: Placement, rows: range
 ) -> Iterator[tuple[SourceState, Batch]]:
     host = registry.source(config, strict=True)
     schema = host.schema

@@ -50,7 +50,7 @@ def next_global_batch(
         raise ArsrcValueError(
             "next_global_batch", "the mesh has no such axis", axis_name=axis_name, mesh_axes=mesh.axis_names
         )
-    return _next_global_batch(config.of_programs, mesh, hashable(axis_name), num_batches, state)
+    return _next_global_batch(config._of_programs, mesh, hashable(axis_name), num_batches, state)
 
 
 @compiled_for_each(num_static=3)

@@ -1,13 +1,13 @@
-"""Which files a config means: paths, globs, slices and file instructions, as a list of record ranges."""
+"""Which files a config means: paths, globs, sharded sets, slices and file instructions, as a list of record ranges."""
 
 import dataclasses
-import glob
 import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError
+from arsrc.file_names import absolute, describe, explain, matches
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SLICE = re.compile(r"(?P<path>.*)\[(?P<start>\d*):(?P<stop>\d*)\]", re.DOTALL)
@@ -40,7 +40,7 @@ class FileSlice:
 
 
 def normalize(paths: Any) -> tuple[str, ...]:
-    """Return what a user may pass as `paths` as a tuple of strings `path`, `glob` or `path[start:stop]`."""
+    """Return what a user may pass as `paths` as a tuple of absolute texts, which `expand` takes."""
     if isinstance(paths, (str, os.PathLike)) or _is_instruction(paths):
         paths = (paths,)
     if not isinstance(paths, Sequence) or isinstance(paths, (bytes, bytearray)):
@@ -57,6 +57,12 @@ def _is_instruction(path: Any) -> bool:
 def _as_text(path: Any) -> str:
     if _is_instruction(path):
         return _instruction_text(path)
+    text = _absolute(path)
+    parse(text)
+    return text
+
+
+def _absolute(path: Any) -> str:
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         raise ArsrcTypeError("paths", "holds something that is no path", path=path)
     if not text:
@@ -64,8 +70,7 @@ def _as_text(path: Any) -> str:
     if _ADDRESS.match(text):
         fix = "Mount the bucket (gcsfuse, s3fs, ...) or copy the files: only files of a file system are read."
         raise ArsrcValueError("paths", "holds an address in place of a path", fix, path=text)
-    parse(text)
-    return text
+    return absolute(text)
 
 
 def _instruction_text(instruction: Any) -> str:
@@ -76,7 +81,7 @@ def _instruction_text(instruction: Any) -> str:
         raise ArsrcValueError(
             "paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take
         )
-    return f"{os.fspath(instruction.filename)}[{skip}:{stop}]"
+    return f"{_absolute(instruction.filename)}[{skip}:{stop}]"
 
 
 def parse(text: str) -> FileSlice:
@@ -87,6 +92,8 @@ def parse(text: str) -> FileSlice:
     start = int(match["start"] or 0)
     stop = int(match["stop"]) if match["stop"] else None
     if stop is not None and stop < start:
+        if os.path.exists(text):
+            return FileSlice(text)
         raise ArsrcValueError("paths", "a slice ends before it starts", "Write file[start:stop].", path=text)
     return FileSlice(match["path"], start, stop)
 
@@ -94,28 +101,25 @@ def parse(text: str) -> FileSlice:
 def expand(paths: Sequence[str]) -> list[FileSlice]:
     """Return the files that `paths` match, in the order in which their records are numbered.
 
-    Globs expand in sorted order, where they stand in the list.
+    Globs and sets expand in sorted order, where they stand in the list; a file of just this name comes first.
 
     Raises:
-        ArsrcFileNotFoundError: Paths or globs match nothing; all are named.
+        ArsrcFileNotFoundError: Paths, globs or sets match nothing; all are named.
     """
     found: list[FileSlice] = []
     missing: list[str] = []
     for text in paths:
         piece = parse(text)
-        matches = [piece.path] if os.path.exists(piece.path) else sorted(glob.glob(piece.path, recursive=True))
-        if not matches:
+        if piece.path != text and os.path.exists(text):
+            piece = FileSlice(text)
+        files = matches(piece.path)
+        if not files:
             missing.append(text)
-        found.extend(dataclasses.replace(piece, path=match) for match in matches)
+        found.extend(dataclasses.replace(piece, path=file) for file in files)
     if missing:
-        raise ArsrcFileNotFoundError(
-            "paths",
-            f"{len(missing)} of {len(paths)} paths match no file",
-            "Check the spelling, the working folder and that the files are complete.",
-            missing=missing,
-        )
+        what = f"{len(missing)} of {len(paths)} paths match no file"
+        raise ArsrcFileNotFoundError("paths", what, explain(parse(missing[0]).path), missing=missing)
     for piece in found:
         if os.path.isdir(piece.path):
-            pattern = os.path.join(piece.path, "*.array_record")
-            raise ArsrcValueError("paths", "is a folder", f"Name its files: {pattern!r}.", path=piece.path)
+            raise ArsrcValueError("paths", "is a folder", f"Name its files. {describe(piece.path)}", path=piece.path)
     return found

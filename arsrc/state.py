@@ -90,14 +90,28 @@ def is_exhausted(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
     return _is_exhausted(*_checked("is_exhausted", config, state))
 
 
-def record_ids(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
-    """Return u32[batch_size], ids of the records of the next batch; 2**32 - 1 in rows without a record."""
-    return _rows(*_checked("record_ids", config, state))[0]
+def record_ids(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
+    """Return u32[batch_size], ids of the records of the next batch; 2**32 - 1 in rows without a record.
+
+    Args:
+        config: The source.
+        state: Where the batch comes from.
+        axis_name: As for `next_batch`: the ids of this device's rows, u32[batch_size / D].
+    """
+    plan, state = _checked("record_ids", config, state)
+    return _rows(plan, hashable(axis_name), state)[0]
 
 
-def batch_mask(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
-    """Return bool[batch_size], which rows of the next batch hold a record."""
-    return _rows(*_checked("batch_mask", config, state))[1]
+def batch_mask(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
+    """Return bool[batch_size], which rows of the next batch hold a record.
+
+    Args:
+        config: The source.
+        state: Where the batch comes from.
+        axis_name: As for `next_batch`: the mask of this device's rows, bool[batch_size / D].
+    """
+    plan, state = _checked("batch_mask", config, state)
+    return _rows(plan, hashable(axis_name), state)[1]
 
 
 def record_keys(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
@@ -136,11 +150,7 @@ def checked_ids(
     where: str, name: str, value: Any, least: int, stop: int, kind: type[ArsrcError] = ArsrcIndexError
 ) -> Array:
     """Return `value` as u32[...]; what is not traced must be integers in `[least, stop)`, else `kind` is raised."""
-    value = value if hasattr(value, "dtype") else np.asarray(value)
-    if not np.issubdtype(value.dtype, np.integer):
-        if value.size:
-            raise ArsrcTypeError(where, f"{name} must be integers", **{name: value.dtype})
-        value = value.astype(np.uint32)  # an empty list
+    value = integers(where, name, value)
     if isinstance(value, jax.core.Tracer):
         return _traced_u32(value)
     values = np.asarray(value)
@@ -149,6 +159,19 @@ def checked_ids(
         wrong = int(values[outside].ravel()[0])
         raise kind(where, f"{name} must be in [{least}, {stop})", **{name: wrong})
     return jnp.asarray(values.astype(np.int64) % stop, jnp.uint32)
+
+
+def integers(where: str, name: str, value: Any) -> Any:
+    """Return `value` as an array of integers, which booleans are not."""
+    if not hasattr(value, "dtype"):
+        # NumPy would count a boolean among integers as one.
+        booleans = [leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, (bool, np.bool_))]
+        value = np.asarray(value, bool if booleans else None)
+    if np.issubdtype(value.dtype, np.integer):
+        return value
+    if value.size:
+        raise ArsrcTypeError(where, f"{name} must be integers", **{name: value.dtype})
+    return value.astype(np.uint32)  # an empty list
 
 
 def _traced_u32(value: Array) -> Array:
@@ -165,6 +188,8 @@ def _traced_u32(value: Array) -> Array:
 
 def _count(where: str, name: str, value: int | Array) -> Array:
     """Return a number of steps as u32[]."""
+    if shape := np.shape(value):
+        raise ArsrcTypeError(where, f"{name} must be one number", "Use jax.vmap.", shape=shape)
     return checked_ids(where, name, value, 0, 2**32, ArsrcValueError)
 
 
@@ -212,9 +237,9 @@ def _is_exhausted(plan: Plan, state: SourceState) -> Array:
     return epoch >= np.uint32(plan.num_epochs)
 
 
-@compiled_for_each()
-def _rows(plan: Plan, state: SourceState) -> tuple[Array, Array]:
-    return next_rows(plan, state)[:2]
+@compiled_for_each(num_static=1)
+def _rows(plan: Plan, axis_name: AxisName | None, state: SourceState) -> tuple[Array, Array]:
+    return next_rows(plan, state, *rows_of_device(plan, axis_name))[:2]
 
 
 @compiled_for_each(num_static=1)

@@ -71,13 +71,19 @@ def compute_statistics(config: ArrayRecordSourceConfig, data: Any) -> Any:
 
 
 def get_statistics(config: ArrayRecordSourceConfig, computed: Any = None) -> Any:
-    """Return `config.precomputed_stats` if there are any, else `computed`.
+    """Return a copy of the `precomputed_stats` that the config was made with, else `computed`.
 
     Args:
         config: The source.
         computed: What `compute_statistics` gave, None if nothing was computed.
+
+    Returns:
+        A dict equal to the mapping that was given, with arrays of its own; or `computed` as it is.
     """
-    return computed if config.precomputed_stats is None else config.precomputed_stats
+    if config.precomputed_stats is None:
+        return computed
+    with jax.ensure_compile_time_eval():
+        return dict(config.precomputed_stats)
 
 
 def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:

@@ -5,7 +5,9 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from arsrc.codecs.element_tree import tree_text
 from arsrc.errors import ArsrcTypeError
 
 Array = jax.Array
@@ -25,6 +27,10 @@ class SourceState:
     epoch: Array  # u32[]
     key: Array  # key[]
 
+    def __repr__(self) -> str:
+        shown = (f"{name}={_shown(getattr(self, name))}" for name in ("epoch", "index"))
+        return f"SourceState({', '.join(shown)})"
+
 
 @chex.dataclass(frozen=True)
 class Batch:
@@ -40,6 +46,11 @@ class Batch:
     mask: Array  # bool[batch_size]
     record_ids: Array  # u32[batch_size]
 
+    def __repr__(self) -> str:
+        mask = _at_hand(self.mask)
+        valid = f"mask={_shown(self.mask)}" if mask is None or mask.dtype != bool else f"num_valid={mask.sum()}"
+        return f"Batch(data={_shown(self.data)}, {valid})"
+
 
 def check_state(where: str, state: Any) -> None:
     """Refuse what is no single state.
@@ -53,3 +64,24 @@ def check_state(where: str, state: Any) -> None:
     if shape := jnp.shape(state.index):
         fix = "Use jax.vmap, or take them one by one: jax.tree.map(lambda leaf: leaf[i], states)."
         raise ArsrcTypeError(where, "takes one state, and this is a stack of them", fix, shape=shape)
+
+
+def _shown(tree: Any) -> str:
+    """Return the number where there is one and nobody has to wait for it, else dtypes and shapes."""
+    number = _at_hand(tree)
+    if number is not None and number.ndim == 0:
+        return str(number)
+    try:
+        return tree_text(tree)
+    except Exception:  # a tree of anything, in the middle of any transformation
+        return f"<{type(tree).__name__}>"
+
+
+def _at_hand(leaf: Any) -> np.ndarray | None:
+    """Return the value of an array that is computed already; None of whatever else may stand in its place."""
+    try:
+        # In this order: JAX ends the process when it is asked whether a deleted array is ready.
+        is_array = isinstance(leaf, (np.ndarray, np.generic)) or (not leaf.is_deleted() and leaf.is_ready())
+        return np.asarray(leaf) if is_array else None
+    except Exception:  # no array, a traced or a deleted one, parts of it with other processes, transfers forbidden
+        return None

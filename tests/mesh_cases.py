@@ -505,7 +505,7 @@ def test_iterate_gives_global_arrays(make: Callable[..., Config], mesh_name: str
     config = make(remainder="pad", num_epochs=1)
     sharding = NamedSharding(mesh, P(axis_name))
     expected = stream(dataclasses.replace(config, name="expected"), 5)
-    served = list(arsrc.iterate(config, sharding=sharding))
+    served = list(arsrc.iterate(config, device=sharding))
     assert len(served) == 5
     for step, (state, batch) in enumerate(served):
         assert fits(batch, sharding)
@@ -518,7 +518,7 @@ def test_iterate_gives_global_arrays(make: Callable[..., Config], mesh_name: str
 def test_a_state_that_lies_on_a_mesh_goes_on_in_all_ways(make: Callable[..., Config]) -> None:
     config, mesh = make(), mesh_of((4, 2), ("data", "model"))
     sharding = NamedSharding(mesh, P("data"))
-    batches = arsrc.iterate(config, sharding=sharding)
+    batches = arsrc.iterate(config, device=sharding)
     (state, _), (_, expected) = next(batches), next(batches)
     assert same(arsrc.next_global_batch(config, state, mesh=mesh, axis_name="data")[1], expected)
     assert same(arsrc.next_batch(config, state)[1], expected)
@@ -534,7 +534,7 @@ def test_a_state_that_lies_on_a_mesh_goes_on_in_all_ways(make: Callable[..., Con
 def test_iterate_replicates(make: Callable[..., Config]) -> None:
     config = make()
     sharding = NamedSharding(line(4), P())
-    for _, (_, batch) in zip(range(2), arsrc.iterate(config, sharding=sharding), strict=False):
+    for _, (_, batch) in zip(range(2), arsrc.iterate(config, device=sharding), strict=False):
         assert fits(batch, sharding)
     assert same(batch, jax.tree.map(lambda leaf: leaf[1], stream(config, 2)))
 
@@ -566,7 +566,7 @@ def test_a_batch_that_does_not_divide_is_an_error_when_traced(make: Callable[...
 def test_iterate_refuses_a_batch_that_does_not_divide_at_once(make: Callable[..., Config]) -> None:
     config = make(batch_size=10)
     with pytest.raises(arsrc.ArsrcValueError, match=r"^\[arsrc\] .*batch_size=10"):
-        arsrc.iterate(config, sharding=NamedSharding(line(4), P("data")))
+        arsrc.iterate(config, device=NamedSharding(line(4), P("data")))
 
 
 # Resident tables.

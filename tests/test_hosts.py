@@ -145,7 +145,7 @@ NUM_STEPS = 10  # two epochs of five batches, the last one with two records
 
 def by_iterate(config: Config, state: arsrc.SourceState) -> Any:
     sharding = NamedSharding(all_devices(), P("data"))
-    return stacked([parts(batch, 0) for _, batch in arsrc.iterate(config, state, sharding=sharding)])
+    return stacked([parts(batch, 0) for _, batch in arsrc.iterate(config, state, device=sharding)])
 
 
 def by_global_batch(config: Config, state: arsrc.SourceState) -> Any:
@@ -346,7 +346,7 @@ def test_a_plain_call_is_refused_and_the_text_says_what_to_do(folder: Path) -> N
     for errors in run_hosts("ask_plainly", folder, 2, 1):
         for name, text in errors.items():
             assert text.startswith("[arsrc] "), (name, text)
-            for part in ("num_processes=2", "next_global_batch(config", "axis_name=", "iterate(config", "sharding="):
+            for part in ("num_processes=2", "next_global_batch(config", "axis_name=", "iterate(config", "device="):
                 assert part in text, (name, text)
 
 

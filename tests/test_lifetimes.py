@@ -442,7 +442,7 @@ def none_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_idle_sources_are_closed_the_least_recently_used_first_and_open_again(mapped, none_idle):
     configs = [ArrayRecordSourceConfig(mapped, 5, name=f"{i}") for i in range(4)]
     states = [arsrc.init(config) for config in configs]
-    opened = [registry._registry.sources.get(config.of_programs) is not None for config in configs]
+    opened = [registry._registry.sources.get(config._of_programs) is not None for config in configs]
     assert opened == [False, False, True, True] or opened == [False, False, False, True]
     for config, state in zip(configs, states, strict=True):
         check_batch(config, state)

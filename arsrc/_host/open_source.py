@@ -125,7 +125,7 @@ class Decoded:
     def __init__(self, config: "ArrayRecordSourceConfig", data_set: DataSet) -> None:
         first = first_record(config)
         try:
-            self.decoder = config.decoder(data_set.read(np.array([min(first, data_set.num_records - 1)]))[0])
+            self.decoder = config._decoder(data_set.read(np.array([min(first, data_set.num_records - 1)]))[0])
         except RecordError as error:
             raise with_place(error, first, data_set, label_of(config)) from error
         self.cache: ElementCache | None = None
@@ -279,7 +279,6 @@ def label_of(config: "ArrayRecordSourceConfig") -> str:
 def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Plan:
     num_records = data_set.num_records
     by_block = config.shuffle_records and config.shuffle_block_size > 1
-    by_file = config.shuffle_files and not config.shuffle_records
     window_size = config.shuffle_block_size * config.shuffle_window_blocks
     plan = Plan(
         num_records=num_records,
@@ -287,7 +286,7 @@ def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Plan:
         num_epochs=config.num_epochs,
         remainder=config.remainder,
         shuffle_records=config.shuffle_records,
-        file_sizes=tuple(data_set.sizes.tolist()) if by_file else (),
+        file_sizes=tuple(data_set.sizes.tolist()) if config.shuffle_files else (),
         blocks=Blocks(num_records, config.shuffle_block_size, window_size) if by_block else None,
         exclude=config.exclude,
     )

@@ -193,10 +193,10 @@ def opened(config: "ArrayRecordSourceConfig") -> OpenSource:
         ArsrcTypeError: It is no config.
     """
     _check(config)
-    once = _registry.sources.get(config.of_programs)
+    once = _registry.sources.get(config._of_programs)
     found = None if once is None else once.value
     if found is None:
-        found = _registry.open(config.of_programs)
+        found = _registry.open(config._of_programs)
     found.asked_at = monotonic()
     return found
 
@@ -226,7 +226,7 @@ def close(config: "ArrayRecordSourceConfig | None" = None) -> None:
     """Close the source of `config` if it is open, or all; they open again when they are next used."""
     if config is not None:
         _check(config)
-    _registry.close(None if config is None else config.of_programs, _CLOSING_SECONDS)
+    _registry.close(None if config is None else config._of_programs, _CLOSING_SECONDS)
 
 
 atexit.register(close)

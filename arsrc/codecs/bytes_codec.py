@@ -11,11 +11,12 @@ from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import cast_batch, whole_number
 from arsrc.codecs.element_tree import array_text
 from arsrc.errors import ArsrcValueError, RecordError
+from arsrc.frozen import Terse
 from arsrc.record_batch import RecordBatch, uniform_offsets
 
 
-@dataclasses.dataclass(frozen=True)
-class Bytes:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Bytes(Terse):
     """Records of one length as `u8[num_bytes]`: the default codec.
 
     Attributes:

@@ -130,3 +130,19 @@ def array_text(dtype: np.dtype[Any], shape: tuple[object, ...]) -> str:
     """Write dtype and shape as in `float32[2, 3]`."""
     order = "" if dtype.isnative else f" ({dtype.str})"
     return f"{dtype.name}[{', '.join(map(str, shape))}]{order}"
+
+
+class _Bare(str):
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def tree_text(tree: PyTree) -> str:
+    """Write a tree with dtype and shape in place of its arrays and specs."""
+
+    def shown(leaf: Any) -> Any:
+        if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
+            return leaf
+        return _Bare(f"{leaf.dtype}{list(leaf.shape)}")
+
+    return repr(jax.tree_util.tree_map(shown, tree))

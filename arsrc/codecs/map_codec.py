@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec, is_pair
-from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference
+from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference, tree_text
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
+from arsrc.frozen import Terse
 from arsrc.record_batch import RecordBatch
 
 
-@dataclasses.dataclass(frozen=True)
-class Map:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Map(Terse):
     """Records decoded one by one by a function, for images, audio, JSON and formats of one's own.
 
     Two codecs are equal if their functions and specs are: define the functions at module level. A lambda
@@ -58,6 +59,9 @@ class Map:
     def __reduce__(self) -> tuple[Any, ...]:
         # Tree definitions with nodes of the user's own cannot be pickled, trees of them can.
         return Map, (self.fn, self.spec, self.encode_fn)
+
+    def _shown(self, field: str) -> str:
+        return tree_text(self.spec) if field == "spec" else super()._shown(field)
 
     def resolve(self, first_record: bytes) -> "Map":
         """Decode the first record, so that what is wrong with `fn` shows at once; host only.

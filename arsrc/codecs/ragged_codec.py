@@ -12,11 +12,12 @@ from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_dtype, cast_batch, whole_number
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
+from arsrc.frozen import Terse
 from arsrc.record_batch import RecordBatch
 
 
-@dataclasses.dataclass(frozen=True)
-class Ragged:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Ragged(Terse):
     """Records of different lengths as `{"values": dtype[max_length], "length": i32[]}`.
 
     Attributes:

@@ -39,6 +39,10 @@ class Struct:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", _normal_fields(self.fields))
 
+    def __repr__(self) -> str:
+        given = {name: (dtype.name, shape) if shape else dtype.name for name, dtype, shape in self._fields()}
+        return f"Struct({given})"
+
     @property
     def record_bytes(self) -> int:
         """Bytes of one record."""

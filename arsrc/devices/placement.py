@@ -2,38 +2,48 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from arsrc.errors import ArsrcValueError
+from arsrc.errors import ArsrcTypeError, ArsrcValueError
+
+Placement: TypeAlias = jax.Device | Sharding | None
+"""Where arrays go, as `jax.device_put` takes it; None is JAX's default device."""
 
 _SMALL_BYTES = 2**20
 
 
-def rows_of_process(sharding: Any, batch_size: int) -> range:
-    """Return the rows of a batch that this process holds under `sharding`, and any between them."""
-    if not isinstance(sharding, Sharding):
+def check_placement(where: str, device: Any) -> None:
+    """Raise `ArsrcTypeError` unless arrays can be put there."""
+    if not isinstance(device, Placement):
+        fix = "Give jax.devices()[0], say, or NamedSharding(mesh, PartitionSpec(...))."
+        raise ArsrcTypeError(where, "device is no device and no sharding", fix, device=device)
+
+
+def rows_of_process(device: Placement, batch_size: int) -> range:
+    """Return the rows of a batch that this process holds there, and any between them."""
+    if not isinstance(device, Sharding):
         return range(batch_size)
     try:
-        sharding.shard_shape((batch_size,))
+        device.shard_shape((batch_size,))
     except (ValueError, IndexError) as error:
         raise ArsrcValueError(
             "iterate",
             "the batch does not divide among the devices",
             "Choose a batch_size that is a multiple of their number, and a spec like PartitionSpec('data').",
             batch_size=batch_size,
-            sharding=sharding,
+            device=device,
         ) from error
     slices = [
-        _rows(index).indices(batch_size) for index in sharding.addressable_devices_indices_map((batch_size,)).values()
+        _rows(index).indices(batch_size) for index in device.addressable_devices_indices_map((batch_size,)).values()
     ]
     return range(min(start for start, _, _ in slices), max(stop for _, stop, _ in slices))
 
 
-def place(leaves: Any, placement: Any, first_row: int = 0, num_rows: int | None = None) -> Any:
+def place(leaves: Any, placement: Placement, first_row: int = 0, num_rows: int | None = None) -> Any:
     """Put host arrays on devices.
 
     Args:

@@ -11,7 +11,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from arsrc._host import registry
 from arsrc._host.machine import memory
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.devices.placement import place
+from arsrc.devices.placement import Placement, check_placement, place
 from arsrc.errors import ArsrcValueError, sides
 from arsrc.order.plan import Plan
 
@@ -19,7 +19,7 @@ Array = jax.Array
 Table = Any
 
 
-def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Table:
+def load_resident(config: ArrayRecordSourceConfig, *, device: Placement = None) -> Table:
     """Read and decode every record into device arrays, once; host.
 
     Hand the table to `next_batch(..., resident=table)`: the same batches bit for bit, gathered on the device,
@@ -40,7 +40,9 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Any = None) -> Tab
         ArsrcValueError: The decoded data set is larger than the memory that is free; the text has both sizes.
             Or a record does not fit the codec.
         ArsrcReadError: A record cannot be read.
+        ArsrcTypeError: `device` is no device and no sharding.
     """
+    check_placement("load_resident", device)
     host = registry.source(config, strict=True)
     rows = host.plan.num_records
     _check_fits([jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in host.elements.shapes], device)
@@ -81,7 +83,7 @@ def _leaf_text(leaf: Any) -> str:
     return f"{leaf.dtype.name}{list(leaf.shape)}" if hasattr(leaf, "dtype") else type(leaf).__name__
 
 
-def _check_fits(leaves: list[jax.ShapeDtypeStruct], device: Any) -> None:
+def _check_fits(leaves: list[jax.ShapeDtypeStruct], device: Placement) -> None:
     """Refuse a table that does not fit into memory: whole on this host, which reads it, and in parts on devices."""
     sharding = device if isinstance(device, Sharding) else SingleDeviceSharding(device or jax.devices()[0])
     places = [("this host", sum(_num_bytes(leaf, leaf.shape) for leaf in leaves), memory.free_bytes())]
