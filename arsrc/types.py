@@ -1,5 +1,6 @@
 """What moves, and what it brings: `SourceState` and `Batch`."""
 
+import time
 from typing import Any
 
 import chex
@@ -11,6 +12,9 @@ from arsrc.codecs.element_tree import tree_text
 from arsrc.errors import ArsrcTypeError
 
 Array = jax.Array
+
+_MOST_SECONDS = 0.05
+"""So long a repr waits for a number that a device computes, which may be at the end of a queue."""
 
 
 @chex.dataclass(frozen=True)
@@ -78,10 +82,14 @@ def _shown(tree: Any) -> str:
 
 
 def _at_hand(leaf: Any) -> np.ndarray | None:
-    """Return the value of an array that is computed already; None of whatever else may stand in its place."""
+    """Return the value of an array unless it takes long; None of whatever else may stand in its place."""
+    end = time.monotonic() + _MOST_SECONDS
     try:
-        # In this order: JAX ends the process when it is asked whether a deleted array is ready.
-        is_array = isinstance(leaf, (np.ndarray, np.generic)) or (not leaf.is_deleted() and leaf.is_ready())
-        return np.asarray(leaf) if is_array else None
+        # Deleted ones first: asked whether one of them is ready, JAX ends the process.
+        while not isinstance(leaf, (np.ndarray, np.generic)) and (leaf.is_deleted() or not leaf.is_ready()):
+            if leaf.is_deleted() or time.monotonic() > end:
+                return None
+            time.sleep(_MOST_SECONDS / 100)
+        return np.asarray(leaf)
     except Exception:  # no array, a traced or a deleted one, parts of it with other processes, transfers forbidden
         return None

@@ -20,6 +20,7 @@ from arsrc.errors import (
     ArsrcValueError,
     ArsrcWriteError,
 )
+from arsrc.file_names import absolute
 
 SUFFIX = ".array_record"
 MAX_SHARDS = 99_999
@@ -57,8 +58,8 @@ def write_array_record(
     True
 
     Args:
-        path: The file to write. With several shards, `dir/name` and `dir/name.array_record` both mean
-            `dir/name-00000-of-00004.array_record` and so on. The folder must exist.
+        path: The file to write; `~` is the home folder. With several shards, `dir/name` and
+            `dir/name.array_record` both mean `dir/name-00000-of-00004.array_record` and so on. The folder must exist.
         elements: The elements; see above.
         codec: Encodes the elements.
         num_shards: Number of files. If the number of elements is known (a batch, or an iterable with a
@@ -68,7 +69,7 @@ def write_array_record(
             `"group_size:256,zstd"` gives small files for sequential reading.
 
     Returns:
-        The final paths, in sorted order.
+        The final paths, in sorted order, in the folder as it was given.
 
     Raises:
         ArsrcTypeError: An argument has a type that cannot be used, or the codec refuses an element's type.
@@ -85,10 +86,11 @@ def write_array_record(
     stream = encode_elements(elements, codec)
     if stream.num_records is not None:
         _check_count(stream.num_records, num_shards)
+    folder = absolute(os.path.dirname(targets[0]))
     with contextlib.ExitStack() as stack:
         shards = []
         for target in targets:
-            shards.append(_Shard(target, options))
+            shards.append(_Shard(os.path.join(folder, os.path.basename(target)), options))
             stack.callback(shards[-1].discard)
         if stream.num_records is None:
             _deal(stream.records, shards)
@@ -98,7 +100,7 @@ def write_array_record(
             shard.publish()
     # Some network file systems cannot sync folders; the files are in place by now.
     with contextlib.suppress(OSError):
-        _sync(os.path.dirname(targets[0]) or ".")
+        _sync(folder)
     registry.look_again()
     return targets
 
@@ -108,6 +110,7 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         fix = "Arguments are the path, then the elements."
         raise ArsrcTypeError("path", "must be a path", fix, path=type(path).__name__)
+    text = os.path.expanduser(text)
     folder, name = os.path.split(text)
     if not name:
         fix = f'Name the file, for example "train{SUFFIX}".'

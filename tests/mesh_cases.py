@@ -324,6 +324,20 @@ def test_each_device_has_the_keys_of_its_rows(make: Callable[..., Config], axis_
     np.testing.assert_array_equal(keys, jax.random.key_data(arsrc.record_keys(config, state)))
 
 
+@pytest.mark.parametrize("axis_name", ["data", ("data",), ["data"]])
+def test_each_device_has_the_ids_and_the_mask_of_its_rows(make: Callable[..., Config], axis_name: Any) -> None:
+    config = make(remainder="pad")
+    state = arsrc.state_at(config, 4)  # the last batch, of four records
+
+    def on_device(state: arsrc.SourceState) -> Any:
+        return [function(config, state, axis_name=axis_name) for function in (arsrc.record_ids, arsrc.batch_mask)]
+
+    ids, mask = on_devices(on_device, line(4), P("data"))(state)
+    np.testing.assert_array_equal(ids, arsrc.record_ids(config, state))
+    np.testing.assert_array_equal(mask, arsrc.batch_mask(config, state))
+    assert mask.sum() == 4
+
+
 @on_both_paths
 def test_without_axis_name_each_device_gets_the_whole_batch(make: Callable[..., Config]) -> None:
     config = make(num_epochs=1)

@@ -30,8 +30,8 @@ FUNCTIONS = {
     "state_at": "(config, step, key=None)",
     "step_of": "(config, state)",
     "is_exhausted": "(config, state)",
-    "record_ids": "(config, state)",
-    "batch_mask": "(config, state)",
+    "record_ids": "(config, state, *, axis_name=None)",
+    "batch_mask": "(config, state, *, axis_name=None)",
     "record_keys": "(config, state, *, axis_name=None)",
     "locate": "(config, state, record_id)",
     # sizes and specs
@@ -50,7 +50,7 @@ FUNCTIONS = {
         "(config, state, carry, body, num_steps, *, batches_per_fetch=1, axis_name=None, mesh=None, "
         "resident=None, next_batch=None)"
     ),
-    "iterate": "(config, state=None, *, device=None, sharding=None)",
+    "iterate": "(config, state=None, *, device=None)",
     # devices and hosts
     "next_global_batch": "(config, state, *, mesh, axis_name, num_batches=None)",
     "load_resident": "(config, *, device=None)",
@@ -68,17 +68,15 @@ FUNCTIONS = {
     "close": "(config=None)",
     "io_metrics": "(config)",
     # writing
-    "write_array_record": (
-        "(path, elements, *, codec=Bytes(num_bytes=None), num_shards=1, options='group_size:1,uncompressed')"
-    ),
+    "write_array_record": ("(path, elements, *, codec=Bytes(), num_shards=1, options='group_size:1,uncompressed')"),
 }
 
 CLASSES = {
     "ArrayRecordSourceConfig": (
-        "(paths, batch_size, codec=Bytes(num_bytes=None), seed=42, num_epochs=-1, shuffle_files=False, "
+        "(paths, batch_size, codec=Bytes(), seed=42, num_epochs=-1, shuffle_files=False, "
         "shuffle_records=False, shuffle_block_size=1, shuffle_window_blocks=32, remainder='drop', "
         "exclude=(), stochastic=False, stream_name=None, local_files_only=False, cacheable=False, "
-        "batch_stats_fn=None, precomputed_stats=None, name=None, read=" + repr(arsrc.ReadOptions()) + ")"
+        "batch_stats_fn=None, precomputed_stats=None, name=None, read=ReadOptions())"
     ),
     "ReadOptions": (
         "(num_threads=2, read_ahead_bytes=268435456, max_open_files=256, cache_bytes=4294967296, "
@@ -127,6 +125,17 @@ def public_names(module: Any) -> set[str]:
 
 def test_the_public_names_are_these_and_no_others():
     assert public_names(arsrc) == {*FUNCTIONS, *CLASSES, *ERRORS}
+
+
+def test_what_completion_and_a_star_import_give_is_the_public_names_and_the_codecs():
+    namespace: dict[str, Any] = {}
+    exec("from arsrc import *", namespace)
+    assert namespace.keys() - {"__builtins__"} == set(dir(arsrc)) == {*FUNCTIONS, *CLASSES, *ERRORS, "codecs"}
+
+
+def test_help_on_a_config_shows_fields_alone():
+    shown = {name for name in dir(arsrc.ArrayRecordSourceConfig("a", 1)) if not name.startswith("_")}
+    assert shown == {field.name for field in dataclasses.fields(arsrc.ArrayRecordSourceConfig)}
 
 
 def test_the_public_names_of_the_codecs_are_these_and_no_others():

@@ -220,6 +220,11 @@ def test_what_is_no_exclusion_is_refused(exclude: Any, kind: type[Exception]):
     assert isinstance(caught.value, kind)
 
 
+def test_one_of_two_shuffles_is_not_passed_over_in_silence():
+    with pytest.raises(arsrc.ArsrcValueError, match=r"^\[arsrc\] shuffle_files: .* exclude each other"):
+        config_with(shuffle_files=True, shuffle_records=True)
+
+
 def test_blocks_without_shuffle_records_are_refused():
     with pytest.raises(arsrc.ArsrcValueError, match=r"^\[arsrc\] shuffle_block_size: .*got shuffle_block_size=4"):
         config_with(shuffle_block_size=4)
@@ -298,7 +303,7 @@ def test_a_read_option_that_cannot_be_used_is_refused(field: str, value: Any, ki
 
 def test_read_options_take_zero_bytes_and_paths():
     read = ReadOptions(read_ahead_bytes=0, cache_bytes=0, cache_dir=Path("cache"))  # type: ignore[arg-type]
-    assert (read.read_ahead_bytes, read.cache_bytes, read.cache_dir) == (0, 0, "cache")
+    assert (read.read_ahead_bytes, read.cache_bytes, read.cache_dir) == (0, 0, os.path.abspath("cache"))
 
 
 # Paths.
@@ -319,8 +324,8 @@ def test_read_options_take_zero_bytes_and_paths():
         ([FileInstruction("a", 0, 4, 9), "b", FileInstruction("c", 5, -1, 9)], ("a[0:4]", "b", "c[5:9]")),
     ],
 )
-def test_paths_are_kept_as_a_tuple_of_strings(paths: Any, kept: tuple[str, ...]):
-    assert config_with(paths=paths).paths == kept
+def test_paths_are_kept_as_a_tuple_of_absolute_strings(paths: Any, kept: tuple[str, ...]):
+    assert config_with(paths=paths).paths == tuple(os.path.join(os.getcwd(), path) for path in kept)
 
 
 def test_an_iterator_of_paths_is_refused_since_it_could_be_read_only_once():
@@ -342,7 +347,7 @@ def test_an_entry_of_paths_that_is_no_path_is_named(paths: Any):
 
 
 def test_a_slice_that_ends_before_it_starts_is_refused_at_construction():
-    with pytest.raises(arsrc.ArsrcValueError, match=r"ends before it starts; got path='a\[9:3\]'"):
+    with pytest.raises(arsrc.ArsrcValueError, match=r"ends before it starts; got path='.*/a\[9:3\]'"):
         config_with(paths="a[9:3]")
 
 
@@ -551,10 +556,38 @@ def test_a_config_pickled_after_hashing_can_be_looked_up_in_another_process():
     assert config_hash != hash(config)
 
 
-def test_the_repr_of_a_config_shows_its_fields():
-    text = repr(rich_config())
-    assert text.startswith("ArrayRecordSourceConfig(paths=('b', 'a', 'c[1:2]'), batch_size=2, codec=Struct(")
-    assert "ReadOptions(num_threads=3" in text
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        (config_with(paths="/a"), "paths='/a', batch_size=2"),
+        (config_with(paths=["/a", "/b[1:2]"]), "paths=('/a', '/b[1:2]'), batch_size=2"),
+        (config_with(paths=["/a"] * 1000), "paths=<'/a' and 999 more>, batch_size=2"),
+        (
+            config_with(paths="/a", exclude=[1, (7, 420)], shuffle_records=True, batch_stats_fn=mean_of),
+            "paths='/a', batch_size=2, shuffle_records=True, exclude=<414 records>, batch_stats_fn=mean_of",
+        ),
+        (
+            config_with(paths="/a", precomputed_stats={"mean": np.zeros(10_000)}, read=ReadOptions(num_threads=3)),
+            "paths='/a', batch_size=2, precomputed_stats=<mean>, read=ReadOptions(num_threads=3)",
+        ),
+        (
+            config_with(paths="/a", codec=Struct({"x": ("float32", (2, 3)), "y": "int64"})),
+            "paths='/a', batch_size=2, codec=Struct({'x': ('float32', (2, 3)), 'y': 'int64'})",
+        ),
+        (
+            config_with(paths="/a", codec=Map(first_byte, {"x": ("uint8", 3)})),
+            "paths='/a', batch_size=2, codec=Map(fn=first_byte, spec={'x': uint8[3]})",
+        ),
+    ],
+    ids=range(7),
+)
+def test_a_config_shows_what_is_not_as_by_default(config: ArrayRecordSourceConfig, shown: str):
+    assert repr(config) == f"ArrayRecordSourceConfig({shown})"
+
+
+def test_read_options_show_what_is_not_as_by_default():
+    assert repr(ReadOptions()) == "ReadOptions()"
+    assert repr(ReadOptions(num_threads=2, checksum="always")) == "ReadOptions(checksum='always')"
 
 
 # Statistics inside a config.
@@ -582,6 +615,38 @@ def test_precomputed_stats_do_not_follow_the_dict_they_came_from():
     source["mean"] = 2.0
     assert config.precomputed_stats == config_with(precomputed_stats={"mean": 1.0}).precomputed_stats
     assert config.precomputed_stats["mean"] == 1.0  # type: ignore[index]
+
+
+def test_precomputed_stats_do_not_follow_arrays_that_were_put_in_or_given_out():
+    mean = np.zeros(3)
+    config = config_with(precomputed_stats={"mean": mean, "nested": {"low": [mean]}})
+    mean += 1
+    config.precomputed_stats["mean"][:] = 2  # type: ignore[index]
+    config.precomputed_stats["nested"]["low"].append(3)  # type: ignore[index]
+    assert config == config_with(precomputed_stats={"mean": np.zeros(3), "nested": {"low": [np.zeros(3)]}})
+    assert not config.precomputed_stats["mean"].any()  # type: ignore[index]
+    assert len(config.precomputed_stats["nested"]["low"]) == 1  # type: ignore[index]
+
+
+def test_precomputed_stats_of_what_dataset_statistics_gives_compare_by_content():
+    def config_of(mean: float) -> ArrayRecordSourceConfig:
+        leaf = arsrc.LeafStatistics(3, np.full(2, mean), np.ones(2), np.zeros(2), np.ones(2))
+        return config_with(precomputed_stats={"x": leaf})
+
+    assert config_of(1) == config_of(1) == pickle.loads(pickle.dumps(config_of(1)))
+    assert hash(config_of(1)) == hash(config_of(1))
+    assert config_of(1) != config_of(2)
+
+
+def test_a_config_that_is_made_in_a_trace_holds_arrays():
+    mean, made = jnp.zeros(3), []
+
+    def make(scale: Any) -> Any:
+        made.append(config_with(precomputed_stats={"mean": mean}))
+        return scale * arsrc.get_statistics(made[0])["mean"]
+
+    jax.jit(make)(2.0)
+    assert made[0].precomputed_stats["mean"].tolist() == [0.0] * 3
 
 
 def test_precomputed_stats_compare_by_the_content_of_arrays_of_any_library():

@@ -54,6 +54,7 @@ FLOORS = [
     "arsrc.order.*",
     "arsrc.record_batch",
     "arsrc.paths",
+    "arsrc.file_names",
     "arsrc.frozen",
     "arsrc.errors",
 ]
@@ -63,7 +64,11 @@ WITHOUT_JAX = FLOORS[FLOORS.index("arsrc._host") :]
 JAX = {"jax", "jaxlib", "chex"}
 
 # In front of the bridge, these modules alone touch files, by these means.
-FILES_IN_FRONT = {"arsrc.paths": {"glob", "os"}, "arsrc.writing": {"array_record", "os"}}
+FILES_IN_FRONT = {
+    "arsrc.file_names": {"glob", "os"},
+    "arsrc.paths": {"os"},
+    "arsrc.writing": {"array_record", "os"},
+}
 IMPURE = {
     "array_record", "asyncio", "atexit", "builtins", "concurrent", "ctypes", "fcntl", "glob", "importlib", "io", "mmap",
     "multiprocessing", "pathlib", "queue", "resource", "select", "shutil", "signal", "socket", "subprocess", "tempfile",

@@ -175,7 +175,7 @@ def source(config: "ArrayRecordSourceConfig", strict: bool = False) -> OpenSourc
     found = opened(config)
     if found.files.is_current(strict):
         return found
-    new = _registry.reopen(config.of_programs, found)
+    new = _registry.reopen(config._of_programs, found)
     what = "the files are others than when they were opened, and were opened anew"
     counts = {
         "num_records_then": found.plan.num_records,

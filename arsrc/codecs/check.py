@@ -31,7 +31,7 @@ def array_spec(where: str, value: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
 
     Raises:
         ArsrcTypeError: `value` is no spec, or no dtype that a JAX array can have.
-        ArsrcValueError: A size is below 1.
+        ArsrcValueError: A size is negative.
     """
     if is_pair(value):
         dtype, shape = value
@@ -43,7 +43,7 @@ def array_spec(where: str, value: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
         fix = "Write a dtype, (dtype, shape) or a jax.ShapeDtypeStruct."
         raise ArsrcTypeError(where, "is no array spec", fix, spec=value)
     sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
-    return array_dtype(where, dtype), tuple(whole_number(f"{where} shape", "size", size, 1) for size in sizes)
+    return array_dtype(where, dtype), tuple(whole_number(f"{where} shape", "size", size, 0) for size in sizes)
 
 
 def array_dtype(where: str, value: Any) -> np.dtype[Any]:

@@ -33,7 +33,7 @@ class Map(Terse):
     Raises:
         ArsrcTypeError: A function is not callable or not hashable, or a leaf of `spec` stands for no array
             (at construction).
-        ArsrcValueError: `spec` has no leaf, or a size is below 1 (at construction).
+        ArsrcValueError: `spec` has no leaf, or a size is negative (at construction).
     """
 
     fn: Callable[[bytes], PyTree]

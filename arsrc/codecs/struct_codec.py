@@ -31,7 +31,7 @@ class Struct:
 
     Raises:
         ArsrcTypeError: A name is no string, or a spec stands for no array (at construction).
-        ArsrcValueError: There is no field, a name comes twice, or a size is below 1 (at construction).
+        ArsrcValueError: There is no field, a name comes twice, or a size is negative (at construction).
     """
 
     fields: Mapping[str, Any] | tuple[Field, ...]
@@ -76,7 +76,7 @@ class Struct:
             f" as the fields take ({self._text()})",
             "Compare the fields' order, dtypes and shapes with the writer's.",
         )
-        view = rows.reshape(-1).view(packed)  # one structured item a record, not aligned
+        view = np.ndarray(len(rows), packed, rows)  # one structured item a record, not aligned
         return {name: from_stored(view[name], dtype) for name, dtype, _ in self._fields()}
 
     def encode(self, elements: PyTree) -> RecordBatch:
