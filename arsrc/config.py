@@ -245,7 +245,7 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
             raise ArsrcValueError(
                 "shuffle_files",
                 "shuffle_files and shuffle_records exclude each other",
-                "shuffle_records alone mixes the records of all files; for locality give it a shuffle_block_size.",
+                "Set one of them: shuffle_records mixes the records of all files, for locality in blocks.",
             )
         if self.shuffle_block_size == 1:
             return

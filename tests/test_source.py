@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import arsrc
-from arsrc.codecs import Ragged, Struct
+from arsrc.codecs import Map, Ragged, Struct
 
 PAD_ID = 2**32 - 1
 N = 23
@@ -205,6 +205,32 @@ def test_take_fails_at_run_time_where_traced_ids_are_not_there(config: arsrc.Arr
         jax.block_until_ready(jax.jit(lambda i: arsrc.take(config, i))(jnp.array([0, bad], jnp.int32)))
 
 
+NO_NUMBERS = [True, np.True_, [True, False, True], [0, True], np.array([True]), jnp.array([False]), 1.0]
+BY_NUMBER = {
+    "take": arsrc.take,
+    "batch_at": lambda config, number: arsrc.batch_at(config, arsrc.init(config), number),
+    "advance": lambda config, number: arsrc.advance(config, arsrc.init(config), number),
+    "state_at": arsrc.state_at,
+    "locate": lambda config, number: arsrc.locate(config, arsrc.init(config), number),
+}
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS, ids=str)
+@pytest.mark.parametrize("name", BY_NUMBER)
+def test_booleans_and_floats_are_no_numbers_of_records_or_steps(
+    config: arsrc.ArrayRecordSourceConfig, name: str, number: Any
+) -> None:
+    call = BY_NUMBER[name]
+    if name in ("take", "locate") or np.ndim(number) == 0:
+        with pytest.raises(arsrc.ArsrcTypeError, match=rf"^\[arsrc\] {name}: \w+ must be integers; got "):
+            call(config, number)
+    if isinstance(number, (np.ndarray, jax.Array)):
+        number = number[0]
+    if not isinstance(number, list):
+        with pytest.raises(arsrc.ArsrcTypeError, match=rf"^\[arsrc\] {name}: \w+ must be integers; got "):
+            jax.jit(lambda traced: call(config, traced))(number)
+
+
 def test_locate_refuses_ids_that_are_not_there(config: arsrc.ArrayRecordSourceConfig) -> None:
     for bad in (N, -1, PAD_ID):
         with pytest.raises(arsrc.ArsrcIndexError, match=rf"^\[arsrc\] locate: .*\[0, 23\).*record_id={bad}"):
@@ -328,6 +354,45 @@ def test_numbers_that_do_not_fit_32_bits_are_an_error_and_not_cut(tmp_path: Any)
 
 
 # Metrics.
+
+
+def empty_and_first(record: bytes) -> dict[str, np.ndarray]:
+    return {"none": np.zeros((0, 3), np.float32), "first": np.uint8(record[0])}
+
+
+EMPTY = {
+    "some": Struct({"none": ("float32", (2, 0)), "x": "float32", "flags": ("bool", (0,))}),
+    "all": Struct({"none": ("int16", (0,))}),
+    "map": Map(empty_and_first, {"none": ("float32", (0, 3)), "first": "uint8"}),
+}
+
+
+@pytest.mark.parametrize("cache", ["", "memory", "files"])
+@pytest.mark.parametrize("name", EMPTY)
+def test_leaves_of_size_zero_arrive_like_others(tmp_path: Any, name: str, cache: str) -> None:
+    codec: Any = EMPTY[name]
+    if isinstance(codec, Struct):
+        elements = {field: np.arange(7).repeat(np.prod(shape, dtype=int)).reshape(7, *shape).astype(dtype)
+                    for field, dtype, shape in codec.fields}  # fmt: skip
+    else:
+        elements = [bytes([i]) for i in range(7)]
+    path = arsrc.write_array_record(tmp_path / "a", elements, codec=codec)
+    read = arsrc.ReadOptions(cache_bytes=0 if cache == "files" else 2**20, cache_dir=tmp_path / "cache")
+    config = arsrc.ArrayRecordSourceConfig(path, 4, codec, cacheable=bool(cache), remainder="pad", read=read)
+    _, batch = jax.jit(lambda state: arsrc.next_batch(config, state))(arsrc.state_at(config, 1))
+    spec = arsrc.batch_spec(config)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), batch) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), spec
+    )
+    for field in {"x", "first"} & set(batch.data):
+        assert batch.data[field].tolist() == [4, 5, 6, 0]
+    _, again = next(arsrc.iterate(config, arsrc.state_at(config, 1)))
+    jax.tree.map(np.testing.assert_array_equal, batch, again)
+    statistics = arsrc.dataset_statistics(config)["none"]
+    assert statistics.mean.shape == statistics.min.shape == batch.data["none"].shape[1:]
+    table = arsrc.load_resident(config)
+    assert table["none"].shape == (7, *batch.data["none"].shape[1:])
+    arsrc.close(config)
 
 
 @pytest.mark.parametrize("cacheable", [False, True])

@@ -1,6 +1,8 @@
 """Statistics: of what was served, derived from states, and of what a data set holds, against NumPy."""
 
 import dataclasses
+import json
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -155,13 +157,42 @@ def test_computing_statistics_leaves_nothing_behind(make_config: MakeConfig):
 def test_get_statistics_gives_precomputed_ones_first(make_config: MakeConfig):
     config = make_config(precomputed_stats={"mean": 1.0})
     for computed in (None, {"mean": 2.0}):
-        stats = arsrc.get_statistics(config, computed)
-        assert dict(stats) == {"mean": 1.0}
+        assert arsrc.get_statistics(config, computed) == {"mean": 1.0}
+
+
+def test_get_statistics_gives_what_was_put_in(make_config: MakeConfig):
+    given = {"z": {"mean": [1.5, None], "names": ("a", "b")}, "a": 3}
+    found = arsrc.get_statistics(make_config(precomputed_stats=types.MappingProxyType(given)))
+    assert type(found) is dict
+    assert found == given
+    assert json.dumps(found) == json.dumps(given)
+    assert jax.tree.structure(found) == jax.tree.structure(given)
+    arrays = {"mean": np.arange(3.0), "nested": {"on_device": jnp.arange(2)}, "scalar": np.float32(2)}
+    found = arsrc.get_statistics(make_config(precomputed_stats=arrays))
+    assert jax.tree.map(type, found) == jax.tree.map(type, arrays)
+    jax.tree.map(np.testing.assert_array_equal, found, arrays)
+
+
+def test_what_get_statistics_gives_can_be_changed_without_changing_the_config(make_config: MakeConfig):
+    config = make_config(precomputed_stats={"mean": np.zeros(3), "nested": {"on_device": jnp.arange(2)}})
+    found = arsrc.get_statistics(config)
+    found["mean"] += 1
+    found["nested"]["on_device"].delete()
+    found["nested"]["new"] = 3
+    assert not arsrc.get_statistics(config)["mean"].any()
+    assert arsrc.get_statistics(config)["nested"]["on_device"].tolist() == [0, 1]
+    assert set(arsrc.get_statistics(config)["nested"]) == {"on_device"}
+
+
+def test_statistics_of_a_config_can_be_used_in_a_trace(make_config: MakeConfig):
+    config = make_config(precomputed_stats={"mean": jnp.ones(3)})
+    used = jax.jit(lambda x: x - arsrc.get_statistics(config)["mean"])(jnp.ones(3))
+    assert not used.any()
 
 
 def test_get_statistics_gives_precomputed_ones_first_even_if_there_is_no_entry(make_config: MakeConfig):
     stats = arsrc.get_statistics(make_config(precomputed_stats={}), computed={"mean": 2.0})
-    assert dict(stats) == {}
+    assert stats == {}
 
 
 def test_get_statistics_gives_else_what_was_computed(make_config: MakeConfig):
