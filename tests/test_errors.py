@@ -911,7 +911,7 @@ def test_a_file_that_is_truncated_after_opening(config_of, kind, ahead):
     if kind == "compressed":
         assert "record_ids='196, 197, 198, 199'" in text
     with pytest.raises(arsrc.ArsrcReadError, match=re.escape(repr(str(path)))):
-        arsrc.next_batch(config, last)
+        arsrc.init(config)
     path.unlink()
     path.write_bytes(whole)
     check_works(config, last)

@@ -413,13 +413,16 @@ def test_a_lost_file_is_an_error_that_names_it_and_the_stream_goes_on_when_it_is
         paths, 5, Ragged(max_length=2000), num_epochs=1,
         read=arsrc.ReadOptions(read_ahead_bytes=read.read_ahead_bytes, num_threads=1, max_open_files=1),
     )  # fmt: skip
-    state = arsrc.init(config)
+    loop = arsrc.iterate(config)
+    served = [next(loop)]
     elsewhere = tmp_path / "elsewhere"
     Path(paths[1]).rename(elsewhere)
-    served, error = serve(config, state)
-    assert type(error) is arsrc.ArsrcReadError
-    assert "1.array_record" in str(error)
+    with pytest.raises(arsrc.ArsrcReadError) as error:
+        served += loop  # item by item
+    assert "1.array_record" in str(error.value)
     assert ids_of(served) == [list(range(i, i + 5)) for i in range(0, 20, 5)]
+    with pytest.raises(arsrc.ArsrcFileNotFoundError, match=r"1\.array_record"):
+        next(arsrc.iterate(config, served[-1][0]))
     elsewhere.rename(paths[1])
     served += arsrc.iterate(config, served[-1][0])
     assert [i for ids in ids_of(served) for i in ids] == list(range(60))

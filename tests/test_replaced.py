@@ -67,7 +67,8 @@ BEGINNINGS: dict[str, Entry] = {
 
 
 @pytest.fixture(autouse=True)
-def nothing_open() -> Iterator[None]:
+def nothing_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(open_source, "_LOOK_SHARE", 0)  # however long looking takes on a busy machine
     arsrc.close()
     yield
     arsrc.close()

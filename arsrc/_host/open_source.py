@@ -68,7 +68,7 @@ class OpenFiles:
 
     def __init__(self, config: "ArrayRecordSourceConfig") -> None:
         self._paths, self._slices = config.paths, paths.expand(config.paths)
-        self._looked_at, self._look_seconds = -math.inf, 0.0
+        self._looked_at, self._look_seconds = -math.inf, math.inf
         self.is_closed = False
         buffers = BufferPool(config.read.read_ahead_bytes)
         self.data_set = DataSet(
@@ -88,7 +88,7 @@ class OpenFiles:
                 most, and let go on what nobody can change any more.
         """
         start = time.monotonic()
-        if not strict and start < self._looked_at + _LOOK_SHARE * self._look_seconds:
+        if not strict and start - self._looked_at < _LOOK_SHARE * self._look_seconds:
             return True
         try:
             is_current = paths.expand(self._paths) == self._slices and self.data_set.is_current()
@@ -97,7 +97,8 @@ class OpenFiles:
                 raise
             is_current = True
         self._looked_at = time.monotonic()
-        self._look_seconds = self._looked_at - start
+        # The least so far: others may have had to wait for a core.
+        self._look_seconds = min(self._look_seconds, self._looked_at - start)
         return is_current
 
     def look_again(self) -> None:
