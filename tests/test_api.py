@@ -102,7 +102,7 @@ CODECS = {
     "Bytes": "(num_bytes=None)",
     "Struct": "(fields)",
     "Ragged": "(dtype='uint8', *, max_length, pad_value=0, overflow='error')",
-    "Map": "(fn, spec, encode_fn=None)",
+    "Map": "(fn, spec, encode_fn=None, version=None)",
     "RecordBatch": "(data, offsets)",
 }
 

@@ -56,6 +56,7 @@ FLOORS = [
     "arsrc.paths",
     "arsrc.file_names",
     "arsrc.frozen",
+    "arsrc.own_code",
     "arsrc.errors",
 ]
 

@@ -1,6 +1,7 @@
 """`Map`: a user's own function from the bytes of one record to arrays."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from arsrc.codecs.check import array_spec, is_pair
 from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference, tree_text
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 from arsrc.frozen import Terse
+from arsrc.own_code import raised_at
 from arsrc.record_batch import RecordBatch
 
 
@@ -29,10 +31,12 @@ class Map(Terse):
         spec: PyTree of one element's arrays: `jax.ShapeDtypeStruct`, `(dtype, shape)`, or a dtype. Kept as a
             PyTree of `jax.ShapeDtypeStruct`.
         encode_fn: `encode_fn(element) -> bytes`, the inverse of `fn`; None: the codec does not encode.
+        version: Text that stands for all that `fn` does: decoded elements kept in files (`cacheable=True`) are found
+            again by the name of `fn` and this, whatever its code. None: by its code, and all that this reaches.
 
     Raises:
-        ArsrcTypeError: A function is not callable or not hashable, or a leaf of `spec` stands for no array
-            (at construction).
+        ArsrcTypeError: A function is not callable or not hashable, a leaf of `spec` stands for no array, or
+            `version` is no text (at construction).
         ArsrcValueError: `spec` has no leaf, or a size is negative (at construction).
     """
 
@@ -40,12 +44,15 @@ class Map(Terse):
     # Compared through its flat form: trees of dicts cannot be hashed.
     spec: PyTree = dataclasses.field(compare=False)
     encode_fn: Callable[[PyTree], bytes] | None = None
+    version: str | None = None
     _tree: ElementTree = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _check_function("Map.fn", self.fn)
         if self.encode_fn is not None:
             _check_function("Map.encode_fn", self.encode_fn)
+        if not isinstance(self.version, str | None):
+            raise ArsrcTypeError("Map.version", "must be a text", version=self.version)
         treedef: Any
         leaves, treedef = jax.tree_util.tree_flatten(self.spec, is_leaf=is_pair)
         if not leaves:
@@ -58,7 +65,12 @@ class Map(Terse):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tree definitions with nodes of the user's own cannot be pickled, trees of them can.
-        return Map, (self.fn, self.spec, self.encode_fn)
+        return Map, (self.fn, self.spec, self.encode_fn, self.version)
+
+    def cache_key(self) -> Any:
+        """Return what tells decoded elements kept in files from those of other codecs: not what encodes them."""
+        function = self.fn if self.version is None else (_full_name(self.fn), self.version)
+        return function, self._tree.paths, self._tree.shapes
 
     def _shown(self, field: str) -> str:
         return tree_text(self.spec) if field == "spec" else super()._shown(field)
@@ -113,7 +125,8 @@ class Map(Terse):
             element = self.fn(record)
             leaves = self._tree.flatten(element)
         except Exception as error:
-            raise RecordError(row, f"{_name(self.fn)} raised {type(error).__name__}: {error}") from error
+            what = f"{_name(self.fn)} raised {type(error).__name__}: {error}"
+            raise RecordError(row, what, raised_at(error)) from error
         if leaves is None:
             raise RecordError(row, *structure_difference(self.spec, element))
         for i, (shape, dtype) in enumerate(self._tree.shapes):
@@ -148,6 +161,12 @@ def _check_function(where: str, fn: Any) -> None:
     except TypeError as error:
         fix = "Codecs are part of what jit caches by: use a function, or a frozen dataclass with __call__."
         raise ArsrcTypeError(where, "must be hashable", fix, fn=fn) from error
+
+
+def _full_name(fn: Any) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return f"{fn.__module__}.{_name(fn)}"
 
 
 def _name(fn: Any) -> str:

@@ -17,6 +17,7 @@ from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.leaves import Decoder, Leaves
 from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcValueError, RecordError
 from arsrc.order.plan import PAD_ID
+from arsrc.own_code import raised_at
 from arsrc.record_batch import RecordBatch
 
 _SPAN_ROWS = 4096
@@ -129,7 +130,7 @@ class Elements:
             raise
         except Exception as error:  # of a codec of the user's own
             what = f"{type(self._decoder.codec).__name__} raised {type(error).__name__}: {error}"
-            fix = "Let it raise RecordError(row, what), so that the record is named."
+            fix = f"Let it raise RecordError(row, what), so that the record is named. {raised_at(error)}".rstrip()
             shown = [*ids[:8].tolist(), *(["..."] if len(ids) > 8 else [])]
             raise ArsrcValueError(f"decode{self.label}", what, fix, record_ids=shown) from error
         check(stop)  # once more: a codec that catches everything goes on without the records that it did not get
