@@ -19,16 +19,32 @@ class ArsrcError(Exception):
 
     Attributes:
         got: These values.
+        path: The file that the error is about, None where there is no one file or it is not known.
+        position: The record's place in this file, the first of several, None where it is not known.
+        record_id: The record's number in the data set, likewise.
     """
+
+    path: str | None = None
+    position: int | None = None
+    record_id: int | None = None
 
     def __init__(self, where: str, what: str, fix: str = "", /, **got: Any) -> None:
         super().__init__(message(where, what, fix, **got))
         self.got = got
         self._texts = where, what, fix
+        if isinstance(path := got.get("path"), str):
+            self.path = path
+        if isinstance(record_id := got.get("record_id", got.get("record_ids")), int):
+            self.record_id = record_id
 
     def naming(self, **got: Any) -> Self:
         """Return the same error with more offending values."""
-        return type(self)(*self._texts, **self.got, **got)
+        return type(self)(*self._texts, **self.got, **got).at(self.path, self.position, self.record_id)
+
+    def at(self, path: str | None, position: int | None, record_id: int | None) -> Self:
+        """Return the error, which now knows which record it is about."""
+        self.path, self.position, self.record_id = path, position, record_id
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Configs hold what cannot be pickled, and errors have to get from one process to another all the same.

@@ -26,7 +26,7 @@ from arsrc.host_call import HostCall, Leaves
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID
 from arsrc.programs import compiled_for_each
-from arsrc.state import Array, checked_ids, integers, next_rows
+from arsrc.state import Array, checked_ids, next_rows, whole_numbers
 from arsrc.types import Batch, SourceState, check_state
 
 T = TypeVar("T")
@@ -125,16 +125,16 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
     schema = _schema(config)
     check_state("batch_at", state)
     size = config.batch_size if size is None else whole_number("batch_at", "size", size, 1)
-    if shape := np.shape(start):
+    position = whole_numbers("batch_at", "start", start)
+    if shape := position.shape:
         fix = "Use take for positions that are not neighbours, or jax.vmap."
         raise ArsrcTypeError("batch_at", "start must be one position", fix, shape=shape)
-    start = integers("batch_at", "start", start)
     num_records = schema.plan.num_records
-    if isinstance(start, jax.core.Tracer):
-        start = _modulo(start, num_records)
+    if isinstance(position, jax.core.Tracer):
+        position = _modulo(position, num_records)
     else:
-        start = checked_ids("batch_at", "start", start, -num_records, num_records)
-    return _batch_at(schema, size, state, start)
+        position = checked_ids("batch_at", "start", position, -num_records, num_records)
+    return _batch_at(schema, size, state, position)
 
 
 def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
@@ -152,11 +152,10 @@ def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
         ArsrcIndexError: An id is not in the data set (where ids are not traced; else as for `next_batch`).
     """
     schema = _schema(config)
-    record_ids = integers("take", "record_ids", record_ids)
+    record_ids = whole_numbers("take", "record_ids", record_ids)
     if not isinstance(record_ids, jax.core.Tracer):
-        values = np.asarray(record_ids)
-        pads = values == PAD_ID
-        stand_in = np.where(pads, 0, values)
+        pads = record_ids == PAD_ID
+        stand_in = np.where(pads, 0, record_ids)
         record_ids = checked_ids("take", "record_ids", stand_in, 0, schema.plan.num_records)
         record_ids = jnp.where(pads, np.uint32(PAD_ID), record_ids)
     return _take(schema, checked_ids("take", "record_ids", record_ids, 0, 2**32))

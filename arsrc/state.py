@@ -150,10 +150,9 @@ def checked_ids(
     where: str, name: str, value: Any, least: int, stop: int, kind: type[ArsrcError] = ArsrcIndexError
 ) -> Array:
     """Return `value` as u32[...]; what is not traced must be integers in `[least, stop)`, else `kind` is raised."""
-    value = integers(where, name, value)
-    if isinstance(value, jax.core.Tracer):
-        return _traced_u32(value)
-    values = np.asarray(value)
+    values = whole_numbers(where, name, value)
+    if isinstance(values, jax.core.Tracer):
+        return _traced_u32(values)
     outside = (values < least) | (values >= stop)
     if outside.any():
         wrong = int(values[outside].ravel()[0])
@@ -161,17 +160,28 @@ def checked_ids(
     return jnp.asarray(values.astype(np.int64) % stop, jnp.uint32)
 
 
-def integers(where: str, name: str, value: Any) -> Any:
-    """Return `value` as an array of integers, which booleans are not."""
-    if not hasattr(value, "dtype"):
+def whole_numbers(where: str, name: str, value: Any) -> Any:
+    """Return `value` as an array of integers, which booleans are not; a traced one if it is or holds one.
+
+    Raises:
+        ArsrcTypeError: It is none.
+    """
+    leaves = jax.tree.leaves(value)
+    try:
+        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
         # NumPy would count a boolean among integers as one.
-        booleans = [leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, (bool, np.bool_))]
-        value = np.asarray(value, bool if booleans else None)
-    if np.issubdtype(value.dtype, np.integer):
-        return value
-    if value.size:
-        raise ArsrcTypeError(where, f"{name} must be integers", **{name: value.dtype})
-    return value.astype(np.uint32)  # an empty list
+        has_booleans = any(isinstance(leaf, (bool, np.bool_)) for leaf in leaves)
+        values: Any = jnp.asarray(value) if is_traced else np.asarray(value, bool if has_booleans else None)
+    except (TypeError, ValueError) as error:
+        fix = "Give an integer, an array of integers, or lists of them that are of one length."
+        raise ArsrcTypeError(where, f"{name} must be integers", fix, **{name: type(value).__name__}) from error
+    if is_traced and jnp.issubdtype(values.dtype, jnp.integer):
+        return values
+    if values.size == 0 or jnp.issubdtype(values.dtype, jnp.integer):
+        return values if np.issubdtype(values.dtype, np.integer) else values.astype(np.int64)  # a list of none, int4
+    if values.dtype == object and all(type(number) is int for number in values.flat):
+        return values  # beyond 64 bits
+    raise ArsrcTypeError(where, f"{name} must be integers", **{name: values.dtype})
 
 
 def _traced_u32(value: Array) -> Array:

@@ -1,17 +1,24 @@
 """Every error: its form, its type, what it names, and that the source goes on working after it."""
 
 import ast
+import bz2
 import collections
 import copy
 import dataclasses
 import functools
+import gzip
+import io
 import itertools
+import json
+import lzma
 import os
 import pickle
 import re
+import tarfile
 import threading
 import time
 import traceback
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,15 +87,59 @@ def write_all(path: Path, write_records: Any, options: str, data: np.ndarray = D
     return write_records(path, [row.tobytes() for row in data], options)
 
 
+def archive(module: Any, name: str) -> bytes:
+    """An archive of one file, as `module` makes it."""
+    out = io.BytesIO()
+    if module is zipfile:
+        with zipfile.ZipFile(out, "w") as zipped:
+            zipped.writestr(name, "text")
+    else:
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+    return out.getvalue()
+
+
+# How the first record of a file of TensorFlow's events begins, of 24 bytes: its length, and a checksum of that.
+TFRECORD = bytes.fromhex("1800000000000000a37f4b22") + bytes(24 + 4)
+
+# What is no ArrayRecord file.
+OTHER_FILES = {
+    "empty": b"",
+    "zeros": bytes(70_000),
+    "text": b"record\n" * 100,
+    "section": b"[section]\na = 1\n",
+    "umlauts": ("\u00e4" * 300).encode(),
+    "json": b'\xef\xbb\xbf {"a": 1}\n',
+    "list": b'[\n  "a"]',
+    "page": b"\n<!DOCTYPE HTML><title>404</title>",
+    "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n",
+    "tfrecord": TFRECORD,
+    "tfrecord.gz": gzip.compress(TFRECORD),
+    "noise.gz": gzip.compress(DATA[0].tobytes()),
+    "cut.gz": gzip.compress(DATA[0].tobytes())[:12],
+    "zip": archive(zipfile, "a"),
+    "tar": archive(tarfile, "a"),
+    "xz": lzma.compress(b"text"),
+    "bz2": bz2.compress(b"text"),
+    "zst": b"\x28\xb5\x2f\xfd....",
+    "parquet": b"PAR1....",
+    "npy": b"\x93NUMPY....",
+    "noise": DATA[0].tobytes(),
+}
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, write_records: Any) -> World:
     folder = tmp_path_factory.mktemp("world")
     path = write_all(folder / "whole", write_records, KINDS["mapped"])
     whole = Path(path).read_bytes()
-    (folder / "empty").write_bytes(b"")
-    (folder / "text").write_text("record\n" * 100)
+    for name, content in OTHER_FILES.items():
+        (folder / name).write_bytes(content)
     (folder / "truncated").write_bytes(whole[: len(whole) // 2 // 65536 * 65536])
     (folder / "cut").write_bytes(whole[:-1])
+    (folder / "begun").write_bytes(whole[:10])
+    (folder / "packed").write_bytes(gzip.compress(whole))
+    (folder / "damaged").write_bytes(whole[:-65536] + whole[-65536:].replace(b"r", b"s", 1))
     write_records(folder / "none", [])
     write_records(folder / "lengths", [b"abc", b"abc", b"abc", b"de", b"abc", b"abc"])
     write_records(folder / "many", [b""] * 100_000, "group_size:100000")
@@ -175,6 +226,25 @@ def scan(world: World, num_steps: int, **options: Any) -> Any:
     return arsrc.scan_steps(config, arsrc.init(config), (), lambda c, b: ((), None), num_steps, **options)
 
 
+WITH_NUMBERS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+    "take": ("record_ids", lambda value, world: arsrc.take(world.config(), value)),
+    "locate": ("record_id", lambda value, world: arsrc.locate(world.config(), world.state(), value)),
+    "batch_at": ("start", lambda value, world: arsrc.batch_at(world.config(), world.state(), value)),
+    "advance": ("steps", lambda value, world: arsrc.advance(world.config(), world.state(), value)),
+    "state_at": ("step", lambda value, world: arsrc.state_at(world.config(), value)),
+}
+NO_INTEGERS = {
+    "texts": (["1"], "dtype('<U1')"),
+    "a text": ("1", "dtype('<U1')"),
+    "floats": ([1.0], "dtype('float64')"),
+    "truth values": ([True], "dtype('bool')"),
+    "None": (None, "dtype('O')"),
+    "objects": ([object(), 1], "dtype('O')"),
+    "a dict": ({"a": 1}, "dtype('O')"),
+    "lists of several lengths": ([[1], [2, 3]], "'list'. Give"),
+    "a key": (jax.random.key(0), "'PRNGKeyArray'"),
+}
+
 CASES = {
     # construction of the config
     "paths that are none": Case(construct(paths=3), TYPE, "paths", ("paths=3",)),
@@ -250,10 +320,37 @@ CASES = {
     # opening
     "a missing file": Case(opened("gone"), MISSING, "paths", ("1 of 1", "/gone'")),
     "a pattern without a file": Case(opened("gone-*"), MISSING, "paths", ("/gone-*'",)),
-    "an empty file": Case(opened("empty"), READ, "open", ("/empty'", "num_bytes=0")),
-    "a text file": Case(opened("text"), READ, "open", ("/text'", "num_bytes=700", "no complete ArrayRecord file")),
-    "a truncated file": Case(opened("truncated"), READ, "open", ("/truncated'", "no complete ArrayRecord file")),
-    "a file without its last byte": Case(opened("cut"), READ, "open", ("/cut'", "no complete ArrayRecord file")),
+    **{
+        f"a file that is {name}": Case(opened(name), READ, "open", (f"/{name}'", "num_bytes=", *holds))
+        for name, holds in {
+            "empty": ("is empty", "num_bytes=0", "written and copied"),
+            "zeros": ("begins with zeros", "written and copied"),
+            "truncated": ("no complete ArrayRecord file", "there is no postscript", "written and copied"),
+            "cut": ("no complete ArrayRecord file", "no multiple of 64 KiB", "written and copied"),
+            "begun": ("no complete ArrayRecord file", "written and copied"),
+            "damaged": ("no complete ArrayRecord file", "there is no postscript"),
+            "packed": ("a gzip file of an ArrayRecord file", "Unpack"),
+            "text": ("but a text file", "num_bytes=700", "write_array_record"),
+            "section": ("but a text file",),
+            "umlauts": ("but a text file",),
+            "json": ("but a JSON file", "write_array_record"),
+            "list": ("but a JSON file",),
+            "page": ("but a web page", "Download it anew"),
+            "pointer": ("but a pointer of Git LFS", "git lfs pull"),
+            "tfrecord": ("but a TFRecord file", "write_array_record"),
+            "tfrecord.gz": ("but a gzip file of a TFRecord file", "write_array_record"),
+            "noise.gz": ("but a gzip file of a file that begins with the bytes",),
+            "cut.gz": ("but a gzip file", "Unpack"),
+            "zip": ("but a zip archive", "Unpack"),
+            "tar": ("but a tar archive", "Unpack"),
+            "xz": ("compressed by xz", "Unpack"),
+            "bz2": ("compressed by bzip2", "Unpack"),
+            "zst": ("compressed by zstd", "Unpack"),
+            "parquet": ("but a Parquet file", "write_array_record"),
+            "npy": ("but a NumPy file", "write_array_record"),
+            "noise": ("but a file that begins with the bytes", DATA[0, :8].tobytes().hex(" ")),
+        }.items()
+    },
     "a folder": Case(opened(""), VALUE, "paths", ("is a folder", "No name in ", "'array_record'")),
     "an empty data set": Case(opened("none"), VALUE, "paths", ("no records", "num_records=0", "num_files=1")),
     "an empty slice": Case(opened("whole[7:7]"), VALUE, "paths", ("no records",)),
@@ -280,7 +377,10 @@ CASES = {
         ("record 0 (record 0 of ", "/whole'", "1000 bytes", "not 7"),
     ),
     "a function that gives another dtype": Case(
-        opened("whole", codec=Map(other_dtype, "uint8")), VALUE, "decode", ("record 0", "uint8[]", "float64[]")
+        opened("whole", codec=Map(other_dtype, "uint8")),
+        VALUE,
+        "decode",
+        ("record 0", "uint8[]", "float64[]", 'np.asarray(leaf, "uint8")'),
     ),
     "a function that gives JAX arrays": Case(
         opened("whole", codec=Map(jax_array, ("float32", 3))), VALUE, "decode", ("record 0", "NumPy arrays")
@@ -380,9 +480,6 @@ CASES = {
     "batch_at before the beginning": Case(
         lambda world: arsrc.batch_at(world.config(), world.state(), -201), INDEX, "batch_at", ("start=-201",)
     ),
-    "batch_at at a float": Case(
-        lambda world: arsrc.batch_at(world.config(), world.state(), 1.0), TYPE, "batch_at", ("start=", "float")
-    ),
     "batch_at of no records": Case(
         lambda world: arsrc.batch_at(world.config(), world.state(), 0, 0), VALUE, "batch_at", ("size=0",)
     ),
@@ -396,10 +493,14 @@ CASES = {
         lambda world: arsrc.take(world.config(), [3, 200]), INDEX, "take", ("[0, 200)", "record_ids=200")
     ),
     "take of a negative id": Case(lambda world: arsrc.take(world.config(), [-1]), INDEX, "take", ("record_ids=-1",)),
-    "take of booleans": Case(
-        lambda world: arsrc.take(world.config(), [True, False]), TYPE, "take", ("record_ids=", "bool")
+    "take of a negative id beyond 64 bits": Case(
+        lambda world: arsrc.take(world.config(), [3, -(2**70)]), INDEX, "take", (f"record_ids={-(2**70)}",)
     ),
-    "take of floats": Case(lambda world: arsrc.take(world.config(), [0.5]), TYPE, "take", ("record_ids=", "float")),
+    **{
+        f"{where} of {what}": Case(functools.partial(run, value), TYPE, where, (f"{name}=", "must be integers", held))
+        for where, (name, run) in WITH_NUMBERS.items()
+        for what, (value, held) in NO_INTEGERS.items()
+    },
     # loops
     "a body that is no function": Case(
         lambda world: arsrc.scan_steps(world.config(), world.state(), lambda carry, _: (carry, None), 0, 2),
@@ -718,6 +819,7 @@ def test_record_error_says_row_reason_and_fix():
     [
         arsrc.RecordError(3, "is short", "Write it anew."),
         arsrc.ArsrcReadError("read", "is gone", path="a", record_id=3),
+        arsrc.ArsrcReadError("read", "is gone", record_ids="3, 4").at("a", 1, 3),
         arsrc.ArsrcFileNotFoundError("paths", "is gone", "Look.", missing=["a"], codec=lambda record: record),
     ],
     ids=lambda error: type(error).__name__,
@@ -730,6 +832,20 @@ def test_an_error_goes_from_one_process_to_another(error, copied):
     assert {**vars(again), "got": None} == {**vars(error), "got": None}
     assert again.got.keys() == error.got.keys()
     assert again.got.get("record_id") == error.got.get("record_id")
+    assert (again.path, again.position, again.record_id) == (error.path, error.position, error.record_id)
+
+
+def test_an_error_names_its_record_by_attributes_and_none_where_there_is_none(raised):
+    error = arsrc.ArsrcReadError("read", "is gone", path="a").at("b", 1, 3)
+    assert (error.path, error.position, error.record_id) == ("b", 1, 3)
+    more = error.naming(record_ids="3, 4")
+    assert (more.path, more.position, more.record_id) == ("b", 1, 3)
+    assert more.got == {"path": "a", "record_ids": "3, 4"}
+    for name, record_id in (("take beyond the data", 200), ("locate beyond the data", 200), ("no batches", None)):
+        found = raised[name]
+        assert (found.path, found.position, found.record_id) == (None, None, record_id)
+    assert raised["a file that is text"].path.endswith("/text")
+    assert raised["paths that are none"].path is None
 
 
 # Errors inside callbacks.
@@ -762,8 +878,36 @@ def test_an_error_inside_a_callback_arrives_with_its_whole_text(world, how):
     assert not isinstance(caught.value, arsrc.ArsrcError), "raised before the callback"
     text = text_of(caught.value)
     assert check_form(text)["where"] == "decode (labels)"
-    assert f"record 3 (record 3 of {path!r}): fails raised KeyError: 'no such label'" in text
+    assert f"record 3 (record 3 of {path!r}): fails raised KeyError: 'no such label'. It was raised here:\n" in text
+    line = fails.__code__.co_firstlineno + 2
+    assert text.endswith(f'\n  File "{__file__}", line {line}, in fails\n    raise KeyError("no such label")')
+    assert text.count("File") == 1, "frames of the library"
     arsrc.close(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(Bytes):
+    """A codec of a user's own, which fails as those do, two functions and a library deep."""
+
+    def decode(self, records: Any) -> Any:
+        return self.parse(records) if len(records) > 1 else super().decode(records)
+
+    def parse(self, records: Any) -> Any:
+        return json.loads(records[0])
+
+
+def test_an_error_of_a_codec_of_ones_own_shows_the_lines_of_that_codec_alone(world):
+    config = world.config(codec=Own(RECORD_BYTES))
+    with pytest.raises(CALLBACK_ERRORS) as caught:
+        jax.block_until_ready(arsrc.next_batch(config, arsrc.init(config)))
+    text = text_of(caught.value)
+    check_form(text)
+    assert "Own raised UnicodeDecodeError" in text or "Own raised JSONDecodeError" in text
+    assert "so that the record is named. It was raised here:\n" in text
+    assert re.findall(r"File .*/(\w+\.py)\", line \d+, in (\w+)", text) == [
+        ("test_errors.py", "decode"),
+        ("test_errors.py", "parse"),
+    ]
 
 
 def test_iterate_raises_the_typed_error_with_its_cause(world):
@@ -772,6 +916,8 @@ def test_iterate_raises_the_typed_error_with_its_cause(world):
     next(batches)
     with pytest.raises(arsrc.ArsrcValueError, match="record 3 ") as caught:
         next(batches)
+    path = f"{world.folder}/lengths"
+    assert (caught.value.path, caught.value.position, caught.value.record_id) == (path, 3, 3)
     assert isinstance(caught.value.__cause__, arsrc.RecordError)
     assert isinstance(caught.value.__cause__.__cause__, KeyError)
 
@@ -1009,6 +1155,9 @@ def test_bytes_that_are_corrupt_in_the_middle_of_a_record_are_found_where_hashes
         listed = ", ".join(map(str, bad))
         assert f"positions='{listed}'" in text
         assert f"record_ids='{listed}'" in text
+    with pytest.raises(arsrc.ArsrcReadError) as caught:
+        next(arsrc.iterate(config, arsrc.state_at(config, 25)))
+    assert (caught.value.path, caught.value.position, caught.value.record_id) == (str(path), 100, 100)
     check_works(config, arsrc.state_at(config, 40))
     arsrc.close(config)
 

@@ -13,6 +13,8 @@ from arsrc.errors import ArsrcTypeError, ArsrcValueError, sides
 
 NUMPY_ONLY = "Give NumPy arrays: decoding runs inside a callback, where a call into JAX can deadlock."
 
+_NUMBERS = "biufcV"  # kinds of dtypes that can be cast; V: those of ml_dtypes
+
 # What jax.tree.flatten calls: C++, but for functions of nodes' own. Decoding must not enter JAX's Python code.
 _flatten = jax.tree_util.default_registry.flatten
 
@@ -68,9 +70,11 @@ class ElementTree:
         return leaves
 
     def leaf_difference(self, i: int, leaf: Any, lead: tuple[int, ...] = ()) -> tuple[str, str]:
-        """Return what is wrong, and both sides, for leaf `i`, which should be an array with `lead` in front."""
+        """Return what is wrong, and what to do about it, for leaf `i`, an array with `lead` in front by the spec."""
         shape, dtype = self.shapes[i]
         both = both_sides(array_text(dtype, lead + shape), array_text(leaf.dtype, leaf.shape))
+        if leaf.dtype != dtype and leaf.dtype.kind in _NUMBERS:
+            both = f'Cast it, as by np.asarray(leaf, "{dtype.name}"), or let the spec say {leaf.dtype.name}. {both}'
         return f"leaf {self.paths[i]} is not what the spec says", both
 
     def jax_array(self, i: int) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
+from arsrc._host.format.file_kinds import what_is_wrong
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
 from arsrc.errors import ArsrcReadError
@@ -50,18 +51,18 @@ def open_reader(path: str) -> Any:
     Raises:
         ArsrcReadError: The file cannot be opened, or is not a whole ArrayRecord file.
     """
-    try:
-        with contextlib.closing(OpenFile(path)) as file:
-            size = file.stamp().num_bytes
-    except OSError as error:
-        raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
     # Some damage makes the constructor fail by itself.
     with contextlib.suppress(RuntimeError, ValueError, MemoryError):
         reader = ArrayRecordReader(path, **_OPTIONS)
         if reader.ok():
             return reader
-    what = "is empty" if size == 0 else "is no complete ArrayRecord file"
-    raise ArsrcReadError("open", what, "Check that it was written and copied to the end.", path=path, num_bytes=size)
+    try:
+        with contextlib.closing(OpenFile(path)) as file:
+            num_bytes = file.stamp().num_bytes
+            what, fix = what_is_wrong(file, num_bytes)
+    except OSError as error:
+        raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
+    raise ArsrcReadError("open", what, fix, path=path, num_bytes=num_bytes)
 
 
 class ReaderPool(KeptOpen[Any]):

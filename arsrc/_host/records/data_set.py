@@ -141,7 +141,8 @@ class DataSet:
             except ReadFailure as error:
                 ids = self._numbering.ids(Found(wanted.slices[:1], np.array(error.positions)))
                 where = {"path": path, "positions": _few(error.positions), "record_ids": _few(ids)}
-                raise ArsrcReadError("read", error.what, error.fix, **where) from error
+                first = int(error.positions[0]), int(ids[0])
+                raise ArsrcReadError("read", error.what, error.fix, **where).at(path, *first) from error
             yield from zip(part.tolist(), records, strict=True)
 
     def is_current(self) -> bool:

@@ -129,7 +129,7 @@ class Elements:
         except (ArsrcError, MemoryError):
             raise
         except Exception as error:  # of a codec of the user's own
-            what = f"{type(self._decoder.codec).__name__} raised {type(error).__name__}: {error}"
+            what = f"the codec {type(self._decoder.codec).__name__} raised {type(error).__name__}: {error}"
             fix = f"Let it raise RecordError(row, what), so that the record is named. {raised_at(error)}".rstrip()
             shown = [*ids[:8].tolist(), *(["..."] if len(ids) > 8 else [])]
             raise ArsrcValueError(f"decode{self.label}", what, fix, record_ids=shown) from error
@@ -152,4 +152,4 @@ def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str
     """Return a codec's error with the record's place in the data set instead of its row."""
     path, position = data_set.where(record_id)
     what = f"record {record_id} (record {position} of {path!r}): {error.what}"
-    return ArsrcValueError(f"decode{label}", what, error.fix)
+    return ArsrcValueError(f"decode{label}", what, error.fix).at(path, position, record_id)
