@@ -27,6 +27,7 @@ A map of the package, in the order in which data flows:
     record_batch.py the bytes of several records, from readers to codecs
     frozen.py       values that are hashed, compared and shown
     errors.py       ArsrcError and its kinds
+    own_code.py     which code is the user's own
     _host/          everything impure, and no JAX
         registry.py, open_source.py    what is open, and for whom
         serving/                       when: requests, runs, read-ahead

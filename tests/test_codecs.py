@@ -103,6 +103,8 @@ def test_codecs_that_differ_are_unequal() -> None:
         Map(parse_point, POINT_SPEC),
         Map(dump_point, POINT_SPEC, dump_point),
         Map(parse_point, {**POINT_SPEC, "label": "int16"}, dump_point),
+        Map(parse_point, POINT_SPEC, dump_point, "1"),
+        Map(parse_point, POINT_SPEC, dump_point, version="2"),
     ]
     assert len(set(different)) == len(different)
 
@@ -113,6 +115,7 @@ def test_specs_written_differently_give_equal_codecs() -> None:
     assert Struct({"x": jax.ShapeDtypeStruct((2,), "float32"), "y": np.zeros((), np.int32)}) == SMALL
     spec = {"label": jax.ShapeDtypeStruct((), np.int32), "xy": np.zeros(2, np.float32)}
     assert Map(parse_point, spec, dump_point) == POINT
+    assert Map(parse_point, spec, dump_point, version="1") == Map(parse_point, POINT_SPEC, dump_point, version="1")
     assert Ragged("u1", max_length=np.int64(4), pad_value=np.float32(0)) == Ragged(max_length=4)
 
 
@@ -378,6 +381,34 @@ def test_map_names_the_record_and_the_leaf_that_differ(case: str) -> None:
     assert caught.value.row == 0
 
 
+@pytest.mark.parametrize(
+    ("leaf", "spec", "hint"),
+    [
+        (3, "int32", 'np.asarray(leaf, "int32"), or let the spec say int64.'),
+        (np.float64(3), "float32", 'np.asarray(leaf, "float32"), or let the spec say float64.'),
+        (np.ones(2), ("bfloat16", 3), 'np.asarray(leaf, "bfloat16"), or let the spec say float64.'),
+        (np.array(3, jnp.bfloat16), "float32", 'np.asarray(leaf, "float32"), or let the spec say bfloat16.'),
+        (np.array(3, ">i4"), "int32", 'np.asarray(leaf, "int32").'),
+        ("3", "int32", None),
+        (np.array(3, object), "int32", None),
+        (np.ones(2, np.float32), ("float32", 3), None),
+    ],
+    ids=["an int", "a scalar", "another shape too", "bfloat16", "byte order", "text", "an object", "a shape alone"],
+)
+def test_a_leaf_of_another_dtype_is_told_to_be_cast_where_it_can_be(leaf: Any, spec: Any, hint: str | None) -> None:
+    codec = Map(lambda record: leaf, spec)
+    with pytest.raises(RecordError) as caught:
+        codec.decode(batch_of(b""))
+    text = str(caught.value)
+    assert "is not what the spec says. " in text
+    assert ("Cast it" in text) == (hint is not None)
+    if hint:
+        assert f"Cast it, as by {hint} Both sides:" in text
+        wanted = codec.element_spec()
+        cast = np.asarray(leaf, wanted.dtype.name)
+        assert cast.dtype == wanted.dtype
+
+
 def test_map_counts_rows_and_chains_the_functions_exception() -> None:
     good = b'{"xy": [1, 2], "label": 3}'
     with pytest.raises(RecordError, match="parse_point raised JSONDecodeError") as caught:
@@ -567,6 +598,7 @@ REFUSED = [
     (lambda: Map(3, "f4"), ArsrcTypeError, r"Map\.fn: must be callable; got fn=3"),
     (lambda: Map(len, "f4", 3), ArsrcTypeError, r"Map\.encode_fn: must be callable"),
     (lambda: Map(Unhashable(), "f4"), ArsrcTypeError, r"Map\.fn: must be hashable"),
+    (lambda: Map(len, "f4", version=2), ArsrcTypeError, r"Map\.version: must be a text; got version=2"),
     (lambda: Map(len, {}), ArsrcValueError, r"Map\.spec: has no leaf"),
     (lambda: Map(len, {"a": 3}), ArsrcTypeError, r"Map\.spec leaf \['a'\]: is no array spec; got spec=3"),
     (

@@ -193,6 +193,15 @@ def test_take_runs_in_jit_with_ids_that_are_computed_there(config: arsrc.ArrayRe
     assert ids_of(batch) == [0, 7, 14, 21]
 
 
+def test_take_and_locate_take_lists_of_traced_ids(config: arsrc.ArrayRecordSourceConfig) -> None:
+    state = arsrc.init(config)
+    ids, positions = jax.jit(
+        lambda i: (arsrc.take(config, [i, i + 1, 3]).record_ids, arsrc.locate(config, state, [i]))
+    )(5)
+    assert ids.tolist() == [5, 6, 3]
+    assert positions.tolist() == arsrc.locate(config, state, [5]).tolist()
+
+
 @pytest.mark.parametrize("bad", [N, -1, 2**32, 2**40])
 def test_take_refuses_ids_that_are_not_there(config: arsrc.ArrayRecordSourceConfig, bad: int) -> None:
     with pytest.raises(arsrc.ArsrcIndexError, match=rf"^\[arsrc\] take: .*\[0, 23\).*record_ids={bad}"):

@@ -13,7 +13,9 @@ class Codec(Protocol):
 
     Codecs are frozen, hashable dataclasses: they are part of the config and thereby of what `jit` keys its
     cache on. `decode` runs on host threads inside a callback: NumPy only, no JAX arrays, and it must not
-    depend on anything but its arguments.
+    depend on anything but its arguments. Decoded elements that are kept in files are found again by the codec's code,
+    what that reaches and what the codec holds, or, where it has a method `cache_key()`, by its class's name and
+    what this gives.
     """
 
     def resolve(self, first_record: bytes) -> "Codec":

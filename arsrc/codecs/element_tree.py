@@ -74,7 +74,8 @@ class ElementTree:
         shape, dtype = self.shapes[i]
         both = both_sides(array_text(dtype, lead + shape), array_text(leaf.dtype, leaf.shape))
         if leaf.dtype != dtype and leaf.dtype.kind in _NUMBERS:
-            both = f'Cast it, as by np.asarray(leaf, "{dtype.name}"), or let the spec say {leaf.dtype.name}. {both}'
+            other = "" if leaf.dtype.name == dtype.name else f", or let the spec say {leaf.dtype.name}"
+            both = f'Cast it, as by np.asarray(leaf, "{dtype.name}"){other}. {both}'
         return f"leaf {self.paths[i]} is not what the spec says", both
 
     def jax_array(self, i: int) -> tuple[str, str]:
