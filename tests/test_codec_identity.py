@@ -48,6 +48,12 @@ REACHED = {
     "a number": "SCALE = 2\ndef fn(record): return record[0] * SCALE",
     "a text": "NAME = 'a2'\ndef fn(record): return record + NAME",
     "an array": "import numpy as np\nTABLE = np.arange(5000) * 2\ndef fn(record): return TABLE[record[0]]",
+    "an array's shape": "import numpy as np\nTABLE = np.zeros(60).reshape(2, -1)\ndef fn(record): return TABLE",
+    "an array's dtype": """
+        import numpy as np
+        TABLE = np.zeros(1, ("", "", "i4", "f4")[2])
+        def fn(record): return TABLE
+        """,
     "an array of objects": """
         import numpy as np
         TABLE = np.array(["a", 2], object)
@@ -117,6 +123,7 @@ REACHED = {
         fn = C().go
         """,
     "a class": "class C:\n    def go(self): return 2\ndef fn(record): return C().go()",
+    "a special method": "class C:\n    def __call__(self): return 2\nc = C()\ndef fn(record): return c()",
     "a base class": "class B:\n    by = 2\nclass C(B):\n    pass\ndef fn(record): return C.by",
     "a property": "class C:\n    @property\n    def by(self): return 2\ndef fn(record): return C().by",
     "a property's setter": """
@@ -190,6 +197,7 @@ IN_MODULES = {
     "a function": ("import other", "other.scaled(1)"),
     "a module of a module": ("import package.inner", "package.inner.SCALE"),
     "a module from a module": ("from package import inner", "inner.SCALE"),
+    "a module of modules that import each other": ("import other", "other.peer.other.peer.SCALE"),
     "a module that a package imports": ("import package", "package.other.SCALE"),
 }
 
@@ -201,7 +209,8 @@ def test_what_a_function_names_of_modules_tells_it_apart_and_the_rest_of_them_do
 ):
     top = "def fn(record):\n    {0}\n    return {1}" if inside else "{0}\ndef fn(record): return {1}"
     modules = {
-        "other": "import threading\nSCALE = {0}\nREST = {1}\nlock = threading.Lock()\ndef scaled(x): return x * SCALE",
+        "peer": "import other\nSCALE = {0}",
+        "other": "import peer, threading\nSCALE = {0}\nREST = {1}, threading.Lock()\ndef scaled(x): return x * SCALE",
         "package/__init__": "import other",
         "package/inner": "SCALE = {0}\nREST = {1}",
     }
@@ -244,6 +253,21 @@ def test_what_a_function_does_not_reach_does_not_tell_it_apart(load: Load):
     assert (
         describe(load("\n# Moved.\n" + source + "REST = 3\nlock = threading.Lock()\ndef f(): return REST").fn) == first
     )
+
+
+def test_what_is_said_of_a_class_does_not_tell_it_apart(load: Load):
+    source = "class C:\n    '{0}'\n    __slots__ = ('x',)\n    x: '{0}'\n    y = 2\n{1}def fn(record): return C.y"
+    first = describe(load(source.format("text", "")).fn)
+    assert describe(load(source.format("other text", "\n# Moved.\n")).fn) == first
+
+
+def test_what_a_program_defines_is_the_users_own_whoever_runs_it():
+    texts = []
+    for scale in (2, 3):
+        scope: dict[str, Any] = {"__name__": "__main__"}
+        exec(f"SCALE = {scale}\ndef fn(record): return SCALE", scope)
+        texts.append(describe(scope["fn"]))
+    assert texts[0] != texts[1]
 
 
 @pytest.mark.parametrize("use", ["import lib", "from lib import f as g", "from lib import C", "from lib import c"])
