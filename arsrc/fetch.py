@@ -63,7 +63,8 @@ def next_batch(
             table of this data set; or a plain call in a program of several processes, where JAX would make one
             host read for all (when it is compiled).
         jax.errors.JaxRuntimeError: A record cannot be read or decoded; its text holds the `[arsrc]` message.
-            A `ValueError` where JAX's fast path runs the program. The state is as it was, and the source stays
+            A `ValueError` where JAX's fast path runs the program. Ctrl-C during a read arrives so too, with
+            `KeyboardInterrupt` as the last line. The state is as it was, and the source stays
             usable.
     """
     return _next("next_batch", config, None, state, axis_name, resident)

@@ -1,18 +1,17 @@
 """Whose code it is: the user's own, or that of Python, of an installed package, or of this one."""
 
-import re
 import sysconfig
 import traceback
 
 _PACKAGE = __file__.removesuffix("own_code.py")
-_PYTHON = tuple(re.sub(r"[\\/]?$", "/", sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+_PYTHON = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 _MOST_FRAMES = 8
 
 
 def is_users(file: str) -> bool:
     """Whether a file of Python code is the user's own; what was typed in or made by `exec` is."""
-    return not (file.startswith((_PACKAGE, "<frozen ", *_PYTHON)) or _INSTALLED & set(re.split(r"[\\/]", file)))
+    return not (file.startswith((_PACKAGE, "<frozen ", *_PYTHON)) or _INSTALLED & set(file.split("/")))
 
 
 def raised_at(error: BaseException) -> str:
