@@ -198,9 +198,10 @@ def _traced_u32(value: Array) -> Array:
 
 def _count(where: str, name: str, value: int | Array) -> Array:
     """Return a number of steps as u32[]."""
-    if shape := np.shape(value):
-        raise ArsrcTypeError(where, f"{name} must be one number", "Use jax.vmap.", shape=shape)
-    return checked_ids(where, name, value, 0, 2**32, ArsrcValueError)
+    number = checked_ids(where, name, value, 0, 2**32, ArsrcValueError)
+    if number.shape:
+        raise ArsrcTypeError(where, f"{name} must be one number", "Use jax.vmap.", shape=number.shape)
+    return number
 
 
 def _plan(config: ArrayRecordSourceConfig) -> Plan:
