@@ -116,7 +116,7 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
         size: Records, static; defaults to `batch_size`.
 
     Returns:
-        A batch of `size` rows, all valid but those of excluded records.
+        A batch of `size` rows, all of the state's epoch, all valid but those of excluded records.
 
     Raises:
         ArsrcIndexError: `start` is out of range (where it is not traced).
@@ -144,10 +144,10 @@ def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
     Args:
         config: The source.
         record_ids: integer[...] in `[0, num_records)`; may be traced. A padding id (2**32 - 1) gives a row of
-            zeros with a False mask, so that `take(config, batch.record_ids)` is `batch`.
+            zeros with a False mask, so that `take(config, batch.record_ids)` is `batch`, but for its epochs.
 
     Returns:
-        A batch with leading axes `record_ids.shape`.
+        A batch with leading axes `record_ids.shape`, whose `epochs` are 0.
 
     Raises:
         ArsrcIndexError: An id is not in the data set (where ids are not traced; else as for `next_batch`).
@@ -192,15 +192,15 @@ def _next_batches(
     index, epoch = arithmetic.advance(
         jnp, plan, state.index[None], state.epoch[None], np.arange(steps, dtype=np.uint32)
     )
-    each = jax.vmap(lambda i, e: next_rows(plan, SourceState(index=i, epoch=e, key=state.key), *rows)[:2])
-    record_ids, mask = each(index, epoch)  # [num_batches, num_rows]
+    each = jax.vmap(lambda i, e: next_rows(plan, SourceState(index=i, epoch=e, key=state.key), *rows))
+    record_ids, mask, epochs = each(index, epoch)  # [num_batches, num_rows]
     if resident is not None:
         data = gather(plan, resident, record_ids, mask)
     else:
         where = jnp.stack([jnp.asarray(rows[0], jnp.uint32), state.index, state.epoch])
         words = jnp.concatenate([where, jax.random.key_data(state.key)])
         data = _call_host(_ReadBatches(schema, steps, rows[1], num_askers(axis_name)), schema, (steps, rows[1]), words)
-    batch = Batch(data=data, mask=mask, record_ids=record_ids)
+    batch = Batch(data=data, mask=mask, record_ids=record_ids, epochs=epochs)
 
     index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
     state = SourceState(index=index, epoch=epoch, key=state.key)
@@ -213,7 +213,8 @@ def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Ba
     row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
     position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records))
     ids = record_order.record_at(jnp, plan, jax.random.key_data(state.key), state.epoch, position)
-    return _take(schema, record_order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
+    batch = _take(schema, record_order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
+    return dataclasses.replace(batch, epochs=jnp.full(size, state.epoch))
 
 
 @compiled_for_each()
@@ -221,7 +222,12 @@ def _take(schema: Schema, record_ids: Array) -> Batch:
     flat = record_ids.ravel()
     data = _call_host(_ReadRecords(schema), schema, flat.shape, flat)
     data = jax.tree.map(lambda leaf: leaf.reshape(record_ids.shape + leaf.shape[1:]), data)
-    return Batch(data=data, mask=record_ids != np.uint32(PAD_ID), record_ids=record_ids)
+    return Batch(
+        data=data,
+        mask=record_ids != np.uint32(PAD_ID),
+        record_ids=record_ids,
+        epochs=jnp.zeros_like(record_ids),
+    )
 
 
 def _modulo(start: Array, num_records: int) -> Array:

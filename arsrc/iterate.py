@@ -9,7 +9,7 @@ from arsrc import sizes
 from arsrc._host import registry
 from arsrc._host.serving.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.devices.placement import Placement, check_placement, place, replicated, rows_of_process
+from arsrc.devices.placement import Placement, check_placement, place, place_beside, replicated, rows_of_process
 from arsrc.errors import ArsrcError, ArsrcTypeError
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
@@ -57,22 +57,19 @@ def _batches(
     schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
     treedef = jax.tree.structure(schema.codec.element_spec())
-    beside = replicated(placement)
     key_words = np.asarray(jax.random.key_data(start.key))
-    key = jax.random.wrap_key_data(place(key_words, beside), impl=jax.random.key_impl(start.key))
+    key = jax.random.wrap_key_data(place(key_words, replicated(placement)), impl=jax.random.key_impl(start.key))
 
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
         loaded = read_from(schema, lambda source: source.get(request), goes_on=True)
         ids = loaded.record_ids[0, 0]
         leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
-        batch = Batch(data=jax.tree.unflatten(treedef, leaves), mask=ids != np.uint32(PAD_ID), record_ids=ids)
+        epochs: Any = np.broadcast_to(loaded.epochs[0, 0], ids.shape)
+        data = jax.tree.unflatten(treedef, leaves)
+        batch = Batch(data=data, mask=ids != np.uint32(PAD_ID), record_ids=ids, epochs=epochs)
         index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
-        if beside is placement:
-            index, epoch, batch = place((index, epoch, batch), placement)
-        else:
-            index, epoch = place((index, epoch), beside)
-            batch = place(batch, placement, rows.start, config.batch_size)
-        return loaded.after, (SourceState(index=index, epoch=epoch, key=key), batch)
+        state = SourceState(index=index, epoch=epoch, key=key)
+        return loaded.after, place_beside(state, batch, placement, rows.start, config.batch_size)
 
     state = (int(start.index), int(start.epoch), *key_words.tolist())
     request = Request((state,), 1, rows.start, len(rows))

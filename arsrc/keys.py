@@ -33,12 +33,13 @@ def order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] 
 
 
 def _typed_key(key: Any) -> Array:
+    """Return `key` as a typed key in memory of its own: states are donated, and the caller's key is not."""
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
-        return key
+        return jnp.copy(key)
     try:
         if dtype == np.uint32 and key.ndim == 1:
-            return jax.random.wrap_key_data(key)
+            return jnp.copy(jax.random.wrap_key_data(key))
     except TypeError:  # not as many words as a key has
         pass
     shown = f"{dtype}{list(key.shape)}" if dtype is not None else key

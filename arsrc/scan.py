@@ -17,7 +17,6 @@ from arsrc.mesh import next_global_batch
 from arsrc.types import SourceState, check_state
 
 Carry = TypeVar("Carry")
-NextBatch = Callable[[ArrayRecordSourceConfig, SourceState], tuple[SourceState, Any]]
 Body = Callable[[Carry, Any], tuple[Carry, Any]]
 
 
@@ -31,7 +30,7 @@ def scan_epoch(
     axis_name: AxisName | None = None,
     mesh: Mesh | None = None,
     resident: Any = None,
-    next_batch: NextBatch | None = None,
+    unroll: int | bool = 1,
 ) -> tuple[SourceState, Carry, Any]:
     """Run `body` over the `steps_per_epoch` next batches, as one `jax.lax.scan`.
 
@@ -46,8 +45,8 @@ def scan_epoch(
             `next_batch`; outside of it together with `mesh`, as for `next_global_batch`.
         mesh: The mesh of `axis_name`, outside of `shard_map`.
         resident: The table of `load_resident`, to gather from instead of reading files.
-        next_batch: Replaces `arsrc.next_batch`, and may bring more than a batch, such as `record_keys`; then the
-            options above must stay at their defaults.
+        unroll: As for `jax.lax.scan`: how many steps an iteration of the compiled loop is made of; True leaves no
+            loop. On CPUs, gradients of convolutions are many times slower in any loop that is left.
 
     Returns:
         `(state, carry, outputs)`, outputs stacked on a leading axis of steps.
@@ -65,7 +64,7 @@ def scan_epoch(
         axis_name=axis_name,
         mesh=mesh,
         resident=resident,
-        next_batch=next_batch,
+        unroll=unroll,
     )
 
 
@@ -80,7 +79,7 @@ def scan_steps(
     axis_name: AxisName | None = None,
     mesh: Mesh | None = None,
     resident: Any = None,
-    next_batch: NextBatch | None = None,
+    unroll: int | bool = 1,
 ) -> tuple[SourceState, Carry, Any]:
     """Run `body` over the `num_steps` next batches, as one `jax.lax.scan`.
 
@@ -96,7 +95,7 @@ def scan_steps(
         axis_name: As for `scan_epoch`.
         mesh: As for `scan_epoch`.
         resident: As for `scan_epoch`.
-        next_batch: As for `scan_epoch`.
+        unroll: As for `scan_epoch`.
 
     Returns:
         `(state, carry, outputs)`, outputs stacked on a leading axis of `num_steps`.
@@ -109,8 +108,11 @@ def scan_steps(
     num_steps = whole_number("scan_steps", "num_steps", num_steps, 0)
     batches_per_fetch = whole_number("scan_steps", "batches_per_fetch", batches_per_fetch, 1)
     batches_per_fetch = _fetch_size(num_steps, batches_per_fetch)
-    fetch = _fetcher(batches_per_fetch, axis_name, mesh, resident, next_batch)
+    fetch = _fetcher(batches_per_fetch, axis_name, mesh, resident)
     num_fetches, rest = divmod(num_steps, batches_per_fetch)
+    if isinstance(unroll, bool):
+        unroll = max(num_steps, 1) if unroll else 1
+    unroll = whole_number("scan_steps", "unroll", unroll, 1)
 
     def step(carry: Any, batch: Any) -> tuple[Any, Any]:
         result: Any = body(carry, batch)
@@ -126,10 +128,11 @@ def scan_steps(
         if batches_per_fetch == 1:
             inner, outputs = step(inner, batches)
         else:
-            inner, outputs = jax.lax.scan(step, inner, batches)
+            inner, outputs = jax.lax.scan(step, inner, batches, unroll=min(unroll, num_batches))
         return (state, inner), outputs
 
-    (state, carry), outputs = jax.lax.scan(run, (state, carry), length=num_fetches)
+    fetches_at_once = max(unroll // batches_per_fetch, 1)
+    (state, carry), outputs = jax.lax.scan(run, (state, carry), length=num_fetches, unroll=fetches_at_once)
     if batches_per_fetch > 1:
         outputs = jax.tree.map(lambda leaf: leaf.reshape(num_fetches * batches_per_fetch, *leaf.shape[2:]), outputs)
     if rest:
@@ -157,22 +160,11 @@ def _fetcher(
     axis_name: AxisName | None,
     mesh: Mesh | None,
     resident: Any,
-    next_batch: NextBatch | None,
 ) -> Callable[[ArrayRecordSourceConfig, SourceState, int], tuple[SourceState, Any]]:
     """Return what brings batches: `fetch(config, state, num_batches)`, without an axis of batches if it is one."""
     options = {"axis_name": axis_name, "mesh": mesh, "resident": resident}
     given = [name for name, value in options.items() if value is not None]
     single = batches_per_fetch == 1
-    if next_batch is not None:
-        if given or not single:
-            raise ArsrcValueError(
-                "scan_steps",
-                "a next_batch of your own brings one batch, in its own way",
-                "Leave the other options out, and let it pass them to arsrc.next_batch or next_global_batch.",
-                given=given,
-                batches_per_fetch=batches_per_fetch,
-            )
-        return lambda config, state, _: next_batch(config, state)
     if mesh is not None:
         if axis_name is None:
             fix = 'For example axis_name="data".'

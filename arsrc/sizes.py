@@ -48,6 +48,7 @@ def batch_spec(config: ArrayRecordSourceConfig) -> Batch:
         data=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(size + leaf.shape, leaf.dtype), element_spec(config)),
         mask=jax.ShapeDtypeStruct(size, np.dtype(bool)),
         record_ids=jax.ShapeDtypeStruct(size, np.dtype(np.uint32)),
+        epochs=jax.ShapeDtypeStruct(size, np.dtype(np.uint32)),
     )
     return batch
 

@@ -4,6 +4,7 @@ Everything here runs eagerly and under every JAX transformation; nothing reads a
 when a function is traced, which opens the files of a config once.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -13,13 +14,12 @@ import numpy as np
 
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.devices.shards import AxisName, hashable, rows_of_device
 from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError
 from arsrc.keys import order_key
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID, Plan
 from arsrc.programs import compiled_for_each
-from arsrc.types import SourceState, check_state
+from arsrc.types import Batch, SourceState, check_batch, check_state
 
 Array = jax.Array
 T = TypeVar("T")
@@ -114,19 +114,26 @@ def batch_mask(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name
     return _rows(plan, hashable(axis_name), state)[1]
 
 
-def record_keys(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
-    """Return key[batch_size], a PRNG key for each row of the next batch, say for augmentation.
+def record_keys(config: ArrayRecordSourceConfig, state: SourceState, batch: Batch) -> Array:
+    """Return a PRNG key for each row of a batch, say for augmentation.
 
     A row's key depends on the state's key, its epoch and its record id alone: not on batch size, position or
     number of devices. (With keys of the "unsafe_rbg" kind it does: their `fold_in` is another one under `vmap`.)
 
     Args:
         config: The source.
-        state: Where the batch comes from.
-        axis_name: As for `next_batch`: the keys of this device's rows, key[batch_size / D].
+        state: Any state of the stream that the batch is of, before it or after: its key is the same in all.
+        batch: A batch, several that are stacked, or a device's part of one.
+
+    Returns:
+        Keys of the shape of `batch.mask`: key[batch_size], say.
+
+    Raises:
+        ArsrcTypeError: `batch` is no `Batch`.
     """
-    plan, state = _checked("record_keys", config, state)
-    return _record_keys(plan, hashable(axis_name), state)
+    _checked("record_keys", config, state)
+    check_batch("record_keys", batch)
+    return _record_keys(state.key, batch.epochs, batch.record_ids)
 
 
 def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int | Array) -> Array:
@@ -220,13 +227,13 @@ def next_rows(
     """Return what some rows of the next batch are: all, or `num_rows` from `first_row` on.
 
     Returns:
-        `(record_ids u32[num_rows], mask bool[num_rows], epoch u32[1 or num_rows])`.
+        `(record_ids u32[num_rows], mask bool[num_rows], epochs u32[num_rows])`.
     """
     row = np.arange(num_rows or plan.batch_size, dtype=np.uint32) + jnp.asarray(first_row, jnp.uint32)
     position, epoch, valid = arithmetic.rows(jnp, plan, state.index, state.epoch, row)
     ids = record_order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
     ids, valid = record_order.served(jnp, plan, ids, valid)
-    return ids, valid, epoch
+    return ids, valid, jnp.broadcast_to(epoch, ids.shape)
 
 
 @compiled_for_each()
@@ -253,11 +260,12 @@ def _rows(plan: Plan, axis_name: AxisName | None, state: SourceState) -> tuple[A
     return next_rows(plan, state, *rows_of_device(plan, axis_name))[:2]
 
 
-@compiled_for_each(num_static=1)
-def _record_keys(plan: Plan, axis_name: AxisName | None, state: SourceState) -> Array:
-    ids, _, epoch = next_rows(plan, state, *rows_of_device(plan, axis_name))
-    fold = jax.vmap(lambda e, r: jax.random.fold_in(jax.random.fold_in(state.key, e), r))
-    return fold(jnp.broadcast_to(epoch, ids.shape), ids)
+@jax.jit
+def _record_keys(key: Array, epochs: Array, record_ids: Array) -> Array:
+    def of_row(epoch: Array, record_id: Array) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(key, epoch), record_id)
+
+    return functools.reduce(lambda fold, _: jax.vmap(fold), record_ids.shape, of_row)(epochs, record_ids)
 
 
 @compiled_for_each()

@@ -44,11 +44,13 @@ class Batch:
         data: PyTree of `element_spec` with leaves `[batch_size, ...]`; zero where `mask` is False.
         mask: Whether the row holds a record.
         record_ids: Which record the row holds; 2**32 - 1 where `mask` is False.
+        epochs: Which epoch the row belongs to, also where `mask` is False; 0 from `take`, which knows of none.
     """
 
     data: Any  # PyTree[batch_size, ...]
     mask: Array  # bool[batch_size]
     record_ids: Array  # u32[batch_size]
+    epochs: Array  # u32[batch_size]
 
     def __repr__(self) -> str:
         mask = _at_hand(self.mask)
@@ -68,6 +70,13 @@ def check_state(where: str, state: Any) -> None:
     if shape := jnp.shape(state.index):
         fix = "Use jax.vmap, or take them one by one: jax.tree.map(lambda leaf: leaf[i], states)."
         raise ArsrcTypeError(where, "takes one state, and this is a stack of them", fix, shape=shape)
+
+
+def check_batch(where: str, batch: Any) -> None:
+    """Raise `ArsrcTypeError` unless `batch` is a `Batch`."""
+    if not isinstance(batch, Batch):
+        fix = "Arguments are the config, a state, then a batch, as next_batch or a loop gives it."
+        raise ArsrcTypeError(where, "batch is no Batch", fix, batch=type(batch).__name__)
 
 
 def _shown(tree: Any) -> str:

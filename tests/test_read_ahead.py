@@ -53,7 +53,7 @@ class Numbers:
         self.loads.append(numbers)
         after = [*planned.requests, planned.after]
         return [
-            Loaded([np.full((1, 1, 10), number)], np.zeros((1, 1, 10), np.uint32), after[first + row + 1])
+            Loaded([np.full((1, 1, 10), number)], *np.zeros((2, 1, 1, 10), np.uint32), after[first + row + 1])
             for row, number in enumerate(numbers)
         ]
 

@@ -26,15 +26,17 @@ class Rows(NamedTuple):
 
     Attributes:
         ids: u32[...], record ids, the padding id in rows that are not valid.
+        epochs: u32[...], the last axis may have one entry for all.
         whole: Whether all rows of each request are valid.
         located: Where the records lie, for all rows in a line; None if they cannot be copied from there.
-        places: Position, epoch (its last axis may have one entry for all) and validity, for reading by window.
+        places: Position and validity, for reading by window.
     """
 
     ids: Array
+    epochs: Array
     whole: list[bool]
     located: Located | None
-    places: tuple[Array, Array, Array] | None
+    places: tuple[Array, Array] | None
 
 
 class Loader:
@@ -84,10 +86,10 @@ class Loader:
         ids, valid = record_order.served(np, self._plan, ids, valid)
         whole = valid.all((1, 2, 3)).tolist()
         if self._windows is not None:
-            return Rows(ids, whole, None, (position, epoch, valid))
+            return Rows(ids, epoch, whole, None, (position, valid))
         one_member = len(first.states) == 1
         located = self._elements.locate(np.where(valid, ids, np.uint32(0))) if one_member else None
-        return Rows(ids, whole, located, None)
+        return Rows(ids, epoch, whole, located, None)
 
     def load(
         self, planned: Planned, rows: Rows, first: int, last: int, outs: Leaves | None = None, stop: Stop | None = None
@@ -106,18 +108,20 @@ class Loader:
             Stopped: `stop` said so.
         """
         with self._metrics.timed("seconds_read"), profile.annotate(self._label):
-            ids = rows.ids[first:last]
+            ids, epochs = rows.ids[first:last], rows.epochs[first:last]
             if rows.located is not None and all(rows.whole[first:last]):
                 size = planned.requests[0].num_elements
                 leaves = self._elements.copy(rows.located.part(first * size, last * size), ids, outs, stop)
             elif rows.places is not None:
-                leaves = self._by_window(planned.requests[0], [place[first:last] for place in rows.places], stop)
+                position, valid = (place[first:last] for place in rows.places)
+                leaves = self._by_window(planned.requests[0], (position, epochs, valid), stop)
             elif ids.shape[1] > 1:
                 leaves = self._elements.read_once(ids, stop)
             else:
                 leaves = self._elements.read(ids, stop)
         after = [*planned.requests, planned.after][first + 1 : last + 1]
-        return [Loaded([leaf[row] for leaf in leaves], ids[row], after[row]) for row in range(last - first)]
+        each = range(last - first)
+        return [Loaded([leaf[row] for leaf in leaves], ids[row], epochs[row], after[row]) for row in each]
 
     def _by_window(self, request: Request, places: Sequence[Array], stop: Stop | None) -> Leaves:
         """Return leaves `[num_requests, num_states, num_batches, num_rows, ...]`, taken out of whole windows."""

@@ -53,9 +53,11 @@ class Loaded:
     Attributes:
         leaves: One array `[num_states, num_batches, num_rows, ...]` per leaf; zero in rows without a record.
         record_ids: u32[num_states, num_batches, num_rows]; the padding id in rows without a record.
+        epochs: u32[num_states, num_batches, 1 or num_rows]; one entry if all rows are of one epoch.
         after: The request that follows, exhausted or not.
     """
 
     leaves: Leaves
     record_ids: NDArray[np.uint32]
+    epochs: NDArray[np.uint32]
     after: Request
