@@ -51,10 +51,10 @@ def init_state(config):
 def make_train_step(config):
     @jax.jit
     def train_step(state):
-        # One key for each record, made from the source state: augmentation resumes too, with nothing to save.
-        keys = arsrc.record_keys(config, state.source)
-        noise = jax.vmap(lambda key: 0.1 * jax.random.normal(key, (16,)))(keys)
         source, batch = arsrc.next_batch(config, state.source)
+        # One key for each record, made from the source state: augmentation resumes too, with nothing to save.
+        keys = arsrc.record_keys(config, source, batch)
+        noise = jax.vmap(lambda key: 0.1 * jax.random.normal(key, (16,)))(keys)
 
         def loss_fn(params):
             predicted = jnp.tanh((batch.data["x"] + noise) @ params["hidden"]) @ params["out"]

@@ -82,7 +82,8 @@ def stream(config: Config, num_steps: int, state: Any = None) -> arsrc.Batch:
         assert np.array_equal(batch.data["id"], np.where(mask, ids, 0))  # each record holds its id
         batches.append(jax.tree.map(np.asarray, batch))
     empty = jax.tree.map(np.zeros_like, batches[0])
-    empty = dataclasses.replace(empty, record_ids=np.full(config.batch_size, PAD_ID, np.uint32))
+    pads, epochs = np.full((2, config.batch_size), [[PAD_ID], [config.num_epochs % 2**32]], np.uint32)
+    empty = dataclasses.replace(empty, record_ids=pads, epochs=epochs)
     batches += [empty] * (num_steps - len(batches))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
@@ -312,16 +313,28 @@ def test_a_program_that_jax_divides_by_itself_reads_once_and_every_device_has_it
 
 @pytest.mark.parametrize("axis_name", ["data", ("data",), ["data"]])
 def test_each_device_has_the_keys_of_its_rows(make: Callable[..., Config], axis_name: Any) -> None:
-    config = make()
-    state = arsrc.state_at(config, 2)
+    """Over the end of an epoch: as one device has them, in shard_map and on global arrays."""
+    config = make(remainder="wrap")
+    state = arsrc.state_at(config, 4)
+    expected = arsrc.peek(config, state)
+    assert set(expected.epochs.tolist()) == {0, 1}
+
+    def keys_of(batch: arsrc.Batch) -> Any:
+        return jax.random.key_data(arsrc.record_keys(config, state, batch))
 
     def on_device(state: arsrc.SourceState) -> Any:
         batch = arsrc.next_batch(config, state, axis_name=axis_name)[1]
-        return batch.record_ids, jax.random.key_data(arsrc.record_keys(config, state, axis_name=axis_name))
+        return batch, keys_of(batch)
 
-    ids, keys = on_devices(on_device, line(4), P("data"))(state)
-    np.testing.assert_array_equal(ids, arsrc.record_ids(config, state))
-    np.testing.assert_array_equal(keys, jax.random.key_data(arsrc.record_keys(config, state)))
+    expected_keys = keys_of(expected)
+    mesh = line(4)
+    for check_vma in (True, False):
+        batch, keys = on_devices(on_device, mesh, P("data"), check_vma=check_vma)(state)
+        assert same((batch, keys), (expected, expected_keys))
+    _, batches = arsrc.next_global_batch(config, state, mesh=mesh, axis_name=axis_name, num_batches=2)
+    assert same(keys_of(batches)[0], expected_keys)
+    after, batch = next(arsrc.iterate(config, state, device=NamedSharding(mesh, P("data"))))
+    assert same(jax.random.key_data(arsrc.record_keys(config, after, batch)), expected_keys)
 
 
 @pytest.mark.parametrize("axis_name", ["data", ("data",), ["data"]])
@@ -419,6 +432,12 @@ def test_a_state_may_be_donated(make: Callable[..., Config]) -> None:
         state, batch = step(state)
         ids.append(np.asarray(batch.record_ids))
     assert same(np.stack(ids), stream(config, 3).record_ids)
+    states = [
+        state
+        for _, (state, _) in zip(range(3), arsrc.iterate(config, device=NamedSharding(mesh, P("data"))), strict=False)
+    ]
+    for number, state in enumerate(states):  # two of them with one array would be an error
+        assert at(config, step(state)[0], number + 2)
 
 
 @on_both_paths

@@ -32,7 +32,7 @@ FUNCTIONS = {
     "is_exhausted": "(config, state)",
     "record_ids": "(config, state, *, axis_name=None)",
     "batch_mask": "(config, state, *, axis_name=None)",
-    "record_keys": "(config, state, *, axis_name=None)",
+    "record_keys": "(config, state, batch)",
     "locate": "(config, state, record_id)",
     # sizes and specs
     "num_records": "(config)",
@@ -43,12 +43,11 @@ FUNCTIONS = {
     "fingerprint": "(config)",
     # loops
     "scan_epoch": (
-        "(config, state, carry, body, *, batches_per_fetch=1, axis_name=None, mesh=None, resident=None, "
-        "next_batch=None)"
+        "(config, state, carry, body, *, batches_per_fetch=1, axis_name=None, mesh=None, resident=None, unroll=1)"
     ),
     "scan_steps": (
         "(config, state, carry, body, num_steps, *, batches_per_fetch=1, axis_name=None, mesh=None, "
-        "resident=None, next_batch=None)"
+        "resident=None, unroll=1)"
     ),
     "iterate": "(config, state=None, *, device=None)",
     # devices and hosts
@@ -83,7 +82,7 @@ CLASSES = {
         "cache_dir=None, checksum='auto', ahead='auto')"
     ),
     "SourceState": "(index, epoch, key)",
-    "Batch": "(data, mask, record_ids)",
+    "Batch": "(data, mask, record_ids, epochs)",
     "LeafStatistics": "(count, mean, variance, min, max)",
 }
 

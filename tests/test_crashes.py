@@ -54,8 +54,8 @@ def first_carry(config: arsrc.ArrayRecordSourceConfig) -> dict[str, Any]:
 def make_train_step(config: arsrc.ArrayRecordSourceConfig) -> Any:
     @jax.jit
     def train_step(carry: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-        keys = arsrc.record_keys(config, carry["source"])
         source, batch = arsrc.next_batch(config, carry["source"])
+        keys = arsrc.record_keys(config, source, batch)
         noise = jax.vmap(lambda key: jax.random.normal(key, (8,)))(keys)
 
         def loss_fn(weights: Any) -> Any:

@@ -218,12 +218,13 @@ def test_any_ensemble_is_served_as_its_members(path: str, places: list[tuple[int
 @on_both_paths
 def test_the_axis_of_members_may_lie_anywhere(logged: Config) -> None:
     states = seeds(logged, 1, 2, 3)
-    axes = arsrc.Batch(data=2, mask=1, record_ids=0)
+    axes = arsrc.Batch(data=2, mask=1, record_ids=0, epochs=1)
     fetch = lambda state: arsrc.next_batch(logged, state)[1]  # noqa: E731
     batches = jax.vmap(fetch, out_axes=axes)(states)
     expected = jax.vmap(fetch)(states)
     assert np.array_equal(np.moveaxis(np.asarray(batches.data), 2, 0), expected.data)
     assert np.array_equal(np.asarray(batches.mask).T, expected.mask)
+    assert np.array_equal(np.asarray(batches.epochs).T, expected.epochs)
 
 
 @on_both_paths

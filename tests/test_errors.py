@@ -563,11 +563,13 @@ CASES = {
     "no batches in a fetch": Case(
         lambda world: scan(world, 1, batches_per_fetch=0), VALUE, "scan_steps", ("batches_per_fetch=0",)
     ),
-    "a next_batch of ones own and several batches in a fetch": Case(
-        lambda world: scan(world, 2, batches_per_fetch=2, next_batch=arsrc.next_batch),
-        VALUE,
-        "scan_steps",
-        ("batches_per_fetch=2",),
+    "a loop of no steps at once": Case(lambda world: scan(world, 2, unroll=0), VALUE, "scan_steps", ("unroll=0",)),
+    "a part of steps at once": Case(lambda world: scan(world, 2, unroll=1.5), TYPE, "scan_steps", ("unroll=1.5",)),
+    "keys of no batch": Case(
+        lambda world: arsrc.record_keys(world.config(), world.state(), arsrc.record_ids(world.config(), world.state())),
+        TYPE,
+        "record_keys",
+        ("batch='ArrayImpl'",),
     ),
     "iterate under jit": Case(
         lambda world: jax.jit(lambda state: next(arsrc.iterate(world.config(), state)))(world.state()),

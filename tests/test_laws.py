@@ -251,6 +251,12 @@ class Case:
         words = np.asarray(jax.random.key_data(state.key)).tolist()
         return [ids_of(self.plan, words, rows) for rows in itertools.islice(batches, count)]
 
+    def epochs(self, count: int) -> list[list[int]]:
+        """Epochs of the rows of the next `count` batches; padding belongs where it would if there were more epochs."""
+        endless = dataclasses.replace(self.plan, num_epochs=-1)
+        batches = itertools.islice(listing(endless, int(self.state.index), int(self.state.epoch)), count)
+        return [[(row or rows[0] or (0, 0))[0] for row in rows] for rows in batches]
+
     def check(self, batches: Sequence[arsrc.Batch], ids: list[list[int]]) -> None:
         """Compare batches with what the listing and the files say."""
         assert [np.asarray(batch.record_ids).tolist() for batch in batches] == ids
@@ -296,6 +302,7 @@ def test_iterate_serves_what_the_listing_says_and_the_files_hold(
     expected = case.expected(12)
     served = list(itertools.islice(arsrc.iterate(case.config, case.state), 12))
     case.check([batch for _, batch in served], expected)
+    assert [np.asarray(batch.epochs).tolist() for _, batch in served] == case.epochs(len(served))
     ahead = states_from(case.plan, int(case.state.index), int(case.state.epoch), len(served) + 1)[1:]
     assert [(int(state.index), int(state.epoch)) for state, _ in served] == ahead
     arsrc.close(case.config)
@@ -403,6 +410,8 @@ def test_the_rows_of_all_shards_in_order_are_the_global_batch(files: list[str], 
         assert turn or loaded.record_ids[0].tolist() == expected
         assert np.array_equal(np.concatenate([s.record_ids for s in shards], axis=2), loaded.record_ids)
         assert np.array_equal(np.concatenate([s.leaves[0] for s in shards], axis=2), loaded.leaves[0])
+        epochs = [np.broadcast_to(s.epochs, s.record_ids.shape) for s in shards]
+        assert (np.concatenate(epochs, axis=2) == loaded.epochs).all()
         whole = loaded.after
     arsrc.close(case.config)
 
@@ -490,6 +499,7 @@ def test_next_batch_is_advance_and_peek(files: list[str], name: str, step: int) 
     same((batch.record_ids, batch.mask), (arsrc.record_ids(config, state), arsrc.batch_mask(config, state)))
     expected = case.expected(1)
     case.check([batch], expected or [[PAD_ID] * config.batch_size])
+    assert [batch.epochs.tolist()] == case.epochs(1)
     assert bool(arsrc.is_exhausted(config, state)) is not bool(expected)
 
 
@@ -502,6 +512,7 @@ def test_peek_is_batch_at_the_index_where_no_epoch_ends(files: list[str], name: 
     n, first = case.plan.num_records, int(state.index)
     rows: list[Row] = [(int(state.epoch), (first + row) % n) for row in range(config.batch_size)]
     case.check([batch], [ids_of(case.plan, case.words, rows)])
+    assert set(batch.epochs.tolist()) == {int(state.epoch)}
     if first + config.batch_size <= n and not arsrc.is_exhausted(config, state):
         same(batch, arsrc.peek(config, state))
 
@@ -621,4 +632,5 @@ def test_an_exhausted_state_stays_and_gives_batches_without_rows(files: list[str
     assert not batch.mask.any()
     assert not np.asarray(batch.data).any()
     assert set(np.asarray(batch.record_ids).tolist()) == {PAD_ID}
+    assert int(batch.epochs[0]) == config.num_epochs
     assert list(arsrc.iterate(config, end)) == []

@@ -1,5 +1,6 @@
 """Loops over batches: `scan_epoch`, `scan_steps` and `iterate`."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -137,36 +138,55 @@ def test_fetches_have_one_size_where_the_number_of_steps_allows(num_steps: int, 
     assert _fetch_size(num_steps, most) == expected
 
 
-def test_a_next_batch_of_ones_own_is_used(config: arsrc.ArrayRecordSourceConfig) -> None:
-    def twice_as_fast(config: Any, state: arsrc.SourceState) -> tuple[arsrc.SourceState, arsrc.Batch]:
-        return arsrc.next_batch(config, arsrc.advance(config, state))
+@pytest.mark.parametrize(
+    ("batches_per_fetch", "unroll", "is_loop"),
+    [(1, False, True), (1, 2, True), (3, 4, True), (1, 5, False), (3, True, False)],
+)
+def test_unrolling_changes_no_result_and_in_full_leaves_no_loop(
+    path: str, batches_per_fetch: int, unroll: int | bool, is_loop: bool
+) -> None:
+    config = arsrc.ArrayRecordSourceConfig(path, 4, num_epochs=1)
+    start = arsrc.init(config)
+    run = functools.partial(
+        arsrc.scan_steps, config, body=collect, num_steps=5, batches_per_fetch=batches_per_fetch, unroll=unroll
+    )
+    program = jax.jit(run).lower(start, carry=START).compile()
+    assert (" while(" in program.as_text()) is is_loop
+    state, (count, _), outputs = program(start, carry=START)
+    assert outputs["ids"].ravel().tolist() == list(range(20))
+    assert outputs["count"].tolist() == [0, 4, 8, 12, 16]
+    assert int(count) == 20
+    assert arsrc.is_exhausted(config, state)
 
-    state = arsrc.init(config)
-    expected = ids_of(arsrc.iterate(config))[1::2]
-    for scan in (
-        arsrc.scan_epoch(config, state, None, lambda c, b: (c, b.record_ids), next_batch=twice_as_fast),
-        arsrc.scan_steps(config, state, None, lambda c, b: (c, b.record_ids), 6, next_batch=twice_as_fast),
-    ):
-        assert np.asarray(scan[2]).tolist() == expected[:6]
-        assert int(arsrc.step_of(config, scan[0])) == 12
 
+def test_every_loop_has_the_same_keys_of_its_rows(path: str) -> None:
+    """Over the end of an epoch, from the state before the batch or after it."""
+    config = arsrc.ArrayRecordSourceConfig(path, 5, remainder="wrap", shuffle_records=True)
+    start, num_steps = arsrc.init(config, jax.random.key(7)), 6
 
-def test_a_next_batch_of_ones_own_may_bring_keys_beside_the_batch(config: arsrc.ArrayRecordSourceConfig) -> None:
-    def with_keys(config: Any, state: arsrc.SourceState) -> tuple[arsrc.SourceState, Any]:
-        keys = arsrc.record_keys(config, state)
-        state, batch = arsrc.next_batch(config, state)
-        return state, (batch, keys)
+    def bits(state: arsrc.SourceState, batch: arsrc.Batch) -> Any:
+        return jax.random.key_data(arsrc.record_keys(config, state, batch))
 
-    def draw(carry: None, batch_and_keys: Any) -> tuple[None, Any]:
-        batch, keys = batch_and_keys
-        return carry, (batch.record_ids, jax.vmap(jax.random.bits)(keys))
+    served = list(itertools.islice(arsrc.iterate(config, start), num_steps))
+    expected = np.stack([bits(after, batch) for after, batch in served])
+    assert np.array_equal(expected, np.stack([bits(start, batch) for _, batch in served]))
+    rows = [(e, i) for _, b in served for e, i in zip(b.epochs.tolist(), b.record_ids.tolist(), strict=True)]
+    assert rows[22][0] == 0
+    assert rows[23][0] == 1
+    for row in (0, 22, 23):
+        by_hand = jax.random.fold_in(jax.random.fold_in(start.key, rows[row][0]), rows[row][1])
+        assert np.array_equal(jax.random.key_data(by_hand), expected.reshape(-1, 2)[row])
 
-    _, _, (ids, bits) = arsrc.scan_epoch(config, arsrc.init(config), None, draw, next_batch=with_keys)
-    state = arsrc.init(config)
-    for step, (after, batch) in enumerate(itertools.islice(arsrc.iterate(config), 6)):
-        assert np.array_equal(ids[step], batch.record_ids)
-        assert np.array_equal(bits[step], jax.vmap(jax.random.bits)(arsrc.record_keys(config, state)))
-        state = after
+    _, _, scanned = arsrc.scan_steps(
+        config, start, None, lambda _, b: (None, bits(start, b)), num_steps, batches_per_fetch=2
+    )
+    assert np.array_equal(scanned, expected)
+    _, batches = arsrc.next_batches(config, start, num_steps)
+    assert np.array_equal(bits(start, batches), expected)
+    members = jax.vmap(lambda key: arsrc.init(config, key))(jax.random.split(start.key, 2))
+    _, batches = jax.vmap(functools.partial(arsrc.next_batch, config))(members)
+    each = [jax.tree.map(lambda leaf, m=m: leaf[m], (members, batches)) for m in range(2)]
+    assert np.array_equal(jax.vmap(bits)(members, batches), np.stack([bits(*one) for one in each]))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +220,7 @@ def test_scans_refuse_numbers_that_make_no_sense(config: arsrc.ArrayRecordSource
     for num_steps, arguments, value in (
         (-1, {}, "num_steps=-1"),
         (3, {"batches_per_fetch": 0}, "batches_per_fetch=0"),
-        (3, {"batches_per_fetch": 2, "next_batch": arsrc.next_batch}, "batches_per_fetch=2"),
+        (3, {"unroll": 0}, "unroll=0"),
     ):
         with pytest.raises(arsrc.ArsrcValueError, match=rf"^\[arsrc\] scan_steps: .*{value}"):
             arsrc.scan_steps(config, state, START, collect, num_steps, **arguments)

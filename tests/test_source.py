@@ -254,7 +254,7 @@ def keys_by_record(config: arsrc.ArrayRecordSourceConfig, num_steps: int) -> dic
     found: dict[tuple[int, int], list[int]] = {}
     for step in range(num_steps):
         state = arsrc.state_at(config, step)
-        keys = arsrc.record_keys(config, state)
+        keys = arsrc.record_keys(config, state, arsrc.peek(config, state))
         assert keys.shape == (config.batch_size,)
         assert jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
         words = np.asarray(jax.random.key_data(keys)).tolist()
@@ -274,15 +274,16 @@ def test_keys_of_records_do_not_depend_on_the_batch_size(config: arsrc.ArrayReco
 
 
 def test_keys_of_records_depend_on_the_key_of_the_state(config: arsrc.ArrayRecordSourceConfig) -> None:
-    a = arsrc.record_keys(config, arsrc.init(config))
-    b = arsrc.record_keys(config, arsrc.init(config, jax.random.key(1)))
+    batch = arsrc.peek(config, arsrc.init(config))
+    a = arsrc.record_keys(config, arsrc.init(config), batch)
+    b = arsrc.record_keys(config, arsrc.init(config, jax.random.key(1)), batch)
     assert not (jax.random.key_data(a) == jax.random.key_data(b)).any()
 
 
 def test_a_four_word_key_keeps_its_kind(config: arsrc.ArrayRecordSourceConfig) -> None:
     state = arsrc.init(config, jax.random.key(42, impl="rbg"))
-    assert arsrc.record_keys(config, state).dtype == state.key.dtype
     after, batch = arsrc.next_batch(config, state)
+    assert arsrc.record_keys(config, state, batch).dtype == state.key.dtype
     check(batch)
     assert after.key.dtype == state.key.dtype
     assert ids_of(batch) != ids_of(arsrc.peek(config, arsrc.init(config)))
@@ -474,7 +475,7 @@ def traces() -> Iterator[list[str]]:
 
 def use_everything(config: arsrc.ArrayRecordSourceConfig, step: int) -> None:
     state = arsrc.state_at(config, step)
-    state, _ = arsrc.next_batch(config, state)
+    state, batch = arsrc.next_batch(config, state)
     arsrc.peek(config, state)
     arsrc.next_batches(config, state, 2)
     arsrc.batch_at(config, state, step)
@@ -484,7 +485,7 @@ def use_everything(config: arsrc.ArrayRecordSourceConfig, step: int) -> None:
     arsrc.is_exhausted(config, state)
     arsrc.record_ids(config, state)
     arsrc.batch_mask(config, state)
-    arsrc.record_keys(config, state)
+    arsrc.record_keys(config, state, batch)
     arsrc.locate(config, state, step)
 
 

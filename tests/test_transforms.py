@@ -6,6 +6,7 @@ Both are compared with the same slow, obvious results, bit for bit, and so with 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import re
 import subprocess
@@ -101,7 +102,10 @@ def expected_batches(
     for _ in range(num_batches):
         ids = np.asarray(arsrc.record_ids(config, state))
         rows = jax.tree.map(jnp.asarray, {"x": X[ids], "y": Y[ids]})
-        batches.append(arsrc.Batch(data=rows, mask=jnp.ones(len(ids), bool), record_ids=jnp.asarray(ids)))
+        epochs = jnp.full(len(ids), state.epoch)  # none ends inside of a batch
+        batches.append(
+            arsrc.Batch(data=rows, mask=jnp.ones(len(ids), bool), record_ids=jnp.asarray(ids), epochs=epochs)
+        )
         state = arsrc.advance(config, state)
     return state, batches
 
@@ -161,11 +165,65 @@ def test_jit_with_a_donated_state(shuffled):
     check_equal(state, expected)
 
 
-def test_donating_a_state_leaves_the_next_one_whole(config):
-    first = arsrc.init(config)
-    second = arsrc.advance(config, first)
-    jax.jit(functools.partial(arsrc.next_batch, config), donate_argnums=0)(second)
-    check_equal(arsrc.next_batch(config, arsrc.init(config))[0], arsrc.state_at(config, 1))
+def states_from_one(config: ArrayRecordSourceConfig, key: Any) -> dict[str, arsrc.SourceState]:
+    """States that each function gives, of one key and of one another."""
+    state = arsrc.init(config, key)
+    served = [after for after, _ in itertools.islice(arsrc.iterate(config, state), 3)]
+    on_device = next(arsrc.iterate(config, state, device=jax.devices()[0]))[0]
+    mesh = jax.make_mesh((1,), ("data",))
+    on_mesh = next(arsrc.iterate(config, state, device=jax.sharding.NamedSharding(mesh, PartitionSpec("data"))))[0]
+    body = lambda carry, _: (carry, None)  # noqa: E731
+    return {
+        "init": state,
+        "init again": arsrc.init(config, key),
+        "init in jit": jax.jit(functools.partial(arsrc.init, config))(key),
+        "advance": arsrc.advance(config, state),
+        "advance by nothing": arsrc.advance(config, state, 0),
+        "state_at": arsrc.state_at(config, 0, key),
+        "next_batch": arsrc.next_batch(config, state)[0],
+        "next_batches": arsrc.next_batches(config, state, 2)[0],
+        "scan_steps": arsrc.scan_steps(config, state, 0, body, 2)[0],
+        "no steps": arsrc.scan_steps(config, state, 0, body, 0)[0],
+        "all steps unrolled": arsrc.scan_steps(config, state, 0, body, 2, unroll=True)[0],
+        "saved": arsrc.from_state_dict(config, arsrc.to_state_dict(config, state)),
+        "global": arsrc.next_global_batch(config, state, mesh=mesh, axis_name="data")[0],
+        "iterate on a device": on_device,
+        "iterate on a mesh": on_mesh,
+        **{f"iterate, {number}": after for number, after in enumerate(served)},
+    }
+
+
+@pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey], ids=["typed", "words"])
+@pytest.mark.parametrize("fields", [{}, {"stochastic": True, "stream_name": "data"}], ids=["plain", "stream"])
+def test_donating_a_state_takes_nothing_from_any_other(make_config, make_key, fields):
+    config, key = make_config(**fields), make_key(7)
+    states = states_from_one(config, key)
+    step = jax.jit(functools.partial(arsrc.advance, config), donate_argnums=0)
+    for name, state in states.items():
+        step(state)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state)), name
+    check_equal(key, make_key(7))
+
+
+def test_donating_an_ensemble_leaves_the_keys_it_was_made_of(config):
+    keys = jax.random.split(jax.random.key(1), 3)
+    ensemble = jax.vmap(functools.partial(arsrc.init, config))(keys)
+    jax.jit(jax.vmap(functools.partial(arsrc.next_batch, config)), donate_argnums=0)(ensemble)
+    check_equal(keys, jax.random.split(jax.random.key(1), 3))
+
+
+def test_donating_a_batch_takes_nothing_from_any_other(make_config):
+    """Of what iterate reads ahead, of the ids that take is given, and of a cache."""
+    config = make_config(cacheable=True)
+    overwrite = jax.jit(lambda batch: jax.tree.map(jnp.invert, (batch.mask, batch.record_ids)), donate_argnums=0)
+    expected = [jax.tree.map(np.array, batch) for _, batch in itertools.islice(arsrc.iterate(config), 4)]
+    for _ in range(2):
+        for (_, batch), wanted in zip(itertools.islice(arsrc.iterate(config), 4), expected, strict=True):
+            check_equal(batch, jax.tree.map(jnp.asarray, wanted))
+            overwrite(batch)
+    ids = jnp.arange(4, dtype=jnp.uint32)
+    overwrite(arsrc.take(config, ids))
+    assert ids.tolist() == [0, 1, 2, 3]
 
 
 @on_both_paths
@@ -415,7 +473,7 @@ def test_vmap_of_the_arithmetic_of_states(config, ensemble):
         functools.partial(arsrc.is_exhausted, config),
         functools.partial(arsrc.record_ids, config),
         functools.partial(arsrc.batch_mask, config),
-        functools.partial(arsrc.record_keys, config),
+        lambda state: arsrc.record_keys(config, state, arsrc.next_batch(config, state)[1]),
         lambda state: arsrc.locate(config, state, record),
     ]
     for function in functions:
@@ -633,10 +691,9 @@ def test_shard_map_over_a_mesh_of_one_device(config, state):
 @on_both_paths
 def test_scan_inside_shard_map(config, state):
     mesh = jax.make_mesh((1,), ("data",))
-    step = functools.partial(arsrc.next_batch, axis_name="data")
 
     def run(state: arsrc.SourceState) -> Any:
-        state, _, batches = arsrc.scan_steps(config, state, (), lambda _, b: ((), b), 3, next_batch=step)
+        state, _, batches = arsrc.scan_steps(config, state, (), lambda _, b: ((), b), 3, axis_name="data")
         return state, batches
 
     specs = (PartitionSpec(), PartitionSpec(None, "data"))
@@ -670,7 +727,7 @@ def test_64_bit_types_change_no_result(config, shuffled):
         return [
             arsrc.next_batch(shuffled, state),
             next(arsrc.iterate(shuffled, state)),
-            arsrc.record_keys(shuffled, state),
+            arsrc.record_keys(shuffled, state, arsrc.peek(shuffled, state)),
             arsrc.locate(shuffled, state, 3),
             arsrc.step_of(config, state),
             jax.jit(functools.partial(arsrc.next_batches, config, num_batches=2))(state),
@@ -873,8 +930,9 @@ def test_the_mask_alone_needs_no_permutation(shuffled, state):
 
 
 def test_arithmetic_of_states_has_no_callback(config, state):
-    for function in (arsrc.advance, arsrc.step_of, arsrc.is_exhausted, arsrc.record_ids, arsrc.record_keys):
+    for function in (arsrc.advance, arsrc.step_of, arsrc.is_exhausted, arsrc.record_ids):
         assert count_callbacks(functools.partial(function, config), state) == 0
+    assert count_callbacks(functools.partial(arsrc.record_keys, config), state, arsrc.peek(config, state)) == 0
     assert count_callbacks(functools.partial(arsrc.init, config), jax.random.key(0)) == 0
 
 
@@ -914,7 +972,7 @@ def test_eager_calls_with_equal_configs_compile_nothing_new(make_config, caplog)
             state, batch = arsrc.next_batch(config, state)
         arsrc.batch_at(config, state, 3, 2)
         arsrc.take(config, np.array([1, 2], np.uint32))
-        arsrc.record_keys(config, state)
+        arsrc.record_keys(config, state, batch)
         jax.block_until_ready((state, batch))
 
     run()
