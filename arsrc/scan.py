@@ -128,17 +128,22 @@ def scan_steps(
         if batches_per_fetch == 1:
             inner, outputs = step(inner, batches)
         else:
-            inner, outputs = jax.lax.scan(step, inner, batches, unroll=min(unroll, num_batches))
+            inner, outputs = _scan(step, inner, batches, num_batches, unroll)
         return (state, inner), outputs
 
-    fetches_at_once = max(unroll // batches_per_fetch, 1)
-    (state, carry), outputs = jax.lax.scan(run, (state, carry), length=num_fetches, unroll=fetches_at_once)
+    at_once = max(unroll // batches_per_fetch, 1)
+    (state, carry), outputs = _scan(run, (state, carry), None, num_fetches, at_once)
     if batches_per_fetch > 1:
         outputs = jax.tree.map(lambda leaf: leaf.reshape(num_fetches * batches_per_fetch, *leaf.shape[2:]), outputs)
     if rest:
         (state, carry), last = run((state, carry), None, num_batches=rest)
         outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, last)
     return state, carry, outputs
+
+
+def _scan(body: Any, carry: Any, xs: Any, length: int, unroll: int) -> tuple[Any, Any]:
+    """Do what `jax.lax.scan` does, without the loop that it makes of a single step."""
+    return jax.lax.scan(body, carry, xs, length, unroll=unroll if unroll < length else length + 1)
 
 
 def _check_body(body: object) -> None:

@@ -6,6 +6,7 @@ To run it by itself: `XLA_FLAGS=--xla_force_host_platform_device_count=8 python 
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -311,10 +312,9 @@ def test_a_program_that_jax_divides_by_itself_reads_once_and_every_device_has_it
             np.testing.assert_array_equal(shard.data, whole[shard.index])
 
 
-@pytest.mark.parametrize("axis_name", ["data", ("data",), ["data"]])
-def test_each_device_has_the_keys_of_its_rows(make: Callable[..., Config], axis_name: Any) -> None:
+def test_each_device_has_the_keys_of_its_rows(make: Callable[..., Config]) -> None:
     """Over the end of an epoch: as one device has them, in shard_map and on global arrays."""
-    config = make(remainder="wrap")
+    config, axis_name = make(remainder="wrap", shuffle_records=False), "data"
     state = arsrc.state_at(config, 4)
     expected = arsrc.peek(config, state)
     assert set(expected.epochs.tolist()) == {0, 1}
@@ -438,6 +438,42 @@ def test_a_state_may_be_donated(make: Callable[..., Config]) -> None:
     ]
     for number, state in enumerate(states):  # two of them with one array would be an error
         assert at(config, step(state)[0], number + 2)
+
+
+@pytest.mark.parametrize(("num_saved", "num_restored"), [(8, 8), (8, 4), (1, 8)])
+def test_the_lines_of_the_readme_restore_onto_any_mesh(
+    make: Callable[..., Config], tmp_path: Path, monkeypatch: Any, num_saved: int, num_restored: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (lines,) = [code for code in re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S) if "ocp" in code]
+    without_saving = re.sub(r"^    manager\.(save|wait).*\n", "", lines, flags=re.M)
+    assert without_saving.count("\n") == lines.count("\n") - 2
+    config = make(shuffle_records=False)
+
+    def train_step(mesh: Mesh) -> Callable[..., Any]:
+        @jax.jit
+        def step(train_state: Any) -> Any:
+            source, batch = arsrc.next_global_batch(config, train_state["source"], mesh=mesh, axis_name="data")
+            params = jax.tree.map(lambda w: w + batch.data["x"].sum(), train_state["params"])
+            return {"params": params, "source": source}, batch.record_ids
+
+        return step
+
+    params, names = jnp.arange(8.0), {"jax": jax, "arsrc": arsrc, "config": config}
+    mesh = line(num_saved)
+    before = {"params": jax.device_put(params, NamedSharding(mesh, P("data"))), "source": arsrc.init(config)}
+    before, _ = train_step(mesh)(before)
+    exec(lines, names | {"params": before["params"], "later": before["source"]})
+    mesh = line(num_restored)
+    names |= {"params": jax.device_put(params, NamedSharding(mesh, P("data"))), "later": None}
+    exec(without_saving, names)
+    restored = names["restored"]
+    assert same(restored["params"], before["params"])
+    assert at(config, restored["source"], 1)
+    after, ids = train_step(mesh)(restored)
+    assert same(ids, stream(config, 2).record_ids[1])
+    assert at(config, after["source"], 2)
 
 
 @on_both_paths

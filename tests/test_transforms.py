@@ -166,7 +166,7 @@ def test_jit_with_a_donated_state(shuffled):
 
 
 def states_from_one(config: ArrayRecordSourceConfig, key: Any) -> dict[str, arsrc.SourceState]:
-    """States that each function gives, of one key and of one another."""
+    """States that the functions give, made from one key and from one another."""
     state = arsrc.init(config, key)
     served = [after for after, _ in itertools.islice(arsrc.iterate(config, state), 3)]
     on_device = next(arsrc.iterate(config, state, device=jax.devices()[0]))[0]
@@ -193,8 +193,11 @@ def states_from_one(config: ArrayRecordSourceConfig, key: Any) -> dict[str, arsr
     }
 
 
-@pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey], ids=["typed", "words"])
-@pytest.mark.parametrize("fields", [{}, {"stochastic": True, "stream_name": "data"}], ids=["plain", "stream"])
+@pytest.mark.parametrize(
+    ("make_key", "fields"),
+    [(jax.random.key, {}), (jax.random.PRNGKey, {"stochastic": True, "stream_name": "data"})],
+    ids=["typed", "words, of a stream"],
+)
 def test_donating_a_state_takes_nothing_from_any_other(make_config, make_key, fields):
     config, key = make_config(**fields), make_key(7)
     states = states_from_one(config, key)
