@@ -16,7 +16,7 @@ A map of the package, in the order in which data flows:
     fetch.py        next_batch and its kin
     host_call.py    one call of the host
     bridge.py       how compiled programs make it, by one callback; bridge_in_place.py, its fast path
-    scan.py         scan_epoch, scan_steps
+    scan.py         scan_epoch, scan_steps; slow_loops.py, what XLA runs slowly in them
     iterate.py      iterate
     mesh.py         next_global_batch
     devices/        which rows a device gets, and load_resident

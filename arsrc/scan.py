@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from arsrc import fetch, sizes
+from arsrc import fetch, sizes, slow_loops
 from arsrc.codecs.check import whole_number
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.shards import AxisName
@@ -128,11 +128,12 @@ def scan_steps(
         if batches_per_fetch == 1:
             inner, outputs = step(inner, batches)
         else:
-            inner, outputs = _scan(step, inner, batches, num_batches, unroll)
+            inner, outputs = _scan(step, inner, batches, length=num_batches, unroll=unroll)
         return (state, inner), outputs
 
     at_once = max(unroll // batches_per_fetch, 1)
-    (state, carry), outputs = _scan(run, (state, carry), None, num_fetches, at_once)
+    loop = functools.partial(_scan, run, length=num_fetches, unroll=at_once)
+    (state, carry), outputs = slow_loops.run(loop, (state, carry))
     if batches_per_fetch > 1:
         outputs = jax.tree.map(lambda leaf: leaf.reshape(num_fetches * batches_per_fetch, *leaf.shape[2:]), outputs)
     if rest:
@@ -141,7 +142,7 @@ def scan_steps(
     return state, carry, outputs
 
 
-def _scan(body: Any, carry: Any, xs: Any, length: int, unroll: int) -> tuple[Any, Any]:
+def _scan(body: Any, carry: Any, xs: Any = None, *, length: int, unroll: int) -> tuple[Any, Any]:
     """Do what `jax.lax.scan` does, without the loop that it makes of a single step."""
     return jax.lax.scan(body, carry, xs, length, unroll=unroll if unroll < length else length + 1)
 

@@ -38,6 +38,7 @@ FLOORS = [
     "arsrc.bridge_in_place",
     "arsrc.host_call",
     "arsrc.programs",
+    "arsrc.slow_loops",
     "arsrc.keys",
     "arsrc.types",
     "arsrc.config",
