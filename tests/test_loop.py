@@ -140,7 +140,7 @@ def test_fetches_have_one_size_where_the_number_of_steps_allows(num_steps: int, 
 
 @pytest.mark.parametrize(
     ("batches_per_fetch", "unroll", "is_loop"),
-    [(1, False, True), (1, 2, True), (3, 2, True), (1, 5, False), (3, True, False)],
+    [(1, False, True), (1, 2, True), (2, 2, True), (1, 5, False), (3, True, False)],
 )
 def test_unrolling_changes_no_result_and_in_full_leaves_no_loop(
     path: str, batches_per_fetch: int, unroll: int | bool, is_loop: bool

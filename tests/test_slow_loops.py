@@ -95,7 +95,7 @@ def test_a_loop_that_is_looked_at_runs_under_all_that_jax_does(config: arsrc.Arr
         return arsrc.scan_steps(config, state, jnp.float32(0), body, 2)[1]
 
     weights = jnp.array([2, 3], jnp.float32)
-    values, gradients = jax.vmap(jax.value_and_grad(total))(weights)
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(total)))(weights)
     np.testing.assert_allclose(values, weights * gradients, rtol=1e-6)
     with jax.disable_jit():
         np.testing.assert_allclose(total(weights[0]), values[0], rtol=1e-5)
