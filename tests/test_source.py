@@ -178,9 +178,11 @@ def test_take_repeats_records_and_pads(config: arsrc.ArrayRecordSourceConfig) ->
     assert batch.mask.tolist() == [[True, True, False], [True, False, True]]
 
 
-def test_take_of_the_ids_of_a_batch_is_the_batch(config: arsrc.ArrayRecordSourceConfig) -> None:
-    last = arsrc.state_at(config, 4)
+def test_take_of_the_ids_of_a_batch_is_the_batch_but_for_its_epochs(config: arsrc.ArrayRecordSourceConfig) -> None:
+    last = arsrc.state_at(config, 9)
     for batch in (arsrc.peek(config, last), arsrc.next_batches(config, last, 4)[1]):
+        assert (np.asarray(batch.epochs) > 0).all()
+        batch = dataclasses.replace(batch, epochs=np.zeros(batch.mask.shape, np.uint32))
         assert not np.asarray(batch.mask).all()
         for ids in (batch.record_ids, np.asarray(batch.record_ids)):
             again = arsrc.take(config, ids)
@@ -252,17 +254,13 @@ def test_locate_refuses_ids_that_are_not_there(config: arsrc.ArrayRecordSourceCo
 def keys_by_record(config: arsrc.ArrayRecordSourceConfig, num_steps: int) -> dict[tuple[int, int], list[int]]:
     """Map (epoch, record id) to the words of the row's key, over the first steps."""
     found: dict[tuple[int, int], list[int]] = {}
-    for step in range(num_steps):
-        state = arsrc.state_at(config, step)
-        keys = arsrc.record_keys(config, state, arsrc.peek(config, state))
+    for after, batch in itertools.islice(arsrc.iterate(config), num_steps):
+        keys = arsrc.record_keys(config, after, batch)
         assert keys.shape == (config.batch_size,)
         assert jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
-        words = np.asarray(jax.random.key_data(keys)).tolist()
-        first = int(state.epoch) * N + int(state.index)
-        for row, record_id in enumerate(np.asarray(arsrc.record_ids(config, state)).tolist()):
-            if record_id != PAD_ID:
-                found[(first + row) // N, record_id] = words[row]
-    return found
+        rows = zip(batch.epochs.tolist(), batch.record_ids.tolist(), strict=True)
+        found |= dict(zip(rows, np.asarray(jax.random.key_data(keys)).tolist(), strict=True))
+    return {(epoch, record_id): words for (epoch, record_id), words in found.items() if record_id != PAD_ID}
 
 
 def test_keys_of_records_do_not_depend_on_the_batch_size(config: arsrc.ArrayRecordSourceConfig) -> None:
