@@ -28,8 +28,8 @@ T = TypeVar("T")
 def init(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None = None) -> SourceState:
     """Return the state before the first batch; opens the files.
 
-    Runs eagerly, and in `jit` and `vmap` with a traced `key` (an ensemble of orders). The state's arrays are its own, and
-    so are those of all states made from it: donating one takes nothing from another, nor the caller's key.
+    Runs eagerly, and in `jit` and `vmap` with a traced `key` (an ensemble of orders). The arrays of the state are its
+    own, as are those of all states made from it: donating one takes nothing from another, nor the caller's key.
 
     Args:
         config: The source.
