@@ -1,6 +1,7 @@
 """`iterate`: batches for a loop in Python."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np

@@ -131,15 +131,17 @@ def scan_steps(
             inner, outputs = _scan(step, inner, batches, length=num_batches, unroll=unroll)
         return (state, inner), outputs
 
-    at_once = max(unroll // batches_per_fetch, 1)
-    loop = functools.partial(_scan, run, length=num_fetches, unroll=at_once)
-    (state, carry), outputs = slow_loops.run(loop, (state, carry))
-    if batches_per_fetch > 1:
-        outputs = jax.tree.map(lambda leaf: leaf.reshape(num_fetches * batches_per_fetch, *leaf.shape[2:]), outputs)
-    if rest:
-        (state, carry), last = run((state, carry), None, num_batches=rest)
-        outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, last)
-    return state, carry, outputs
+    def loop(state: SourceState, carry: Any) -> tuple[SourceState, Any, Any]:
+        at_once = max(unroll // batches_per_fetch, 1)
+        (state, carry), outputs = _scan(run, (state, carry), length=num_fetches, unroll=at_once)
+        if batches_per_fetch > 1:
+            outputs = jax.tree.map(lambda leaf: leaf.reshape(num_fetches * batches_per_fetch, *leaf.shape[2:]), outputs)
+        if rest:
+            (state, carry), last = run((state, carry), None, num_batches=rest)
+            outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, last)
+        return state, carry, outputs
+
+    return slow_loops.run(loop, state, carry)
 
 
 def _scan(body: Any, carry: Any, xs: Any = None, *, length: int, unroll: int) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
+from arsrc.devices.shards import AxisName, hashable, rows_of_device
 from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError
 from arsrc.keys import order_key
 from arsrc.order import arithmetic, record_order

@@ -57,6 +57,7 @@ def train_in_branch(kernel: Any, batch: arsrc.Batch) -> tuple[Any, Any]:
         (train, {"unroll": 2}, True),
         (train, {"unroll": True}, False),
         (train, {"batches_per_fetch": 4}, True),
+        (train, {"batches_per_fetch": 16}, True),
         (train, {"batches_per_fetch": 2, "unroll": 4}, False),
         (train_in_branch, {"unroll": True}, True),
     ],

@@ -68,7 +68,7 @@ def place(leaves: Any, placement: Placement, first_row: int = 0, num_rows: int |
     return jax.tree.map(globally, leaves)
 
 
-def place_beside(state: Any, batch: Any, placement: Any, first_row: int, num_rows: int) -> tuple[Any, Any]:
+def place_beside(state: Any, batch: Any, placement: Placement, first_row: int, num_rows: int) -> tuple[Any, Any]:
     """Put a batch on devices as `place` does, and whole scalars beside it, of which no two share memory.
 
     What is small goes through a program, which takes a fraction of the time of `jax.device_put`.
