@@ -153,6 +153,9 @@ def test_settle_leaves_a_settled_state_alone(case: tuple[Plan, int, int]) -> Non
 @example((plan_of(1, MAX_BATCH_SIZE, "wrap", MAX_EPOCHS), 0, MAX_EPOCHS - 1), MAX)
 @example((plan_of(1, 1, "drop", MAX_EPOCHS), 0, 1), MAX - 1)
 @example((plan_of(2, 2, "drop", MAX_EPOCHS), 1, MAX_EPOCHS - 1), MAX)
+# One more epoch where those before it saturate, and where they count up to the last before 0.
+@example((plan_of(3, 2**20 + 1, "wrap", MAX_EPOCHS), 2, 0), 2**24 + 1)
+@example((plan_of(2, 14_329, "wrap"), 1, 5), 599_479)
 def test_advance_is_exact_for_any_number_of_steps(case: tuple[Plan, int, int], steps: int) -> None:
     plan, index, epoch = case
     index_after, epoch_after = exact_advance(plan, index, epoch, steps)
@@ -171,11 +174,11 @@ def test_the_epoch_of_an_endless_source_counts_modulo_2_to_the_32() -> None:
 def test_more_than_2_to_the_32_epochs_at_once_count_modulo_as_well() -> None:
     plan = plan_of(1, 2**30, "wrap")
     one_by_one = u32(0), u32(7)
-    for _ in range(4):
+    for steps in range(1, 9):
         one_by_one = arithmetic.advance(np, plan, *one_by_one, u32(1))
-    assert pair(one_by_one) == (0, 7)
-    assert pair(arithmetic.advance(np, plan, u32(0), u32(7), u32(4))) == (0, 7)
-    assert pair(arithmetic.advance(np, plan, u32(0), u32(7), 4)) == (0, 7)
+        assert pair(one_by_one) == (0, 7 + steps % 4 * 2**30)
+        assert pair(arithmetic.advance(np, plan, u32(0), u32(7), u32(steps))) == pair(one_by_one)
+        assert pair(arithmetic.advance(np, plan, u32(0), u32(7), steps)) == pair(one_by_one)
 
 
 @given(plans(num_epochs=epoch_counts), u32s, u32s)
@@ -186,6 +189,20 @@ def test_an_exhausted_state_stays(plan: Plan, index: int, steps: int) -> None:
     index, epoch = index % (plan.num_records + 1), plan.num_epochs
     assert pair(arithmetic.settle(np, plan, u32(index), u32(epoch))) == (0, epoch)
     assert pair(arithmetic.advance(np, plan, u32(index), u32(epoch), u32(steps))) == (0, epoch)
+
+
+@given(plans(num_epochs=epoch_counts), u32s, u32s, u32s)
+@example(plan_of(5, 2, "drop", 3), 5, MAX, 1)  # an epoch that has no next one
+@example(plan_of(5, 2, "wrap", MAX_EPOCHS), 5, MAX, 1)
+@example(plan_of(5, 2, "pad", MAX_EPOCHS), 4, MAX, MAX)
+def test_a_state_beyond_the_last_epoch_is_exhausted(plan: Plan, index: int, epoch: int, steps: int) -> None:
+    """As after a restore with fewer epochs than there were."""
+    index, epoch = index % (plan.num_records + 1), max(epoch, plan.num_epochs)
+    exhausted = 0, plan.num_epochs
+    assert pair(arithmetic.settle(np, plan, u32(index), u32(epoch))) == exhausted
+    assert pair(arithmetic.advance(np, plan, u32(index), u32(epoch), u32(steps))) == exhausted
+    assert arithmetic.step_of(np, plan, u32(index), u32(epoch)).tolist() == [min(plan.total_steps or 0, MAX)]
+    assert not arithmetic.rows(np, plan, u32(index), u32(epoch), u32(0))[2].any()
 
 
 @given(plans(num_epochs=epoch_counts))
@@ -235,6 +252,19 @@ def test_step_of_undoes_advance_from_the_first_state(plan: Plan, steps: int) -> 
     after = arithmetic.advance(np, plan, u32(0), u32(0), u32(steps))
     expected = steps if plan.total_steps is None else min(steps, plan.total_steps)
     assert arithmetic.step_of(np, plan, *after).tolist() == [expected]
+
+
+@pytest.mark.parametrize("remainder", ["drop", "pad", "wrap"])
+@pytest.mark.parametrize(("num_records", "batch_size"), [(10, 3), (10, 10), (7, 2), (MAX, 2), (2**31, 2**15 + 1)])
+def test_step_of_saturates_at_the_first_step_that_does_not_fit(
+    num_records: int, batch_size: int, remainder: str
+) -> None:
+    plan = plan_of(num_records, batch_size, remainder)
+    last = MAX * batch_size // num_records if remainder == "wrap" else MAX // plan.steps_per_epoch
+    for epoch in range(max(last - 2, 0), min(last + 3, MAX)):
+        index = np.arange(0, num_records, max(num_records // 50, 1) if num_records > 50 else 1, np.uint32)
+        steps = arithmetic.step_of(np, plan, index, np.full_like(index, epoch))
+        assert steps.tolist() == [min(exact_step(plan, i, epoch), MAX) for i in index.tolist()]
 
 
 # Rows.
