@@ -1,5 +1,6 @@
 """Records that are read by position, straight into place."""
 
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from mapped_files import opened, some_records
 
 from arsrc import ArsrcReadError
+from arsrc._host.format.layout import to_physical
+from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 
 WriteRecords = Callable[..., str]
@@ -102,6 +105,52 @@ def test_a_file_that_became_shorter_is_an_error_that_names_it(
     os.truncate(path, 200_000)
     with pytest.raises(ArsrcReadError, match=r"changed while it was open: it had .* bytes, now 200000"):
         files.read([7])
+    files.close()
+
+
+class Between(BufferPool):
+    """Does something when memory is asked for: behind the look at the files, in front of the reading."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 20)
+        self.act: Callable[[], object] = lambda: None
+
+    def take(self, num_bytes: int) -> np.ndarray:
+        self.act()
+        return super().take(num_bytes)
+
+
+@pytest.mark.parametrize("missing", [1, 20])
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_file_that_becomes_shorter_between_the_look_at_it_and_the_reading_is_an_error_that_names_it(
+    tmp_path: Path, write_records: WriteRecords, read_before: bool, missing: int
+) -> None:
+    path = write_records(tmp_path / "a", some_records(0, [100_000] * 8), "group_size:1,uncompressed")
+    files = opened(path, buffers=(between := Between()))
+    located = files.locate([7])
+    end = int(to_physical(located.starts + located.lengths - 1)[0]) + 1
+    assert end % mmap.PAGESIZE > 20, "in the map, what is missing is zeros and no fault"
+    if read_before:
+        files.read([0])
+    between.act = lambda: os.truncate(path, end - missing)
+    with pytest.raises(ArsrcReadError, match=f"changed while it was open: it had .* bytes, now {end - missing}; .*/a'"):
+        files.read([7])
+    files.close()
+
+
+@pytest.mark.parametrize("act", [os.remove, lambda path: os.replace(path + ".new", path)], ids=["removed", "replaced"])
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_file_that_goes_between_the_look_at_it_and_the_reading_still_gives_its_records(
+    tmp_path: Path, write_records: WriteRecords, read_before: bool, act: Callable[[str], None]
+) -> None:
+    records = some_records(0, [100_000] * 4)
+    path = write_records(tmp_path / "a", records, "group_size:1,uncompressed")
+    write_records(tmp_path / "a.new", [b"new"], "group_size:1,uncompressed")
+    files = opened(path, buffers=(between := Between()))
+    if read_before:
+        files.read([0])
+    between.act = lambda: act(path)
+    assert files.records([3, 1]) == [records[3], records[1]]
     files.close()
 
 

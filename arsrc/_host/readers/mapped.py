@@ -159,10 +159,9 @@ class MappedFiles:
             if this != number:
                 number, (path, stamp) = this, self._files[this]
                 file, file_begin = self._open(path, stamp), area.begins[path]
-            if file is not None:
-                if read_record(file, begin - file_begin, start % STREAM_BYTES, memory[at:stop]):
-                    continue
-                check_file(path, stamp)  # it became shorter
+            if file is not None and read_record(file, begin - file_begin, start % STREAM_BYTES, memory[at:stop]):
+                continue
+            check_file(path, stamp)  # it may have become shorter, before or after it was opened
             # The path leads elsewhere now: nobody changes the mapped file any more.
             gather_ragged(area.data, np.array([start]), np.array([0, stop - at]), out[at:stop])
 
