@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import give_way
-from arsrc._host.serving import runs
+from arsrc._host.serving import pacing, read_ahead, runs
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Planned, Request
 from arsrc.errors import ArsrcReadError
@@ -23,8 +25,8 @@ from arsrc.errors import ArsrcReadError
 MAX_BYTES = 500  # 50 requests of 10 elements of a byte
 
 
-def request(index: int, num_askers: int = 1) -> Request:
-    return Request(((index, 0, 7),), 1, 0, 10, num_askers)
+def request(index: int, num_askers: int = 1, num_rows: int = 10) -> Request:
+    return Request(((index, 0, 7),), 1, 0, num_rows, num_askers)
 
 
 def index_of(one: Request) -> int:
@@ -37,11 +39,13 @@ class Numbers:
     def __init__(self, before: Callable[[list[int]], None] = lambda numbers: None, end: int = 10**9) -> None:
         self.before, self.end = before, end
         self.loads: list[list[int]] = []  # numbers that were loaded together
+        self.plans: list[int] = []  # how many requests were planned together
 
     def plan(self, first: Request, count: int) -> Planned:
         start = index_of(first)
         stop = max(start + 1, min(start + count, self.end))
         requests = [first._replace(states=((number, 0, 7),)) for number in range(start, stop)]
+        self.plans.append(len(requests))
         return Planned(requests, first._replace(states=((stop, 0, 7),)), stop >= self.end)
 
     def locate(self, requests: Sequence[Request]) -> None:
@@ -237,6 +241,57 @@ def test_two_loops_over_the_same_requests_load_each_once_while_they_keep_up(ahea
 
 
 # What is kept.
+
+
+asks = st.tuples(st.integers(0, 1), st.sampled_from(["next"] * 6 + ["again", "forget"]) | st.integers(0, 2_000))
+
+
+@given(st.lists(asks, max_size=100))
+@example([(0, 100 * i) for i in range(60)])
+@example([(0, "next")] * 80)
+def test_what_is_known_of_requests_stays_small_and_no_more_than_what_is_kept(asks: list[tuple[int, Any]]) -> None:
+    ahead, clients, at, windows = Ahead(), [client(Numbers()), client(Numbers())], [0, 0], {}
+    for number, ask in asks:
+        one = clients[number]
+        if ask == "forget":
+            ahead.forget(one)
+            continue
+        at[number] = {"next": at[number] + 1, "again": at[number]}.get(ask, ask)
+        assert ahead.number(one, at[number]) == at[number]
+        assert sum(ahead.kept().values()) <= MAX_BYTES
+        assert len(ahead.runs) <= read_ahead._MAX_RUNS
+        for run in ahead.runs:
+            assert run.window <= min(max(1, 2 * windows.get(run, 0)), MAX_BYTES // run.request_bytes)
+            windows[run] = run.window
+            assert run.chunks[-1].stop <= 2 * run.loaded_until + 1, "far more is planned than is loaded"
+            needed = min(run.next, run.parts[0].start + 1) if run.parts else run.next
+            assert run.chunks[0].stop >= needed
+            for part in run.parts:
+                assert part.stop >= run.next
+                assert any(chunk.start <= part.start < chunk.stop for chunk in run.chunks)
+        for each in clients:
+            assert all(p.run in ahead.runs and p.chunk in p.run.chunks for p in each.places.values())
+    ahead.close()
+    assert not ahead.runs
+    assert not any(each.places for each in clients)
+    ahead.wait(10)
+
+
+@pytest.mark.parametrize(("num_rows", "chunk"), [(20_000, 1), (8_192, 2), (4_000, 4)])
+def test_what_is_planned_and_loaded_ahead_doubles_up_to_a_bound(num_rows: int, chunk: int) -> None:
+    loader, ahead = Numbers(), Ahead(max_bytes=10**9)
+    one, windows = client(loader), []
+    for index in range(40):
+        ahead.get(one, request(index, num_rows=num_rows))
+        (run,) = ahead.runs
+        windows.append(run.window)
+        assert run.loaded_until - run.next <= run.window
+    most = pacing.PARTS_AHEAD * chunk
+    assert windows == [min(2**step, most) for step in range(40)]
+    assert loader.plans == [min(2**step, chunk) for step in range(len(loader.plans))]
+    ahead.close()
+    ahead.wait(10)
+    assert max(map(len, loader.loads)) <= chunk
 
 
 @pytest.mark.parametrize("num_askers", [1, 4])
