@@ -220,8 +220,7 @@ class Run:
                 self.num_askers = max(1, *part.num_asked)
             behind -= part.num_bytes
             self.parts.popleft().drop()
-        needed = min(self.next, self.parts[0].start + 1) if self.parts else self.next
-        while self.chunks[0].stop < needed:
+        while self.chunks[0].stop < self.next:
             self._drop_chunk()
 
     def end(self) -> None:
