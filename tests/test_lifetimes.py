@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -617,6 +619,29 @@ for kind in ("mapped/*", "grouped"):
 @pytest.mark.processes
 def test_a_forked_child_opens_files_that_several_sources_share_anew(folder):
     run_python(FORK, folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_forked_child_has_nothing_open_and_lets_go_of_nothing_of_its_parent_s(mapped):
+    config = ArrayRecordSourceConfig(mapped, 5, cacheable=True)
+    source = weakref.ref(registry.source(config))
+    parts = [weakref.ref(part) for part in (source().files, source().elements)]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            gc.collect()
+            assert all(parent_s() is not None for parent_s in (source, *parts))
+            own = registry.source(config)
+            assert own is not source()
+            assert own.files is not parts[0]()
+            assert own.elements.cache is not parts[1]().cache
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert registry.source(config) is source()
 
 
 def run_python(script: str, *args: object) -> str:
