@@ -790,17 +790,28 @@ def test_every_text_in_the_source_is_provoked_here_or_stands_on_the_list_of_thos
     assert not left, "\n".join(left)
 
 
-def test_the_form_itself_can_fail():
-    for text in (
+@pytest.mark.parametrize(
+    "text",
+    [
         "[arsrc] where what",
         "where: what.",
         "[arsrc] where: What.",
         "[arsrc] where: what; got 3.",
         "[arsrc] where: what",
         "[arsrc] where: what..",
-    ):
-        match = FORM.fullmatch(text)
-        assert match is None or ".." in text, text
+        "[arsrc] where: what; got got=3.",
+        "[arsrc] where: what.\n. Do it.",
+    ],
+)
+def test_the_form_itself_can_fail(text):
+    assert check_form("[arsrc] where: what; got a=3. Do it.") == {
+        "where": "where",
+        "what": "what",
+        "got": "a=3",
+        "fix": " Do it.",
+    }
+    with pytest.raises(AssertionError):
+        check_form(text)
 
 
 def test_message_builds_the_form():
