@@ -1,6 +1,7 @@
 """When reading ahead pays: the rules on recorded times."""
 
 import itertools
+import math
 
 import pytest
 
@@ -8,6 +9,18 @@ from arsrc._host.serving import pacing
 from arsrc._host.serving.pacing import Pace
 
 ROWS = 256
+DEAR = pacing.CHEAP + pacing.CHEAP_ROW * ROWS  # from here on a load is not cheap
+QUICK, SLOW = pacing.TIGHT_GAP / 8, 5 * pacing.TIGHT_GAP
+CHEAP = DEAR / 4
+
+
+def just_below(x: float) -> float:
+    return math.nextafter(x, 0)
+
+
+def many(seconds: float) -> list[float]:
+    """So often the same time that one of a hundredth of it, or more, in front of them does not count any more."""
+    return [seconds] * math.ceil(math.log(100, pacing.GROWTH) + 1)
 
 
 def paced(gaps: list[float], costs: list[float]) -> Pace:
@@ -26,54 +39,81 @@ def reads_ahead(pace: Pace, ahead: str = "auto", is_quick: bool = True, is_share
 
 def test_a_run_of_which_nothing_is_known_is_read_ahead() -> None:
     assert reads_ahead(Pace())
-    assert reads_ahead(paced([1e-5], []))
-    assert reads_ahead(paced([], [1e-5]))
+    assert reads_ahead(paced([QUICK], []))
+    assert reads_ahead(paced([], [CHEAP]))
 
 
-def test_cheap_loads_in_quick_succession_are_done_where_they_are_asked_for() -> None:
-    assert not reads_ahead(paced([50e-6], [80e-6]))
+@pytest.mark.parametrize("gap", [0.0, QUICK, just_below(pacing.TIGHT_GAP)])
+@pytest.mark.parametrize("cost", [0.0, CHEAP, just_below(DEAR)])
+def test_cheap_loads_in_quick_succession_are_done_where_they_are_asked_for(gap: float, cost: float) -> None:
+    assert not reads_ahead(paced([gap], [cost]))
 
 
-@pytest.mark.parametrize(("gap", "cost"), [(1e-3, 80e-6), (50e-6, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("gap", "cost"),
+    [(pacing.TIGHT_GAP, CHEAP), (SLOW, CHEAP), (QUICK, DEAR), (QUICK, 1.0), (pacing.TIGHT_GAP, DEAR), (1.0, 1.0)],
+)
 def test_slow_programs_and_dear_loads_are_read_ahead(gap: float, cost: float) -> None:
     assert reads_ahead(paced([gap], [cost]))
 
 
-def test_a_load_may_cost_more_the_more_rows_it_has() -> None:
-    pace = paced([50e-6], [5e-3])
-    assert pacing.reads_ahead(pace, "auto", 256, True, False)
-    assert not pacing.reads_ahead(pace, "auto", 10_000, True, False)
+@pytest.mark.parametrize("num_rows", [1, 256, 10_000])
+def test_a_load_may_cost_more_the_more_rows_it_has(num_rows: int) -> None:
+    dear = pacing.CHEAP + pacing.CHEAP_ROW * num_rows
+    assert pacing.reads_ahead(paced([QUICK], [dear]), "auto", num_rows, True, False)
+    assert not pacing.reads_ahead(paced([QUICK], [just_below(dear)]), "auto", num_rows, True, False)
+
+
+def test_a_program_that_is_away_for_less_than_a_cheap_load_takes_has_nothing_to_hide_it_behind() -> None:
+    cost, num_rows = 10 * pacing.TIGHT_GAP, round(20 * pacing.TIGHT_GAP / pacing.CHEAP_ROW)
+    assert pacing.reads_ahead(paced([cost], [cost]), "auto", num_rows, True, False)
+    assert not pacing.reads_ahead(paced([just_below(cost)], [cost]), "auto", num_rows, True, False)
 
 
 def test_one_long_gap_or_load_changes_little_and_many_do() -> None:
-    assert not reads_ahead(paced([50e-6, 1.0], [80e-6]))
-    assert not reads_ahead(paced([50e-6], [80e-6, 5e-3]))
-    assert reads_ahead(paced([50e-6] + [1.0] * 20, [80e-6]))
-    assert reads_ahead(paced([50e-6], [80e-6] + [5e-3] * 20))
+    assert not reads_ahead(paced([QUICK, 1.0], [CHEAP]))
+    assert not reads_ahead(paced([QUICK], [CHEAP, 1.0]))
+    assert reads_ahead(paced([QUICK, *many(1.0)], [CHEAP]))
+    assert reads_ahead(paced([QUICK], [CHEAP, *many(1.0)]))
+
+
+def test_times_are_followed_down_at_once_and_up_by_a_bound() -> None:
+    pace = paced([1.0, 3.0, 1e-3, 1.1e-3, 1.0], [2.0, 9.0])
+    assert pace.gap == pytest.approx(pacing.GROWTH * 1.1e-3)
+    assert pace.cost == pytest.approx(pacing.GROWTH * 2.0)
+    assert pace.seconds == 9.0
 
 
 def test_loads_on_threads_that_compute_little_end_reading_ahead() -> None:
-    pace = paced([50e-6], [5e-3])
-    for _ in range(3):
-        pace = pacing.loaded_ahead(pace, seconds=1e-3, cpu_seconds=60e-6, waited=False)
-    assert reads_ahead(pace)  # one measurement on a thread says little
-    for _ in range(100):
-        pace = pacing.loaded_ahead(pace, seconds=1e-3, cpu_seconds=60e-6, waited=False)
-    assert not reads_ahead(pace)
+    pace = paced([QUICK], [10 * DEAR])
+    num_loads = 0
+    while reads_ahead(pace) and num_loads < 100:
+        pace = pacing.loaded_ahead(pace, seconds=4 * CHEAP, cpu_seconds=CHEAP, waited=False)
+        num_loads += 1
+    assert num_loads == math.floor(math.log(10, 1 / pacing.FORGETTING)) + 1 > 1  # one says little
+    assert pacing.loaded_ahead(pace, 4 * CHEAP, 10 * DEAR, False).cost == 10 * DEAR
 
 
-def test_a_load_that_waited_for_the_disk_says_nothing_of_what_it_costs_and_all_of_how_long_it_takes() -> None:
-    pace = pacing.loaded_ahead(paced([], [5e-3]), seconds=0.5, cpu_seconds=1e-6, waited=True)
-    assert (pace.cost, pace.seconds) == (5e-3, 0.5)
+def test_the_first_load_on_a_thread_says_what_it_computed() -> None:
+    pace = pacing.loaded_ahead(paced([QUICK], []), seconds=1.0, cpu_seconds=CHEAP, waited=False)
+    assert pace == Pace(QUICK, CHEAP, 1.0)
+
+
+@pytest.mark.parametrize("costs", [[], [5e-3]])
+def test_a_load_that_waited_for_the_disk_says_nothing_of_what_it_costs_and_all_of_how_long_it_takes(
+    costs: list[float],
+) -> None:
+    before = paced([QUICK], costs)
+    assert pacing.loaded_ahead(before, seconds=0.5, cpu_seconds=1e-6, waited=True) == before._replace(seconds=0.5)
 
 
 def test_what_decodes_or_is_asked_for_by_several_devices_is_always_loaded_ahead() -> None:
-    pace = paced([50e-6], [80e-6])
+    pace = paced([QUICK], [CHEAP])
     assert reads_ahead(pace, is_quick=False)
     assert reads_ahead(pace, is_shared=True)
 
 
-@pytest.mark.parametrize("pace", [Pace(), paced([50e-6], [80e-6]), paced([1.0], [1.0])])
+@pytest.mark.parametrize("pace", [Pace(), paced([QUICK], [CHEAP]), paced([1.0], [1.0])])
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_always_and_never_decide_whatever_was_measured(pace: Pace, is_shared: bool) -> None:
     assert reads_ahead(pace, "always", is_shared=is_shared)
@@ -93,32 +133,43 @@ def decisions(gaps: list[float], cost: float) -> list[bool]:
 
 
 def test_the_decision_follows_the_program_and_does_not_flicker() -> None:
-    quick, slow = [60e-6, 75e-6, 55e-6, 90e-6] * 10, [2e-3, 2.2e-3, 1.9e-3] * 10
-    found = decisions([*quick, *slow, *quick], 90e-6)
+    quick = [by * QUICK for by in (1.2, 1.5, 1.1, 1.8)] * 10
+    slow = [by * SLOW for by in (1.0, 1.1, 0.95)] * len(many(1.0))
+    found = decisions([*quick, *slow, *quick], CHEAP)
+    until_slow, until_quick = len(quick), len(quick) + len(slow)
     assert sum(a != b for a, b in itertools.pairwise(found)) == 3
-    assert found[39:41] == [False, False]
-    assert all(found[55:70])
-    assert not any(found[75:])
+    assert not any(found[1 : until_slow + 1])
+    assert all(found[until_slow + len(many(1.0)) : until_quick])
+    assert not any(found[until_quick:])
 
 
 # How much is loaded at once.
 
 
-@pytest.mark.parametrize(
-    ("seconds", "rows", "num_bytes", "max_bytes", "size"),
-    [
-        (None, 256, 200_704, 2**28, 64),  # rows
-        (None, 64, 9_633_792, 2**28, 1),  # bytes
-        (None, 256, 786_432, 2**28, 21),
-        (None, 5, 200, 2000, 5),  # what may be kept: two of them
-        (None, 5, 200, 1, 1),
-        (0.016, 256, 1024, 2**28, 15),  # time
-        (5.0, 256, 1024, 2**28, 1),
-        (None, 256, 0, 0, 64),  # elements of no bytes
-        (None, 0, 0, 0, 16_384),
-    ],
-)
-def test_a_load_is_bounded_in_rows_bytes_and_time(
-    seconds: float | None, rows: int, num_bytes: int, max_bytes: int, size: int
-) -> None:
-    assert pacing.part_size(Pace(seconds=seconds), rows, num_bytes, max_bytes) == size
+def part_size(seconds: float | None = None, num_rows: int = 1, num_bytes: int = 0, max_bytes: int = 2**40) -> int:
+    return pacing.part_size(Pace(seconds=seconds), num_rows, num_bytes, max_bytes)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_load_is_bounded_in_rows_bytes_and_time(size: int) -> None:
+    assert part_size(num_rows=pacing.CHUNK_ROWS // size) == size
+    assert part_size(num_bytes=pacing.PART_BYTES // size) == size
+    assert part_size(num_bytes=pacing.PART_BYTES // size + 1) == max(1, size - 1)
+    assert part_size(num_bytes=100, max_bytes=2 * 100 * size) == size  # two of them may be kept
+    assert part_size(num_bytes=100, max_bytes=2 * 100 * size - 1) == max(1, size - 1)
+    assert part_size(just_below(pacing.PART_SECONDS / size)) == size
+    assert part_size(1.1 * pacing.PART_SECONDS / size) == max(1, size - 1)
+
+
+def test_a_load_is_never_empty_and_never_larger_than_a_chunk() -> None:
+    assert part_size(1e9, 10**9, 10**9, 0) == 1
+    for seconds in (None, 0.0, 1e-30):
+        assert part_size(seconds, 0) == part_size(seconds, 1) == pacing.CHUNK_ROWS
+
+
+def test_the_narrowest_bound_of_a_load_holds() -> None:
+    bounds = {"num_rows": pacing.CHUNK_ROWS // 9, "num_bytes": pacing.PART_BYTES // 7, "max_bytes": 2**40}
+    assert part_size(**bounds) == 7
+    assert part_size(**(bounds | {"max_bytes": pacing.PART_BYTES})) == 3
+    assert part_size(pacing.PART_SECONDS / 2.5, **bounds) == 2
+    assert part_size(**(bounds | {"num_rows": pacing.CHUNK_ROWS})) == 1
