@@ -91,6 +91,18 @@ class Ahead(ReadAhead):
             time.sleep(0.001)
         return True
 
+    def check(self, *clients: Client) -> None:
+        """The books agree with each other, and are as small as they shall be."""
+        assert sum(self.kept().values()) <= MAX_BYTES
+        assert len(self.runs) <= read_ahead._MAX_RUNS
+        for one in clients:
+            assert all(place.run in self.runs and place.chunk in place.run.chunks for place in one.places.values())
+        for run in self.runs:
+            assert run.chunks[0].stop >= run.next
+            assert run.chunks[-1].stop <= 2 * run.loaded_until + 1, "far more is planned than is loaded"
+            for part in run.parts:
+                assert any(chunk.start <= part.start and part.stop <= chunk.stop for chunk in run.chunks)
+
 
 @pytest.fixture
 def ahead() -> Iterator[Ahead]:
@@ -180,8 +192,9 @@ def test_an_interrupt_at_any_line_of_the_books_leaves_nothing_wrong() -> None:
                 assert ahead.number(one, index) == index
 
         was_interrupted = interrupted_at(number, lambda ask=ask: ask(12))
+        ahead.check(one)
         ask(24)
-        assert sum(ahead.kept().values()) <= MAX_BYTES
+        ahead.check(one)
         ahead.close()
         if not was_interrupted:
             break
@@ -260,18 +273,11 @@ def test_what_is_known_of_requests_stays_small_and_no_more_than_what_is_kept(ask
             continue
         at[number] = {"next": at[number] + 1, "again": at[number]}.get(ask, ask)
         assert ahead.number(one, at[number]) == at[number]
-        assert sum(ahead.kept().values()) <= MAX_BYTES
-        assert len(ahead.runs) <= read_ahead._MAX_RUNS
+        ahead.check(*clients)
         for run in ahead.runs:
             assert run.window <= min(max(1, 2 * windows.get(run, 0)), MAX_BYTES // run.request_bytes)
             windows[run] = run.window
-            assert run.chunks[-1].stop <= 2 * run.loaded_until + 1, "far more is planned than is loaded"
-            assert run.chunks[0].stop >= run.next
-            for part in run.parts:
-                assert part.stop >= run.next
-                assert any(chunk.start <= part.start < chunk.stop for chunk in run.chunks)
-        for each in clients:
-            assert all(p.run in ahead.runs and p.chunk in p.run.chunks for p in each.places.values())
+            assert all(part.stop >= run.next for part in run.parts)
     ahead.close()
     assert not ahead.runs
     assert not any(each.places for each in clients)
@@ -333,6 +339,19 @@ def test_what_several_devices_ask_for_is_kept_until_all_have_it(ahead: Ahead) ->
     assert sorted(n for numbers in loader.loads for n in numbers if n < 200) == list(range(200))
 
 
+@pytest.mark.parametrize("num_coming", [1, 2, 3])
+def test_as_many_askers_are_waited_for_as_come(ahead: Ahead, num_coming: int) -> None:
+    loader = Numbers()
+    one = client(loader)
+    for first in range(0, 200, 5):  # one is ahead of the others by up to five steps
+        for _ in range(num_coming):
+            for index in range(first, first + 5):
+                assert ahead.number(one, index, 4) == index
+    (run,) = ahead.runs
+    assert run.num_askers == num_coming
+    assert sorted(n for numbers in loader.loads for n in numbers if n < 200) == list(range(200))
+
+
 def test_askers_who_never_come_are_waited_for_once(ahead: Ahead) -> None:
     one = client(Numbers())
     held = []
@@ -386,6 +405,21 @@ def test_modes_can_change_at_any_request(ahead: Ahead) -> None:
         assert ahead.number(one, index) == index
         assert sum(ahead.kept().values()) <= MAX_BYTES
     assert one.metrics.snapshot()["batches_here"] >= 50
+
+
+def test_metrics_say_what_was_ready_and_what_was_loaded_by_who_asked(ahead: Ahead) -> None:
+    one, counts = client(Numbers(), ahead="never"), []
+    for index in range(3):
+        asked = request(index)._replace(num_batches=3)
+        end = time.monotonic() + 10
+        while index == 2 and not ahead.is_ready(one, asked) and time.monotonic() < end:
+            time.sleep(0.001)
+        ahead.get(one, asked)
+        one.ahead = "always"
+        found = one.metrics.snapshot()
+        counts.append([found[f"batches_{kind}"] for kind in ("served", "here")])
+    assert counts == [[3, 3], [6, 3], [9, 3]]
+    assert 3 <= found["batches_ready"] <= 6
 
 
 # Errors.
