@@ -1,6 +1,7 @@
 """What reading ahead keeps and lets go, with loads that are told here what to do, and that it loses nothing."""
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -100,8 +101,8 @@ class Ahead(ReadAhead):
         for run in self.runs:
             assert run.chunks[0].stop >= run.next
             assert run.chunks[-1].stop <= 2 * run.loaded_until + 1, "far more is planned than is loaded"
-            for part in run.parts:
-                assert any(chunk.start <= part.start and part.stop <= chunk.stop for chunk in run.chunks)
+            in_chunks = {part for chunk in run.chunks for part in chunk.parts if part is not None}
+            assert in_chunks == set(run.parts), "what was let go of is kept, or the other way round"
 
 
 @pytest.fixture
@@ -245,6 +246,16 @@ def test_runs_that_meet_leave_no_batches_behind_that_nobody_asks_for(ahead: Ahea
     assert sum(ahead.kept().values()) <= MAX_BYTES
 
 
+def test_a_run_that_comes_to_where_another_began_goes_on_with_what_that_one_has_loaded() -> None:
+    ahead, loader = Ahead(max_bytes=10**4), Numbers()
+    one = client(loader)
+    for index in [*range(3), 40, *range(3, 60)]:
+        assert ahead.number(one, index) == index
+    assert sorted(n for numbers in loader.loads for n in numbers if n < 60) == list(range(60))
+    ahead.close()
+    ahead.wait(10)
+
+
 def test_two_loops_over_the_same_requests_load_each_once_while_they_keep_up(ahead: Ahead) -> None:
     loader = Numbers()
     one = client(loader)
@@ -258,12 +269,13 @@ def test_two_loops_over_the_same_requests_load_each_once_while_they_keep_up(ahea
 # What is kept.
 
 
-asks = st.tuples(st.integers(0, 1), st.sampled_from(["next"] * 6 + ["again", "forget"]) | st.integers(0, 2_000))
+asks = st.tuples(st.integers(0, 1), st.sampled_from(["next"] * 6 + ["skip", "again", "forget"]) | st.integers(0, 2_000))
 
 
 @given(st.lists(asks, max_size=100))
 @example([(0, 100 * i) for i in range(60)])
 @example([(0, "next")] * 80)
+@example([(0, "next")] * 9 + [(0, "skip")] * 3)
 def test_what_is_known_of_requests_stays_small_and_no_more_than_what_is_kept(asks: list[tuple[int, Any]]) -> None:
     ahead, clients, at, windows = Ahead(), [client(Numbers()), client(Numbers())], [0, 0], {}
     for number, ask in asks:
@@ -271,7 +283,7 @@ def test_what_is_known_of_requests_stays_small_and_no_more_than_what_is_kept(ask
         if ask == "forget":
             ahead.forget(one)
             continue
-        at[number] = {"next": at[number] + 1, "again": at[number]}.get(ask, ask)
+        at[number] = {"next": at[number] + 1, "skip": at[number] + 4, "again": at[number]}.get(ask, ask)
         assert ahead.number(one, at[number]) == at[number]
         ahead.check(*clients)
         for run in ahead.runs:
@@ -405,6 +417,20 @@ def test_modes_can_change_at_any_request(ahead: Ahead) -> None:
         assert ahead.number(one, index) == index
         assert sum(ahead.kept().values()) <= MAX_BYTES
     assert one.metrics.snapshot()["batches_here"] >= 50
+
+
+def test_what_is_not_read_ahead_is_ready_if_it_is_cheap_and_known(ahead: Ahead) -> None:
+    one = client(Numbers(end=3), ahead="never", is_quick=True)
+    tight, dear = pacing.Pace(0.0, 0.0), pacing.Pace(1.0, 1.0)
+    assert not ahead.is_ready(one, request(0))
+    for index in range(3):
+        ahead.number(one, index)
+        (run,) = ahead.runs
+        for mode, pace in itertools.product(("auto", "always", "never"), (tight, dear)):
+            one.ahead, run.pace = mode, pace
+            is_ready = ahead.is_ready(one, request(index + 1))
+            assert is_ready == (mode == "auto" and pace is tight and index < 2), (index, mode, pace)
+        one.ahead = "never"
 
 
 def test_metrics_say_what_was_ready_and_what_was_loaded_by_who_asked(ahead: Ahead) -> None:
