@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from arsrc._host.machine import threads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import give_way
@@ -78,8 +79,14 @@ def client(loader: Any, **fields: Any) -> Client:
 class Ahead(ReadAhead):
     """What is tested, with what the tests look at."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        super().__init__(BufferPool(0), max_bytes)
+    def __init__(self, max_bytes: int = MAX_BYTES, pool_bytes: int = 0) -> None:
+        self.buffers = BufferPool(pool_bytes)
+        super().__init__(self.buffers, max_bytes)
+
+    def have_idle_buffers(self) -> None:
+        arrays = [self.buffers.take(8_000) for _ in range(5)]
+        del arrays
+        assert self.buffers.idle_bytes >= 40_000
 
     def number(self, one: Client, index: int, num_askers: int = 1) -> int:
         return int(self.get(one, request(index, num_askers)).leaves[0][0, 0, 0])
@@ -290,6 +297,8 @@ def test_what_is_known_of_requests_stays_small_and_no_more_than_what_is_kept(ask
             assert run.window <= min(max(1, 2 * windows.get(run, 0)), MAX_BYTES // run.request_bytes)
             windows[run] = run.window
             assert all(part.stop >= run.next for part in run.parts)
+        place = one.places[request(at[number])]
+        assert place.run.next > place.chunk.start + place.row
     ahead.close()
     assert not ahead.runs
     assert not any(each.places for each in clients)
@@ -374,6 +383,38 @@ def test_askers_who_never_come_are_waited_for_once(ahead: Ahead) -> None:
         held.append(sum(part.num_bytes for part in run.parts if part.stop < run.next))
     assert max(held[:60]) > 100
     assert max(held[60:]) == 0
+
+
+def test_idle_buffers_make_room_for_what_is_read_ahead_and_both_for_windows() -> None:
+    ahead, one = Ahead(50_000, pool_bytes=10**6), client(Numbers())
+    one.element_bytes = 1_000
+    ahead.have_idle_buffers()
+    for index in range(20):
+        assert ahead.number(one, index) == index
+        assert sum(ahead.kept().values()) <= 50_000
+    assert ahead.kept()["bytes_ahead"] > 20_000
+    ahead.have_idle_buffers()
+    ahead.make_room(10**6)
+    assert ahead.kept()["bytes_ahead"] > 20_000
+    assert ahead.buffers.idle_bytes >= 40_000
+    ahead.make_room(9_000)
+    assert ahead.kept()["bytes_ahead"] == 0
+    assert 0 < ahead.buffers.idle_bytes <= 9_000
+    ahead.close()
+
+
+def test_memory_is_given_back_when_nobody_has_asked_for_a_while() -> None:
+    ahead, one = Ahead(50_000, pool_bytes=10**6), client(Numbers())
+    for index in range(5):
+        ahead._asked_at -= 2 * threads.IDLE_SECONDS
+        ahead.number(one, index)
+        assert not ahead._rest_if_idle(), "it was asked for just now"
+    ahead.have_idle_buffers()
+    assert sum(ahead.kept().values()) > 40_000
+    ahead._asked_at -= threads.IDLE_SECONDS
+    assert ahead._rest_if_idle()
+    assert sum(ahead.kept().values()) == 0
+    ahead.close()
 
 
 def test_a_source_that_asks_takes_the_place_of_one_that_no_longer_does(ahead: Ahead) -> None:
@@ -590,10 +631,16 @@ def test_what_loads_take_is_measured_for_each_request_wherever_they_are_done(ahe
     one = client(Numbers(lambda numbers: time.sleep(seconds * len(numbers))))
     ahead.number(one, 0)
     one.ahead = "never"
-    for index in (500, 501):
-        ahead.number(one, index)
-    (run,) = [run for run in ahead.runs if run.window == 0]
-    assert run.pace.gap is not None
+    ahead.number(one, 500)
+    run = next(reversed(ahead.runs))
+    assert run.pace.gap is None
+    time.sleep(seconds)
+    ahead.number(one, 501)
+    gap = run.pace.gap
+    assert gap is not None
+    assert seconds <= gap < 50 * seconds
+    ahead.number(one, 501)  # not the one that is expected next: says nothing of the program's pace
+    assert run.pace.gap == gap
     assert run.pace.seconds is not None
     assert run.pace.cost is not None
     assert seconds <= run.pace.cost < 50 * seconds
