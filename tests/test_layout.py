@@ -106,6 +106,34 @@ def test_walking_from_header_to_header_finds_all_records_and_the_footer(
     assert layout.logical(footer) == behind_data
 
 
+def test_a_postscript_is_refused_if_any_of_its_bytes_but_hashes_and_the_offset_is_another(
+    tmp_path: Path, write_records: WriteRecords
+) -> None:
+    block = Path(write_records(tmp_path / "a", some_records(0))).read_bytes()[-BLOCK_BYTES:][:256]
+    layout.parse_postscript(block)
+    data = 24 + CHUNK_HEADER_BYTES
+    _, behind = layout.parse_varint(block, data + 6)
+    for position in (
+        *range(32, 40),
+        *range(48, 56),
+        *range(data, data + 6),
+        *range(behind, data + 5 + block[data + 2]),
+    ):
+        for bit in range(8):
+            damaged = bytearray(block)
+            damaged[position] ^= 1 << bit
+            with pytest.raises(layout.LayoutError):
+                layout.parse_postscript(bytes(damaged))
+
+
+@pytest.mark.parametrize("parse", [layout.parse_chunk_header, layout.parse_block_header])
+def test_a_header_that_is_cut_off_is_refused(parse: Callable[[bytes], Any]) -> None:
+    num_bytes = CHUNK_HEADER_BYTES if parse is layout.parse_chunk_header else 24
+    parse(bytes(num_bytes))
+    with pytest.raises(layout.LayoutError):
+        parse(bytes(num_bytes - 1))
+
+
 @pytest.mark.parametrize("options", ["group_size:1,uncompressed", "group_size:7,zstd,pad_to_block_boundary:true"])
 def test_block_headers_point_at_the_chunks_around_them(
     tmp_path: Path, write_records: WriteRecords, options: str
