@@ -230,12 +230,15 @@ def test_a_thread_that_is_ended_by_what_is_no_error_is_counted_and_replaced(ahea
     assert ahead.wait_until_ready(one, 1_020)
 
 
-def test_devices_that_share_requests_load_them_once_also_where_nothing_is_read_ahead(ahead: Ahead) -> None:
+@pytest.mark.parametrize("num_askers", [2, 4])
+def test_devices_that_share_requests_load_them_once_also_where_nothing_is_read_ahead(
+    ahead: Ahead, num_askers: int
+) -> None:
     loader = Numbers()
     one = client(loader, ahead="never")
     for index in range(50):
-        for _ in range(4):
-            assert ahead.number(one, index, 4) == index
+        for _ in range(num_askers):
+            assert ahead.number(one, index, num_askers) == index
     assert loader.loads == [[index] for index in range(50)]
 
 
@@ -276,13 +279,16 @@ def test_two_loops_over_the_same_requests_load_each_once_while_they_keep_up(ahea
 # What is kept.
 
 
-asks = st.tuples(st.integers(0, 1), st.sampled_from(["next"] * 6 + ["skip", "again", "forget"]) | st.integers(0, 2_000))
+asks = st.tuples(
+    st.integers(0, 1), st.sampled_from(["next"] * 6 + ["skip", "again", "back", "forget"]) | st.integers(0, 2_000)
+)
 
 
 @given(st.lists(asks, max_size=100))
 @example([(0, 100 * i) for i in range(60)])
 @example([(0, "next")] * 80)
 @example([(0, "next")] * 9 + [(0, "skip")] * 3)
+@example([(0, "next")] * 9 + [(0, "back"), (0, "next"), (0, "next")] * 3)
 def test_what_is_known_of_requests_stays_small_and_no_more_than_what_is_kept(asks: list[tuple[int, Any]]) -> None:
     ahead, clients, at, windows = Ahead(), [client(Numbers()), client(Numbers())], [0, 0], {}
     for number, ask in asks:
@@ -290,7 +296,12 @@ def test_what_is_known_of_requests_stays_small_and_no_more_than_what_is_kept(ask
         if ask == "forget":
             ahead.forget(one)
             continue
-        at[number] = {"next": at[number] + 1, "skip": at[number] + 4, "again": at[number]}.get(ask, ask)
+        at[number] = {
+            "next": at[number] + 1,
+            "skip": at[number] + 4,
+            "again": at[number],
+            "back": max(at[number] - 2, 0),
+        }.get(ask, ask)
         assert ahead.number(one, at[number]) == at[number]
         ahead.check(*clients)
         for run in ahead.runs:
