@@ -11,6 +11,7 @@ A map of the package, in the order in which data flows:
     state.py        init and the arithmetic of states
     keys.py         keys and streams
     sizes.py        what is known of an open source
+    explain.py      how it is read, in words; advice.py, the rules
     order/          which row comes where
     programs.py     functions compiled for one data set each
     fetch.py        next_batch and its kin
@@ -24,6 +25,7 @@ A map of the package, in the order in which data flows:
     statistics.py   of what was served, and of what the data holds
     writing.py      write_array_record
     codecs/         record bytes to arrays and back
+    amounts.py      numbers in texts
     record_batch.py the bytes of several records, from readers to codecs
     frozen.py       values that are hashed, compared and shown
     errors.py       ArsrcError and its kinds
@@ -53,6 +55,7 @@ from arsrc.errors import ArsrcTypeError as ArsrcTypeError
 from arsrc.errors import ArsrcValueError as ArsrcValueError
 from arsrc.errors import ArsrcWriteError as ArsrcWriteError
 from arsrc.errors import RecordError as RecordError
+from arsrc.explain import explain as explain
 from arsrc.fetch import batch_at as batch_at
 from arsrc.fetch import next_batch as next_batch
 from arsrc.fetch import next_batches as next_batches

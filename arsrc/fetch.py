@@ -282,11 +282,7 @@ class _ReadRecords:
         """Read `record_ids` u32[num_members, num_records]."""
         del outs
 
-        def read(source: OpenSource) -> Leaves:
-            elements = source.elements
-            return elements.read(record_ids) if len(record_ids) == 1 else elements.read_once(record_ids)
-
-        return read_from(self.schema, read, goes_on=False)
+        return read_from(self.schema, lambda source: source.take(record_ids), goes_on=False)
 
 
 def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:

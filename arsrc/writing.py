@@ -11,6 +11,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from arsrc._host import registry
+from arsrc._host.machine.progress import track
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.encoding import encode_elements
@@ -88,14 +89,16 @@ def write_array_record(
         _check_count(stream.num_records, num_shards)
     folder = absolute(os.path.dirname(targets[0]))
     with contextlib.ExitStack() as stack:
+        records = track(stream.records, "write_array_record", stream.num_records)
+        stack.enter_context(contextlib.closing(records))
         shards = []
         for target in targets:
             shards.append(_Shard(os.path.join(folder, os.path.basename(target)), options))
             stack.callback(shards[-1].discard)
         if stream.num_records is None:
-            _deal(stream.records, shards)
+            _deal(records, shards)
         else:
-            _fill(stream.records, stream.num_records, shards)
+            _fill(records, stream.num_records, shards)
         for shard in shards:
             shard.publish()
     # Some network file systems cannot sync folders; the files are in place by now.

@@ -66,6 +66,7 @@ FUNCTIONS = {
     "reset_cache": "(config)",
     "close": "(config=None)",
     "io_metrics": "(config)",
+    "explain": "(config)",
     # writing
     "write_array_record": ("(path, elements, *, codec=Bytes(), num_shards=1, options='group_size:1,uncompressed')"),
 }

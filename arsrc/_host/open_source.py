@@ -148,6 +148,7 @@ class OpenSource:
         plan: The static numbers of the data set and its order.
         elements: Decoded elements by id.
         files: The files, and what is kept ahead of reading them.
+        ahead: When threads read ahead for it: "auto", "always" or "never".
         asked_at: When it was last asked for, in seconds.
         shared: Keeps alive what others may find and share, as long as this source lives.
     """
@@ -164,12 +165,12 @@ class OpenSource:
         self._waiting = f"arsrc: wait for a batch{label}"
         windows, window_bytes = self._windows()
         self._loader = Loader(self.plan, self.elements, windows, self._metrics)
-        never = is_forked() or config.read.read_ahead_bytes == 0
+        self.ahead = "never" if is_forked() or config.read.read_ahead_bytes == 0 else config.read.ahead
         self._client = Client(
             self._loader,
             self.elements.num_bytes,
             config.cacheable or not files.data_set.is_grouped,
-            "never" if never else config.read.ahead,
+            self.ahead,
             config.read.num_threads,
             window_bytes,
             self._metrics,
@@ -196,6 +197,16 @@ class OpenSource:
         """
         with profile.annotate(self._waiting):
             return self.files.ahead.get(self._client, request, outs)
+
+    def take(self, record_ids: NDArray[np.uint32]) -> Leaves:
+        """Return one array `[*record_ids.shape, ...]` per leaf, of records u32[num_members, num_records]."""
+        read = self.elements.read if len(record_ids) == 1 else self.elements.read_once
+        asked_at = time.perf_counter()
+        try:
+            with profile.annotate(self._waiting), self._metrics.timed("seconds_read"):
+                return read(record_ids)
+        finally:
+            self._metrics.serve(len(record_ids), asked_at, is_here=True)
 
     def is_ready(self, request: Request) -> bool:
         """Whether `get(request)` would hardly have to wait."""

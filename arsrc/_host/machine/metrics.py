@@ -11,11 +11,16 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._left_at: float | None = None  # when batches were given out last
         self._sums: dict[str, float] = {
             "records_read": 0,
             "bytes_read": 0,
+            "records_decoded": 0,
+            "bytes_decoded": 0,
             "seconds_read": 0.0,
+            "seconds_in_codec": 0.0,
             "seconds_waited": 0.0,
+            "seconds_away": 0.0,
             "cache_hits": 0,
             "batches_served": 0,
             "batches_ready": 0,
@@ -37,6 +42,26 @@ class Metrics:
             yield
         finally:
             self.add(**{name: perf_counter() - start})
+
+    def serve(self, num_batches: int, asked_at: float, *, is_ready: bool = False, is_here: bool = False) -> None:
+        """Count batches that the program waited for until now, or in vain.
+
+        Args:
+            num_batches: How many.
+            asked_at: When it asked for them, as of `perf_counter`.
+            is_ready: Whether they were loaded when it asked.
+            is_here: Whether they were loaded on its own thread.
+        """
+        now = perf_counter()
+        with self._lock:
+            sums = self._sums
+            sums["batches_served"] += num_batches
+            sums["batches_ready"] += num_batches * is_ready
+            sums["batches_here"] += num_batches * is_here
+            sums["seconds_waited"] += now - asked_at
+            if self._left_at is not None:  # several devices may ask at once
+                sums["seconds_away"] += max(0.0, asked_at - self._left_at)
+            self._left_at = now
 
     def snapshot(self) -> dict[str, float]:
         """Return the sums so far."""

@@ -1,31 +1,65 @@
-"""A progress line for long host work, drawn only where a person watches a terminal."""
+"""How far long host work is: drawn where a person watches, else logged."""
 
+import contextlib
+import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable
 from time import monotonic
+from typing import Any, TypeVar
 
-_DELAY = 1.0  # seconds without a line: short work stays silent
-_EVERY = 0.2
+from arsrc.amounts import counted
+
+_SHORT = 1.0  # seconds: work that takes less stays silent
+_LOG_EVERY = 30.0  # seconds
+_LOG = logging.getLogger("arsrc")
+
+T = TypeVar("T")
 
 
-def track(steps: Sequence[int], label: str) -> Iterator[int]:
-    """Pass `steps` through, each of about the same work, and draw how many are done."""
-    out = sys.stderr
-    is_watched = out is not None and out.isatty()  # None: the process began without one
-    start = drawn = monotonic()
-    try:
-        for num_done, step in enumerate(steps, 1):
-            yield step
-            now = monotonic()
-            if not is_watched or now - start < _DELAY or now - drawn < _EVERY:
-                continue
-            drawn = now
-            share = num_done / len(steps)
-            left = (now - start) * (1 - share) / share
-            bar = "#" * int(30 * share)
-            out.write(f"\r{label} [{bar:<30}] {share:4.0%} {left:5.0f} s left")
-            out.flush()
-    finally:  # an error message begins on a clean line
-        if drawn != start:
-            out.write("\r" + " " * 80 + "\r")
-            out.flush()
+def track(items: Iterable[T], label: str, num_records: int | None, each: int = 1) -> Generator[T, None, None]:
+    """Pass items through, and show how far the work on them is: on a terminal, in a notebook, else in the log.
+
+    Args:
+        items: Of about the same work each.
+        label: What is being done.
+        num_records: Records of all items; None if nobody knows.
+        each: Records of one item.
+    """
+    bar = _bar(label, num_records) if _is_watched() else None
+    start = logged = monotonic()
+    num_done = 0
+    with contextlib.nullcontext() if bar is None else bar:  # an error message begins on a clean line
+        for item in items:
+            yield item
+            num_done += each
+            if bar is not None:
+                bar.update(each)
+            elif (now := monotonic()) - logged >= _LOG_EVERY:
+                logged = now
+                _LOG.info("%s: %s", label, _so_far(num_done, num_records, now - start))
+    if (seconds := monotonic() - start) >= _SHORT:
+        num_done = num_done if num_records is None else num_records  # the last item may be a smaller one
+        _LOG.info("%s: %s, done in %.1f s", label, counted(num_done, "record"), seconds)
+
+
+def _bar(label: str, num_records: int | None) -> Any:
+    # Imported here: it takes as long as all the rest of a start, and begins a thread and a lock of processes.
+    from tqdm.auto import tqdm
+
+    return tqdm(total=num_records, desc=label, unit=" records", unit_scale=True, leave=False, delay=_SHORT)
+
+
+def _is_watched() -> bool:
+    """Whether a person sees at once what is written to standard error: on a terminal, or in a notebook."""
+    out = sys.stderr  # None: the process began without one
+    if out is None or out.closed:
+        return False
+    return out.isatty() or type(out).__module__.startswith("ipykernel.")
+
+
+def _so_far(num_done: int, num_records: int | None, seconds: float) -> str:
+    if num_records is None:
+        return f"{counted(num_done, 'record')}, {seconds:.0f} s"
+    share = min(1.0, num_done / num_records)
+    left = seconds * (1 - share) / share
+    return f"{num_done:,} of {num_records:,} records, {share:.0%}, {seconds:.0f} s, about {left:.0f} s left"

@@ -1,29 +1,39 @@
 """The files of a data set, opened: counted, indexed and mapped; all at once, or when they are first read."""
 
+import collections
 import dataclasses
 import itertools
+import logging
 import os
+import sys
 import threading
 from collections.abc import Sequence
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.format.chunk_kind import ChunkKind, chunk_kind
 from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
+from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.stamps import FileStamp, changed, closed
+from arsrc.advice import CHECKSUM
+from arsrc.amounts import counted, in_bytes
 from arsrc.errors import ArsrcReadError, ArsrcValueError
 from arsrc.paths import FileSlice
 
 MAX_RECORDS = 2**32 - 1
 _TOGETHER = 32  # files that are indexed together
+_NO_MAP = "cannot be mapped here"
+_LOG = logging.getLogger("arsrc")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +53,10 @@ class Opened(NamedTuple):
         is_open: bool[num_slices], which slices are of open files.
         is_mapped: bool[num_slices], which are of mapped ones.
         is_whole: Whether all are open.
+        not_mapped: How many open files array_record's reader reads, by what keeps them from being mapped.
+        file_sizes: i64[num_slices], records of the whole file of each that is open.
+        group_sizes: i64[num_slices], records that are decoded together to read one: of a chunk, 1 of mapped files.
+        max_group_size: The largest of these.
     """
 
     files: dict[str, _File]
@@ -50,6 +64,10 @@ class Opened(NamedTuple):
     is_open: NDArray[np.bool_]
     is_mapped: NDArray[np.bool_]
     is_whole: bool
+    not_mapped: collections.Counter[str]
+    file_sizes: NDArray[np.int64]
+    group_sizes: NDArray[np.int64]
+    max_group_size: int
 
 
 class Files:
@@ -77,6 +95,7 @@ class Files:
         copier: Copier,
     ) -> None:
         """Open files; the arguments are those of `DataSet`."""
+        start = perf_counter()
         self.pool = ReaderPool(max_open_files)
         self._map_files, self._max_open_files = checksum == "auto", max_open_files
         self._buffers, self._copier = buffers, copier
@@ -95,7 +114,10 @@ class Files:
         self._area = AddressRange.reserve(stamps, random_access) if self._map_files else None
         self._growing = threading.Lock()
         self._is_closed = False
+        self._kinds: dict[str, ChunkKind] = {}  # of files that are not mapped
         self.opened = self._with(files)
+        is_odd = _NO_MAP in self.opened.not_mapped and sys.platform == "linux"  # elsewhere no file is mapped
+        self._log(logging.WARNING if is_odd else logging.INFO, perf_counter() - start)
 
     def opened_for(self, found: Found) -> Opened:
         """Return what is open, with the files of some records.
@@ -111,6 +133,7 @@ class Files:
         with self._growing:
             if self._is_closed:
                 raise closed()
+            start = perf_counter()
             files, slices = self.opened.files, self.numbering.slices
             wanted = dict.fromkeys(slices[number].path for number in np.unique(found.slices).tolist())
             if more := [path for path in wanted if path not in files]:
@@ -121,7 +144,29 @@ class Files:
                     if piece.path in opened:
                         piece.within(opened[piece.path].num_records)
                 self.opened = self._with(files | opened)
+                self._log(logging.DEBUG, perf_counter() - start)
             return self.opened
+
+    def describe(self) -> str:
+        """Return which files are mapped, and which are not and why, in words."""
+        opened = self.opened
+        num_mapped = len(opened.files) - opened.not_mapped.total()
+        found = [f"{num_mapped:,} mapped"] if num_mapped else []
+        if opened.not_mapped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in opened.not_mapped.most_common())
+            groups = f", in groups of up to {opened.max_group_size}" if opened.max_group_size > 1 else ""
+            found.append(f"by array_record's reader {reasons}{groups}")
+        if num_closed := len(self.stamps) - len(opened.files):
+            found.append(f"{num_closed:,} when they are first read")
+        return "; ".join(found)
+
+    def __str__(self) -> str:
+        num_bytes = in_bytes(sum(stamp.num_bytes for stamp in self.stamps.values()))
+        num_records, num_files = counted(self.numbering.num_records, "record"), counted(len(self.stamps), "file")
+        return f"{num_records} in {num_files}, {num_bytes}"
+
+    def _log(self, level: int, seconds: float) -> None:
+        _LOG.log(level, "opened %s, in %.2f s: %s", self, seconds, self.describe())
 
     def close(self) -> None:
         """Let go of all; reads of a file that are under way end well, later ones fail."""
@@ -136,20 +181,21 @@ class Files:
         return dict(zip(paths, itertools.chain.from_iterable(on_threads(self._open_some, some)), strict=True))
 
     def _open_some(self, paths: Sequence[str]) -> list[_File]:
-        indices = index_files(paths) if self._map_files else [None] * len(paths)
-        files = []
-        for path, index in zip(paths, indices, strict=True):
-            stamp = self.stamps[path]
-            if index is not None and index.stamp != stamp:
-                raise changed(path, stamp, index.stamp)
-            num_records = self.pool.reader(path, stamp).num_records() if index is None else index.num_records
-            files.append(_File(num_records, index))
-        return files
+        with Reading(lambda: f"opening {counted(len(paths), 'file')}, {paths[0]!r} the first"):
+            indices = index_files(paths) if self._map_files else [None] * len(paths)
+            files = []
+            for path, index in zip(paths, indices, strict=True):
+                stamp = self.stamps[path]
+                if index is not None and index.stamp != stamp:
+                    raise changed(path, stamp, index.stamp)
+                num_records = self.pool.reader(path, stamp).num_records() if index is None else index.num_records
+                files.append(_File(num_records, index))
+            return files
 
     def _with(self, files: dict[str, _File]) -> Opened:
         """Return what is open when these files are."""
         area, slices, indices = self._area, self.numbering.slices, {}
-        for path in dict.fromkeys(piece.path for piece in slices if piece.path in files):
+        for path in (in_slices := dict.fromkeys(piece.path for piece in slices if piece.path in files)):
             if area is not None and (index := files[path].index) is not None and area.map(path, index.stamp):
                 indices[path] = index
         mapped = None
@@ -157,11 +203,34 @@ class Files:
             mapped = MappedFiles(area, self.numbering, indices, self._max_open_files, self._buffers, self._copier)
         is_open = np.array([piece.path in files for piece in slices])
         is_mapped = np.array([piece.path in indices for piece in slices])
-        return Opened(files, mapped, is_open, is_mapped, bool(is_open.all()))
+        new = [path for path in in_slices if path not in indices and path not in self._kinds]
+        self._kinds |= zip(new, on_threads(chunk_kind, new), strict=True)
+        obstacles = (self._obstacle(files[path], self._kinds[path]) for path in in_slices if path not in indices)
+        file_sizes = [files[piece.path].num_records if piece.path in files else 0 for piece in slices]
+        # Mapped files have no kind; array_record's reader decodes a whole chunk of the others.
+        group_sizes = [self._kinds.get(piece.path, ChunkKind()).group_size for piece in slices]
+        return Opened(
+            files,
+            mapped,
+            is_open,
+            is_mapped,
+            bool(is_open.all()),
+            collections.Counter(obstacles),
+            np.array(file_sizes, np.int64),
+            np.array(group_sizes, np.int64),
+            max(group_sizes),
+        )
+
+    def _obstacle(self, file: _File, kind: ChunkKind) -> str:
+        """Return what keeps an open file from being mapped."""
+        if not self._map_files:
+            return CHECKSUM
+        return _NO_MAP if file.index is not None else kind.encoding or "of another layout"
 
 
 def _stamp(path: str) -> FileStamp:
     try:
-        return FileStamp.of(os.stat(path))
+        with Reading(lambda: f"looking at {path!r}"):
+            return FileStamp.of(os.stat(path))
     except OSError as error:
         raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error

@@ -22,6 +22,7 @@ from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
+from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.waiting import num_waits
 from arsrc._host.readers.cold_rule import ColdRule
 from arsrc._host.readers.large_records import read_record
@@ -80,16 +81,22 @@ class MappedFiles:
             ArsrcReadError: A file was changed while it was open, or the files were closed.
             ArsrcValueError: `out` is too small.
         """
-        self._watch.check(located.slices)
-        area = self._area  # keeps the map until this read is done, whoever closes it meanwhile
-        if area is None:
-            raise closed()
-        before = num_waits()
-        if self._cold.is_worth_asking:  # a cold disk serves many requests at once faster than one by one
-            area.will_need(located.begins, to_physical(located.starts + located.lengths), _GAP_BYTES)
-        records = self._gather(area, located, out)
-        self._cold.note(len(located.starts), num_waits() != before)
-        return records
+        with Reading(lambda: self._describe(located)):
+            self._watch.check(located.slices)
+            area = self._area  # keeps the map until this read is done, whoever closes it meanwhile
+            if area is None:
+                raise closed()
+            before = num_waits()
+            if self._cold.is_worth_asking:  # a cold disk serves many requests at once faster than one by one
+                area.will_need(located.begins, to_physical(located.starts + located.lengths), _GAP_BYTES)
+            records = self._gather(area, located, out)
+            self._cold.note(len(located.starts), num_waits() != before)
+            return records
+
+    def _describe(self, located: Located) -> str:
+        numbers = np.unique(located.slices).tolist()
+        first = self._files[numbers[0]][0] if numbers else ""
+        return f"{len(located.starts)} records of {len(numbers)} files, {first!r} the first"
 
     def close(self) -> None:
         """Let go of the files: unmapped when no read is under way any more. Later ones fail."""

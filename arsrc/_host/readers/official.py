@@ -11,6 +11,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc._host.format.file_kinds import what_is_wrong
+from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
 from arsrc.errors import ArsrcReadError
@@ -86,10 +87,11 @@ class ReaderPool(KeptOpen[Any]):
             ReadFailure: The reader fails, or gives fewer records.
             ArsrcReadError: The file changed since, or cannot be opened again.
         """
-        reader = self.reader(path, stamp)
-        check_file(path, stamp)
+        with Reading(lambda: f"opening {path!r}"):
+            reader = self.reader(path, stamp)
+            check_file(path, stamp)
         try:
-            with _noted():
+            with _noted(), Reading(lambda: f"{len(positions)} records of {path!r}, {positions[0]} the first"):
                 records: list[bytes] = reader.read(list(positions))
         except RuntimeError as error:
             what = f"array_record cannot read a file ({str(error).strip()})"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -12,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.records.leaves import LeafShapes, Leaves
+from arsrc.amounts import counted, in_bytes
 from arsrc.errors import ArsrcValueError
+
+_LOG = logging.getLogger("arsrc")
 
 
 class ElementCache:
@@ -39,6 +43,14 @@ class ElementCache:
         if folder is not None and self._found_whole:
             self._filled = self._marked()
         self._num_missing = num_records - int(self._filled.sum())
+        _LOG.info("%s", self)
+
+    def __str__(self) -> str:
+        num_bytes = in_bytes(sum(array.nbytes for array in self._arrays))
+        where = "in memory" if self._folder is None else f"in files, {self._folder!r}"
+        num_there = len(self._filled) - self._num_missing
+        share = f"{num_there:,} of {counted(len(self._filled), 'record')}"
+        return f"decoded records are kept {where} ({num_bytes}): {share} are there"
 
     @property
     def _marks(self) -> str:
@@ -77,11 +89,13 @@ class ElementCache:
     def _mark(self, ids: NDArray[np.int64]) -> None:
         # After the rows: two threads may fill a row, with the same bytes, but none may see it half filled.
         with self._lock:
-            self._num_missing -= len(np.unique(ids[~self._filled[ids]]))
+            num_new = len(np.unique(ids[~self._filled[ids]]))
+            self._num_missing -= num_new
             self._filled[ids] = True
-            full = self._num_missing == 0
+            full = num_new > 0 == self._num_missing
         if full:
             self.close()
+            _LOG.info("%s", self)
 
     def clear(self) -> None:
         """Forget all elements, on disk too."""

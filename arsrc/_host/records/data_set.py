@@ -12,10 +12,12 @@ from arsrc._host.format.numbering import Found
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
+from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.files import Files
 from arsrc._host.readers.official import ReadFailure
 from arsrc._host.storage.stamps import FileStamp, changed, closed
+from arsrc.amounts import counted
 from arsrc.errors import ArsrcReadError
 from arsrc.paths import FileSlice
 from arsrc.record_batch import RecordBatch
@@ -32,6 +34,7 @@ class DataSet:
         slices: The files with their record ranges, ends filled in.
         sizes: i64[num_files], records of each slice.
         num_records: Records in all.
+        files: What is open of them, and by whom it is read.
         copier: Threads for large copies.
     """
 
@@ -54,7 +57,7 @@ class DataSet:
             buffers: Where large batches come from.
         """
         self.copier = Copier()
-        self._files = Files(
+        self.files = Files(
             slices,
             checksum=checksum,
             max_open_files=max_open_files,
@@ -62,7 +65,7 @@ class DataSet:
             buffers=buffers,
             copier=self.copier,
         )
-        self.slices, self._numbering = self._files.slices, self._files.numbering
+        self.slices, self._numbering = self.files.slices, self.files.numbering
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = self._numbering.num_records
         self._is_closed = False
@@ -70,7 +73,7 @@ class DataSet:
     @property
     def is_grouped(self) -> bool:
         """Whether there are open files of which a record cannot be read without decoding its neighbours."""
-        opened = self._files.opened
+        opened = self.files.opened
         return bool((opened.is_open & ~opened.is_mapped).any())
 
     def where(self, record_id: int) -> tuple[str, int]:
@@ -88,7 +91,7 @@ class DataSet:
         if (located := self.locate(record_ids)) is not None:
             return self.copy(located)
         found = self._numbering.find(record_ids)
-        opened = self._files.opened_for(found)
+        opened = self.files.opened_for(found)
         mapped = opened.is_mapped[found.slices]
         records: list[bytes] = [b""] * len(record_ids)
         if opened.mapped is not None and mapped.any():
@@ -100,6 +103,17 @@ class DataSet:
             records[row] = record
         return RecordBatch.from_records(records)
 
+    def num_decoded(self, record_ids: NDArray[np.int64]) -> int:
+        """Return how many records a read of these decoded: whole chunks, of files that are not mapped."""
+        opened = self.files.opened
+        if opened.max_group_size == 1:
+            return len(record_ids)
+        slices, positions = self._numbering.find(record_ids)
+        group_sizes, file_sizes = opened.group_sizes[slices], opened.file_sizes[slices]
+        firsts = positions // group_sizes * group_sizes
+        _, rows = np.unique(slices * opened.file_sizes.max() + firsts, return_index=True)
+        return int(np.minimum(group_sizes, file_sizes - firsts)[rows].sum())
+
     def locate(self, record_ids: NDArray[np.int64]) -> Located | None:
         """Return where records lie, to be copied at any later time; None: they cannot be copied, only read.
 
@@ -107,7 +121,7 @@ class DataSet:
             ArsrcIndexError: An id lies outside.
         """
         found = self._numbering.find(record_ids)
-        opened = self._files.opened_for(found)
+        opened = self.files.opened_for(found)
         if opened.mapped is None or not opened.is_mapped[found.slices].all():
             return None
         return opened.mapped.locate(found)
@@ -122,8 +136,8 @@ class DataSet:
         Raises:
             ArsrcReadError: A file changed since it was opened, or the files were closed.
         """
-        assert self._files.opened.mapped is not None
-        return self._files.opened.mapped.copy(located, out)
+        assert self.files.opened.mapped is not None
+        return self.files.opened.mapped.copy(located, out)
 
     def _read_by_reader(self, found: Found, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         """Yield `(row, record)` for some rows, with one read per file."""
@@ -135,7 +149,7 @@ class DataSet:
             wanted = found.at(part)
             path = self._numbering.slices[wanted.slices[0]].path
             try:
-                records = self._files.pool.read(path, wanted.positions.tolist(), self._files.stamps[path])
+                records = self.files.pool.read(path, wanted.positions.tolist(), self.files.stamps[path])
             except ArsrcReadError as error:  # the file cannot be opened again
                 raise error.naming(record_ids=_few(self._numbering.ids(wanted))) from error
             except ReadFailure as error:
@@ -147,7 +161,8 @@ class DataSet:
 
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""
-        return all(FileStamp.at(path) == stamp for path, stamp in self._files.stamps.items())
+        with Reading(lambda: f"looking at {counted(len(self.files.stamps), 'file')}"):
+            return all(FileStamp.at(path) == stamp for path, stamp in self.files.stamps.items())
 
     def content_hash(self) -> str:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.
@@ -156,9 +171,9 @@ class DataSet:
             ArsrcReadError: A file cannot be read, or is no longer what was opened.
         """
         samples = max(1, _HASH_SAMPLES // len(self.slices))
-        paths = list(self._files.stamps)
+        paths = list(self.files.stamps)
         contents = dict(zip(paths, on_threads(lambda path: content_sample(path, samples), paths), strict=True))
-        for path, stamp in self._files.stamps.items():  # afterwards: what was sampled is what was opened
+        for path, stamp in self.files.stamps.items():  # afterwards: what was sampled is what was opened
             if (now := FileStamp.of(os.stat(path))) != stamp:
                 raise changed(path, stamp, now)
         digest = hashlib.sha256()
@@ -168,12 +183,12 @@ class DataSet:
 
     def stamps(self) -> str:
         """Return sizes and times of change of the files: what `content_hash` may not see, these do."""
-        return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}" for stamp in self._files.stamps.values())
+        return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}" for stamp in self.files.stamps.values())
 
     def close(self) -> None:
         """Let go of all files; reads of a file that are under way end well, later ones fail."""
         self._is_closed = True
-        self._files.close()
+        self.files.close()
         self.copier.close()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ class Elements:
         if outs is not None and len(outs) == 1 and outs[0].nbytes == located.num_bytes:
             # So many bytes are in the records: perhaps they are the elements as they stand.
             out = outs[0].reshape(-1).view(np.uint8)
-        leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel(), stop)
+        leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel(), record_ids.size, stop)
         return [leaf.reshape(*record_ids.shape, *leaf.shape[1:]) for leaf in leaves]
 
     def read_once(self, record_ids: NDArray[np.uint32], stop: Stop | None = None) -> Leaves:
@@ -98,7 +99,7 @@ class Elements:
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of all records in order, some thousands at a time, and show how far they are."""
         rows = max(1, min(_SPAN_ROWS, _SPAN_BYTES // max(self.num_bytes, 1)))
-        for start in track(range(0, self.num_records, rows), label):
+        for start in track(range(0, self.num_records, rows), label, self.num_records, rows):
             yield np.arange(start, min(start + rows, self.num_records), dtype=np.uint32)
 
     def _read_valid(self, ids: NDArray[np.int64], stop: Stop | None) -> Leaves:
@@ -115,13 +116,16 @@ class Elements:
 
     def _decoded(self, ids: NDArray[np.int64], stop: Stop | None) -> Leaves:
         with profile.annotate(f"arsrc: read records{self.label}"):
-            return self._decode(self._data_set.read(ids), ids, stop)
+            return self._decode(self._data_set.read(ids), ids, self._data_set.num_decoded(ids), stop)
 
-    def _decode(self, records: RecordBatch, ids: NDArray[np.integer[Any]], stop: Stop | None) -> Leaves:
+    def _decode(
+        self, records: RecordBatch, ids: NDArray[np.integer[Any]], num_decoded: int, stop: Stop | None
+    ) -> Leaves:
         if stop is not None:
             check(stop)
             records = _Stoppable(records.data, records.offsets, stop)
-        self._metrics.add(records_read=len(ids), bytes_read=records.data.nbytes)
+        num_records, num_bytes = len(ids), records.data.nbytes
+        start = perf_counter()
         try:
             leaves = self._decoder.decode(records)
         except RecordError as error:
@@ -133,6 +137,14 @@ class Elements:
             fix = f"Let it raise RecordError(row, what), so that the record is named. {raised_at(error)}".rstrip()
             shown = [*ids[:8].tolist(), *(["..."] if len(ids) > 8 else [])]
             raise ArsrcValueError(f"decode{self.label}", what, fix, record_ids=shown) from error
+        finally:
+            self._metrics.add(
+                records_read=num_records,
+                bytes_read=num_bytes,
+                records_decoded=num_decoded,
+                bytes_decoded=num_bytes * num_decoded // max(num_records, 1),
+                seconds_in_codec=perf_counter() - start,
+            )
         check(stop)  # once more: a codec that catches everything goes on without the records that it did not get
         return leaves
 

@@ -86,17 +86,14 @@ class ReadAhead:
             self.forget()
             client.places.clear()
             raise
-        num_batches = request.num_batches * len(request.states)
         is_ready = part is not None and part.is_loaded
-        client.metrics.add(
-            batches_served=num_batches,
-            batches_ready=num_batches if is_ready else 0,
-            batches_here=num_batches if part is None else 0,
-        )
-        with client.metrics.timed("seconds_waited"):
+        try:
             loaded = None if part is None else part.get(row)
             if loaded is None:
                 loaded = chunk.load_alone(row, outs)
+        finally:
+            num_batches = request.num_batches * len(request.states)
+            client.metrics.serve(num_batches, now, is_ready=is_ready, is_here=part is None)
         run.left_at = perf_counter()
         return loaded
 

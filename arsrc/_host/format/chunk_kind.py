@@ -1,0 +1,46 @@
+"""What kind of chunks a file is made of, as its first one says."""
+
+import contextlib
+from typing import NamedTuple
+
+from arsrc._host.format.layout import (
+    CHUNK_HEADER_BYTES,
+    FIRST_CHUNK,
+    LayoutError,
+    logical,
+    parse_chunk_header,
+    physical,
+    read_stream,
+)
+from arsrc._host.storage.open_file import OpenFile
+
+_COMPRESSIONS = {0: "", ord("b"): "brotli", ord("s"): "snappy", ord("z"): "zstd"}
+
+
+class ChunkKind(NamedTuple):
+    """What the chunks of a file are.
+
+    Attributes:
+        encoding: "zstd", "transposed", "transposed, zstd" and so on; empty where records stand as they are.
+        group_size: Records in each chunk but the last one.
+    """
+
+    encoding: str = ""
+    group_size: int = 1
+
+
+def chunk_kind(path: str) -> ChunkKind:
+    """Return what the chunks of a file are; where that cannot be seen, single records as they are."""
+    try:
+        with contextlib.closing(OpenFile(path)) as file:
+            position = FIRST_CHUNK
+            while True:
+                data = read_stream(file, position, CHUNK_HEADER_BYTES + 1)
+                header = parse_chunk_header(data)
+                if header.kind != "p":
+                    break
+                position = physical(logical(position) + CHUNK_HEADER_BYTES + header.data_size)
+    except (OSError, LayoutError):
+        return ChunkKind()
+    names = ["transposed" if header.kind == "t" else "", _COMPRESSIONS.get(data[-1], "compressed")]
+    return ChunkKind(", ".join(filter(None, names)), max(1, header.num_records))

@@ -1,0 +1,87 @@
+"""Reads that take unusually long, as of a disk that is gone: told of while they do.
+
+One thread looks at those that are under way every few seconds, and ends when nothing has been read for a while. Where a
+read keeps the interpreter lock, as small ones of mapped files do, it is told of as soon as it is over.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from time import perf_counter, sleep
+
+from arsrc._host.machine import threads
+
+SLOW_SECONDS = 30.0
+_LOOKS = 10  # at a read, before it counts as slow
+_LOG = logging.getLogger("arsrc")
+
+
+class Reading:
+    """A read, under way in the body of a `with` statement.
+
+    Args:
+        what: Says what is being read.
+    """
+
+    __slots__ = ("_is_told", "_start", "_what")
+
+    def __init__(self, what: Callable[[], str]) -> None:
+        self._what, self._start, self._is_told = what, perf_counter(), False
+
+    def __enter__(self) -> None:
+        _under_way[self] = None
+        _watch.is_busy = True
+        if not _watch.is_running:
+            _watch.start()
+
+    def __exit__(self, *_: object) -> None:
+        del _under_way[self]
+        self.look()
+        if self._is_told:
+            _LOG.info("after %.0f s it is over: %s", perf_counter() - self._start, self._what())
+
+    def look(self) -> None:
+        """Tell of it, once, if it takes long."""
+        if not self._is_told and perf_counter() - self._start > SLOW_SECONDS:
+            self._is_told = True
+            _LOG.warning("a read takes longer than %.0f s: %s", SLOW_SECONDS, self._what())
+
+
+class _Watch:
+    """The thread that looks at what is under way.
+
+    Attributes:
+        is_running: Whether there is one.
+        is_busy: Whether a read has begun since it looked last.
+    """
+
+    def __init__(self) -> None:
+        self.is_running = self.is_busy = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        with self._lock:
+            if self.is_running or threads.is_forked():
+                return
+            try:
+                threading.Thread(target=self._run, name="arsrc-slow-reads", daemon=True).start()
+            except RuntimeError:  # the interpreter is exiting, or the system has no more threads
+                return
+            self.is_running = True
+
+    def _run(self) -> None:
+        idle_seconds = 0.0
+        while idle_seconds < threads.IDLE_SECONDS:
+            self.is_busy = False
+            sleep(pause := min(SLOW_SECONDS / _LOOKS, threads.IDLE_SECONDS))
+            for read in list(_under_way):
+                read.look()
+            idle_seconds = 0.0 if self.is_busy or _under_way else idle_seconds + pause
+        with self._lock:
+            self.is_running = False
+        if _under_way:  # a read that began just now saw this thread still running
+            self.start()
+
+
+_under_way: dict[Reading, None] = {}
+_watch = _Watch()

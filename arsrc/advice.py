@@ -1,0 +1,178 @@
+"""What limits the reading of a source, and what would help: rules on its options and on what was measured."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from arsrc.amounts import in_bytes, in_seconds
+
+FEW_BATCHES = 20
+"""Before so many, what was measured says little."""
+WAITING = 0.05
+"""Share of its time that a program may wait for batches without being limited by them."""
+WASTE = 2.0
+"""Records decoded for one that is read, from which on the others count."""
+CALL_SECONDS = 300e-6
+"""To ask the host for a batch takes about so long, whatever it brings; some of it is waiting for the interpreter."""
+MEMORY_RATE = 1e9
+"""Bytes a second that come from memory: from disks there are fewer, but for the fastest."""
+CHECKSUM = 'checksum="always"'
+"""What keeps files from being mapped, where it is the config."""
+
+
+class Facts(NamedTuple):
+    """What is known of a source.
+
+    Attributes:
+        batch_bytes: Decoded bytes of a batch.
+        all_bytes: Decoded bytes of all records.
+        encodings: What keeps files from being mapped: "zstd", for example.
+        group_size: Most records that have to be decoded to read one.
+        is_random: Whether all records are shuffled, without blocks.
+        block_size: Records of a block that is shuffled as a whole, 1 without.
+        window_bytes: Decoded bytes of a window of blocks, 0 without.
+        is_cached: Whether decoded elements are kept.
+        codec: Name of the codec.
+        is_python: Whether it calls a Python function for each record.
+        ahead: "auto", "always" or "never".
+        num_threads: That read ahead.
+        num_cores: That the process may use.
+        read_ahead_bytes: Memory for what is read ahead.
+        cache_bytes: Memory for a cache.
+        metrics: What `io_metrics` gives.
+    """
+
+    batch_bytes: int
+    all_bytes: int
+    encodings: tuple[str, ...]
+    group_size: int
+    is_random: bool
+    block_size: int
+    window_bytes: int
+    is_cached: bool
+    codec: str
+    is_python: bool
+    ahead: str
+    num_threads: int
+    num_cores: int
+    read_ahead_bytes: int
+    cache_bytes: int
+    metrics: Mapping[str, float]
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether enough batches were served to judge by."""
+        return self.metrics["batches_served"] >= FEW_BATCHES
+
+    @property
+    def waiting(self) -> float:
+        """Share of its time that the program waited for batches."""
+        waited = self.metrics["seconds_waited"]
+        return waited / ((waited + self.metrics["seconds_away"]) or 1.0)
+
+    @property
+    def waste(self) -> float:
+        """Records decoded for each one that was read."""
+        return self.metrics["records_decoded"] / max(self.metrics["records_read"], 1)
+
+
+class Limit(NamedTuple):
+    """What limits a source, and what would help: one of these."""
+
+    what: str
+    helps: tuple[str, ...]
+
+
+def limits(facts: Facts) -> list[Limit]:
+    """Return what limits the reading of a source, the most costly first; nothing where nothing is known to."""
+    found = [_groups(facts), _room(facts)]
+    if facts.is_measured and facts.waiting >= WAITING:
+        found += [_ahead(facts), _calls(facts) or _codec(facts) or _reading(facts)]
+    return [limit for limit in found if limit is not None]
+
+
+def _groups(facts: Facts) -> Limit | None:
+    """Whole groups are decoded for some of their records."""
+    size, block_size = facts.group_size, facts.block_size
+    if size == 1 or (facts.is_measured and facts.waste < WASTE):
+        return None
+    so_far = f" (so far {facts.waste:.3g} records for each one read)" if facts.is_measured else ""
+    single = "write the files again by write_array_record, whose records are read one by one"
+    if facts.is_random:
+        what = f"groups of {size} are read at random: each record costs its whole group{so_far}"
+        return Limit(what, (f"set shuffle_block_size={size}, which decodes each group once", single))
+    if block_size % size and block_size > 1:
+        what = f"blocks of {block_size} cut groups of {size}, which are decoded again for each block{so_far}"
+        return Limit(what, (f"set shuffle_block_size={-(-block_size // size) * size}", single))
+    if 2 * facts.window_bytes > facts.read_ahead_bytes:
+        what = f"windows of {in_bytes(facts.window_bytes)} are not kept: groups are decoded for each batch{so_far}"
+        enough = 4 * facts.window_bytes  # windows get half of it
+        return Limit(what, (f"set ReadOptions(read_ahead_bytes={enough})", "set a smaller shuffle_window_blocks"))
+    return None
+
+
+def _room(facts: Facts) -> Limit | None:
+    """Batches are too large to be read ahead."""
+    if facts.ahead == "never" or 2 * facts.batch_bytes <= facts.read_ahead_bytes:
+        return None
+    what = f"batches of {in_bytes(facts.batch_bytes)} are too large to be read ahead"
+    return Limit(what, (f"set ReadOptions(read_ahead_bytes={4 * facts.batch_bytes})",))
+
+
+def _ahead(facts: Facts) -> Limit | None:
+    """Nothing is read ahead."""
+    if facts.ahead != "never":
+        return None
+    return Limit("nothing is read ahead", ('set ReadOptions(ahead="auto"), and read_ahead_bytes to more than 0',))
+
+
+def _calls(facts: Facts) -> Limit | None:
+    """Batches come as fast as the host can be asked for them."""
+    seconds = facts.metrics["seconds_waited"] / facts.metrics["batches_served"]
+    if seconds > CALL_SECONDS:
+        return None
+    what = f"the program does little else than to ask for batches, and gets one in {in_seconds(seconds)}"
+    return Limit(what, ("in a scan, set batches_per_fetch=16", "use load_resident, which needs no callback"))
+
+
+def _codec(facts: Facts) -> Limit | None:
+    """Records are decoded more slowly than they are used."""
+    seconds = facts.metrics["seconds_in_codec"]
+    if 2 * seconds < facts.metrics["seconds_read"] or not facts.metrics["records_read"]:
+        return None
+    what = f"the codec {facts.codec} takes {in_seconds(seconds / facts.metrics['records_read'])} a record"
+    if facts.is_python:
+        return Limit(f"{what}, in Python, which runs on one core at a time", (_cache(facts),))
+    return Limit(what, (_cache(facts), *_threads(facts)))
+
+
+def _reading(facts: Facts) -> Limit | None:
+    """Records are read more slowly than they are used."""
+    metrics = facts.metrics
+    seconds = metrics["seconds_read"] - metrics["seconds_in_codec"]
+    if seconds <= 0 or not metrics["records_read"]:
+        return None
+    rate = metrics["bytes_read"] / seconds
+    what = f"reading takes {in_seconds(seconds / metrics['records_read'])} a record ({in_bytes(rate)} a second)"
+    if CHECKSUM in facts.encodings:
+        return Limit(f"{what}, by array_record's reader, which checks hashes", ('set ReadOptions(checksum="auto")',))
+    if facts.encodings:
+        what = f"{what}, by array_record's reader ({', '.join(facts.encodings)})"
+        again = "write the files again by write_array_record, which does not compress"
+        return Limit(what, (_cache(facts), again, *_threads(facts)))
+    if rate > MEMORY_RATE:
+        return Limit(f"{what}, as memory is copied", ("use load_resident, if all records fit on the device",))
+    blocks = ("set shuffle_block_size=256, so that neighbours are read together",) if facts.is_random else ()
+    threads = f"set ReadOptions(num_threads={max(8, 2 * facts.num_threads)}), for disks that serve many at once"
+    return Limit(f"{what}, as the disk allows", (_cache(facts), threads, *blocks))
+
+
+def _cache(facts: Facts) -> str:
+    if facts.is_cached:
+        return "wait for later epochs, which come from the cache"
+    where = "in memory" if facts.all_bytes <= facts.cache_bytes else "in files, with ReadOptions(cache_dir=...)"
+    return f"set cacheable=True, which keeps decoded records ({in_bytes(facts.all_bytes)}) {where}"
+
+
+def _threads(facts: Facts) -> list[str]:
+    more = facts.num_cores > facts.num_threads
+    return [f"set ReadOptions(num_threads={facts.num_cores}), one for each core"] if more else []
