@@ -11,10 +11,10 @@ WAITING = 0.05
 """Share of its time that a program may wait for batches without being limited by them."""
 WASTE = 2.0
 """Records decoded for one that is read, from which on the others count."""
-CALL_SECONDS = 300e-6
-"""To ask the host for a batch takes about so long, whatever it brings; some of it is waiting for the interpreter."""
-MEMORY_RATE = 1e9
-"""Bytes a second that come from memory: from disks there are fewer, but for the fastest."""
+BUSY = 0.5
+"""Share of the waiting that loading takes at least, where it is what is waited for."""
+COLD = 0.1
+"""Share of the reads that wait for the disk, from which on it counts."""
 CHECKSUM = 'checksum="always"'
 """What keeps files from being mapped, where it is the config."""
 
@@ -34,6 +34,7 @@ class Facts(NamedTuple):
         codec: Name of the codec.
         is_python: Whether it calls a Python function for each record.
         ahead: "auto", "always" or "never".
+        cold: Share of the reads of mapped files that waited for the disk.
         num_threads: That read ahead.
         num_cores: That the process may use.
         read_ahead_bytes: Memory for what is read ahead.
@@ -52,6 +53,7 @@ class Facts(NamedTuple):
     codec: str
     is_python: bool
     ahead: str
+    cold: float
     num_threads: int
     num_cores: int
     read_ahead_bytes: int
@@ -86,7 +88,7 @@ def limits(facts: Facts) -> list[Limit]:
     """Return what limits the reading of a source, the most costly first; nothing where nothing is known to."""
     found = [_groups(facts), _room(facts)]
     if facts.is_measured and facts.waiting >= WAITING:
-        found += [_ahead(facts), _calls(facts) or _codec(facts) or _reading(facts)]
+        found += [_ahead(facts), _loading(facts) or _memory(facts)]
     return [limit for limit in found if limit is not None]
 
 
@@ -125,45 +127,38 @@ def _ahead(facts: Facts) -> Limit | None:
     return Limit("nothing is read ahead", ('set ReadOptions(ahead="auto"), and read_ahead_bytes to more than 0',))
 
 
-def _calls(facts: Facts) -> Limit | None:
-    """Batches come as fast as the host can be asked for them."""
-    seconds = facts.metrics["seconds_waited"] / facts.metrics["batches_served"]
-    if seconds > CALL_SECONDS:
-        return None
-    what = f"the program does little else than to ask for batches, and gets one in {in_seconds(seconds)}"
-    return Limit(what, ("in a scan, set batches_per_fetch=16", "use load_resident, which needs no callback"))
-
-
-def _codec(facts: Facts) -> Limit | None:
-    """Records are decoded more slowly than they are used."""
-    seconds = facts.metrics["seconds_in_codec"]
-    if 2 * seconds < facts.metrics["seconds_read"] or not facts.metrics["records_read"]:
-        return None
-    what = f"the codec {facts.codec} takes {in_seconds(seconds / facts.metrics['records_read'])} a record"
-    if facts.is_python:
-        return Limit(f"{what}, in Python, which runs on one core at a time", (_cache(facts),))
-    return Limit(what, (_cache(facts), *_threads(facts)))
-
-
-def _reading(facts: Facts) -> Limit | None:
-    """Records are read more slowly than they are used."""
+def _loading(facts: Facts) -> Limit | None:
+    """Records are read and decoded more slowly than they are used."""
     metrics = facts.metrics
-    seconds = metrics["seconds_read"] - metrics["seconds_in_codec"]
-    if seconds <= 0 or not metrics["records_read"]:
+    in_codec, num_records = metrics["seconds_in_codec"], metrics["records_read"]
+    reading = metrics["seconds_read"] - in_codec
+    if metrics["seconds_read"] < BUSY * metrics["seconds_waited"] or not num_records:
         return None
-    rate = metrics["bytes_read"] / seconds
-    what = f"reading takes {in_seconds(seconds / metrics['records_read'])} a record ({in_bytes(rate)} a second)"
+    if in_codec >= reading:
+        what = f"the codec {facts.codec} takes {in_seconds(in_codec / num_records)} a record"
+        if facts.is_python:
+            return Limit(f"{what}, in Python, which runs on one core at a time", (_cache(facts),))
+        return Limit(what, (_cache(facts), *_threads(facts)))
+    rate = in_bytes(metrics["bytes_read"] / reading)
+    what = f"reading takes {in_seconds(reading / num_records)} a record ({rate} a second)"
     if CHECKSUM in facts.encodings:
         return Limit(f"{what}, by array_record's reader, which checks hashes", ('set ReadOptions(checksum="auto")',))
     if facts.encodings:
         what = f"{what}, by array_record's reader ({', '.join(facts.encodings)})"
         again = "write the files again by write_array_record, which does not compress"
         return Limit(what, (_cache(facts), again, *_threads(facts)))
-    if rate > MEMORY_RATE:
-        return Limit(f"{what}, as memory is copied", ("use load_resident, if all records fit on the device",))
+    if facts.cold < COLD:
+        return None
     blocks = ("set shuffle_block_size=256, so that neighbours are read together",) if facts.is_random else ()
     threads = f"set ReadOptions(num_threads={max(8, 2 * facts.num_threads)}), for disks that serve many at once"
     return Limit(f"{what}, as the disk allows", (_cache(facts), threads, *blocks))
+
+
+def _memory(facts: Facts) -> Limit:
+    """Batches come as fast as the host can be asked for them."""
+    seconds = facts.metrics["seconds_waited"] / facts.metrics["batches_served"]
+    what = f"batches come from memory, one in {in_seconds(seconds)}, and the program does little else"
+    return Limit(what, ("in a scan, set batches_per_fetch=16", "use load_resident, which needs no callback"))
 
 
 def _cache(facts: Facts) -> str:

@@ -15,12 +15,12 @@ def explain(config: ArrayRecordSourceConfig) -> str:
     It judges by the files, by the options, and by what `io_metrics` has counted so far: ask after some hundred steps of
     the training loop. Its wording may change; programs ask `io_metrics`.
     """
-    source = registry.source(config)
+    source = registry.opened(config)
     facts = _facts(config, source)
     found = limits(facts)
     lines = [
-        f"{config.name or 'source'}: {_data(source)}",
-        f"read: {_readers(source)}",
+        f"{config.name or 'source'}: {source.files.data_set.files}",
+        f"files: {source.files.data_set.files.describe()}",
         f"order: {_order(config)}; {counted(source.plan.steps_per_epoch, 'batch')} of {config.batch_size} an epoch",
         f"elements: {facts.codec}, {counted(source.elements.num_bytes, 'byte')} each; {_cache(source)}",
         f"ahead: {_ahead(facts)}",
@@ -28,19 +28,20 @@ def explain(config: ArrayRecordSourceConfig) -> str:
         *(f"limited: {limit.what}\n  would help: {'; or '.join(limit.helps)}" for limit in found),
     ]
     if not found:
-        lines.append("limited: by nothing that is known" + ("" if facts.is_measured else " before it was used"))
+        lines.append("limited: " + ("by nothing here" if facts.is_measured else "ask again after some hundred steps"))
     return "\n".join(lines)
 
 
 def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
     data_set, num_bytes = source.files.data_set, source.elements.num_bytes
+    opened = data_set.files.opened
     blocks = source.plan.blocks
     codec = source.schema.codec
     return Facts(
         batch_bytes=config.batch_size * num_bytes,
         all_bytes=source.plan.num_records * num_bytes,
-        encodings=tuple(data_set.not_mapped),
-        group_size=data_set.max_group_size,
+        encodings=tuple(opened.not_mapped),
+        group_size=opened.max_group_size,
         is_random=random_access(config),
         block_size=config.shuffle_block_size,
         window_bytes=0 if blocks is None else blocks.window_size * num_bytes,
@@ -48,28 +49,13 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
         codec=type(codec).__name__,
         is_python=isinstance(codec, Map),
         ahead=source.ahead,
+        cold=data_set.cold_share,
         num_threads=config.read.num_threads,
         num_cores=num_cores(),
         read_ahead_bytes=config.read.read_ahead_bytes,
         cache_bytes=config.read.cache_bytes,
         metrics=source.metrics(),
     )
-
-
-def _data(source: OpenSource) -> str:
-    found = source.files.data_set
-    return f"{counted(found.num_records, 'record')} in {counted(found.num_files, 'file')}, {in_bytes(found.num_bytes)}"
-
-
-def _readers(source: OpenSource) -> str:
-    data_set = source.files.data_set
-    num_mapped = data_set.num_files - data_set.not_mapped.total()
-    found = [f"{counted(num_mapped, 'file')} mapped"] if num_mapped else []
-    if data_set.not_mapped:
-        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in data_set.not_mapped.most_common())
-        groups = f", groups of up to {data_set.max_group_size}" if data_set.max_group_size > 1 else ""
-        found.append(f"{counted(data_set.not_mapped.total(), 'file')} by array_record's reader ({reasons}{groups})")
-    return "; ".join(found)
 
 
 def _order(config: ArrayRecordSourceConfig) -> str:

@@ -44,6 +44,7 @@ KINDS: dict[str, tuple[str, Sequence[int]]] = {
     "transposed": ("group_size:6,uncompressed,transpose:true", RAGGED),
 }
 UNMAPPED = {"compressed", "compressed groups", "transposed"}
+GROUPS = {"compressed": 1, "compressed groups": 6, "transposed": 6}
 
 
 def open_data_set(*slices: FileSlice, **options: Any) -> DataSet:
@@ -139,6 +140,7 @@ def test_slices_of_all_kinds_are_one_sequence_whoever_reads(
         is_mapped = all(kind not in UNMAPPED for kind, (start, stop) in parts if start < stop)
         assert data_set.is_grouped != (is_mapped and os.path.exists("/proc/self/maps"))
         if not data_set.is_grouped:
+            assert data_set.num_decoded(np.array(ids)) == len(ids)
             located = data_set.locate(np.array(ids))
             assert located is not None
             batch = data_set.copy(located.part(2, 7))
@@ -158,7 +160,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, write_records: WriteRecords) 
 
 
 def num_open(data_set: DataSet) -> int:
-    return len(data_set._files.opened.files)
+    return len(data_set.files.opened.files)
 
 
 def test_of_many_files_with_counts_each_is_opened_when_it_is_first_read(many: tuple[list[str], list[bytes]]) -> None:
@@ -234,6 +236,28 @@ def test_two_slices_of_one_file_are_two_slices(
     positions = [position for within in slices for position in range(*within)]
     assert records_of(data_set, range(len(positions))) == [records[position] for position in positions]
     assert [data_set.where(i) for i in range(len(positions))] == [(path, position) for position in positions]
+    data_set.close()
+
+
+@only_linux
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(UNMAPPED)), bounds), min_size=1, max_size=4),
+    st.lists(st.integers(0, 999), max_size=30),
+)
+def test_what_is_decoded_for_a_read_are_the_whole_groups_of_each_slice(
+    files: dict[str, tuple[str, list[bytes]]], parts: list[tuple[str, list[int]]], ids: list[int]
+) -> None:
+    parts = [(kind, within) for kind, within in parts if within[0] < within[1]]
+    if not any(GROUPS[kind] > 1 for kind, _ in parts):
+        return
+    data_set = open_data_set(*(FileSlice(files[kind][0], *within) for kind, within in parts))
+    places = [(number, pos) for number, (_, within) in enumerate(parts) for pos in range(*within)]
+    ids = [i % len(places) for i in ids]
+    groups = {(number, pos // GROUPS[parts[number][0]]) for number, pos in (places[i] for i in ids)}
+    sizes = [GROUPS[parts[number][0]] for number, _ in groups]
+    whole = [min(size, NUM_RECORDS - group * size) for (_, group), size in zip(groups, sizes, strict=True)]
+    assert len(data_set.read(np.array(ids, np.int64))) == len(ids)
+    assert data_set.num_decoded(np.array(ids, np.int64)) == sum(whole)
     data_set.close()
 
 

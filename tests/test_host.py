@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -749,7 +750,7 @@ def test_closing_while_reading_ahead_stops_the_threads(make_config):
     added = set(threading.enumerate()) - before
     assert any(thread.name.startswith("arsrc-read-ahead") for thread in added)
     arsrc.close(config)
-    left = [thread for thread in added if thread.is_alive() and thread.name.startswith("arsrc")]
+    left = [thread for thread in added if thread.is_alive() and thread.name.startswith("arsrc-read-ahead")]
     assert not left
 
 
@@ -930,8 +931,12 @@ def test_metrics_start_at_zero_and_are_named(make_config):
     assert arsrc.io_metrics(config) == {
         "records_read": 0,
         "bytes_read": 0,
+        "records_decoded": 0,
+        "bytes_decoded": 0,
         "seconds_read": 0,
+        "seconds_in_codec": 0,
         "seconds_waited": 0,
+        "seconds_away": 0,
         "cache_hits": 0,
         "batches_served": 0,
         "batches_ready": 0,
@@ -948,6 +953,40 @@ def test_metrics_are_shared_by_equal_configs_and_by_no_others(make_config):
     check_batch(config, arsrc.init(config))
     assert arsrc.io_metrics(same)["batches_served"] == 1
     assert arsrc.io_metrics(other)["batches_served"] == 0
+
+
+def test_batches_of_take_and_batch_at_count_like_the_rest(make_config):
+    config = make_config(read=ReadOptions(read_ahead_bytes=0))
+    state = arsrc.init(config)
+    reads = [
+        lambda: arsrc.next_batch(config, state),
+        lambda: arsrc.take(config, [3, 1, 4]),
+        lambda: arsrc.batch_at(config, state, 5, 2),
+        lambda: jax.vmap(lambda ids: arsrc.take(config, ids))(jnp.arange(6).reshape(3, 2)),
+    ]
+    jax.block_until_ready([read() for read in reads])  # compiled
+    for read, num_batches in zip(reads, (1, 1, 1, 3), strict=True):
+        before = arsrc.io_metrics(config)
+        start = time.perf_counter()
+        jax.block_until_ready(read())
+        seconds = time.perf_counter() - start
+        added = {name: value - before[name] for name, value in arsrc.io_metrics(config).items()}
+        assert added["batches_served"] == added["batches_here"] == num_batches
+        assert added["batches_ready"] == 0
+        assert 0 < added["seconds_in_codec"] < added["seconds_read"] < added["seconds_waited"] < seconds
+        assert added["seconds_away"] > 0
+
+
+def test_the_time_between_batches_is_that_of_the_program(make_config):
+    config = make_config(read=ReadOptions(read_ahead_bytes=0))
+    batches = arsrc.iterate(config)
+    for _ in range(2):
+        next(batches)
+        time.sleep(0.05)
+    next(batches)
+    metrics = arsrc.io_metrics(config)
+    assert metrics["seconds_away"] >= 0.1
+    assert metrics["seconds_waited"] < 0.1
 
 
 def test_metrics_given_out_do_not_change_later(make_config):

@@ -1,25 +1,29 @@
-"""The progress line of long host work: drawn on a terminal, gone when the work is done, and nowhere else."""
+"""The progress of long host work: drawn on a terminal, and gone when the work is done; elsewhere logged."""
 
 import dataclasses
 import itertools
+import logging
 import os
 import pty
 import re
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import arsrc
+from arsrc._host.machine import progress
 from arsrc.codecs import Bytes, RecordBatch
 from arsrc.errors import RecordError
 
 SPAN = 4096  # records that are read before the line is drawn again
 NUM_SPANS = 8
-LINE = re.compile(r"\r(\w+) \[(#*) *\] +(\d+)% +\d+ s left")
+LINE = re.compile(r"\r(\w+): +(\d+)%\|")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +51,21 @@ class FailingBytes(SlowBytes):
         return decoded
 
 
+def slow_records(num_good: int) -> Iterator[bytes]:
+    for number in range(NUM_SPANS):
+        time.sleep(0.25)
+        yield b"good" if number < num_good else 3
+
+
 def work(path: str, name: str, codec: Bytes) -> None:
     try:
-        getattr(arsrc, name)(arsrc.ArrayRecordSourceConfig(path, 1, codec))
+        if name == "write_array_record":
+            num_good = NUM_SPANS - isinstance(codec, FailingBytes)
+            arsrc.write_array_record(path, slow_records(num_good))
+        else:
+            getattr(arsrc, name)(arsrc.ArrayRecordSourceConfig(path, 1, codec))
         sys.stderr.write("done\n")
-    except arsrc.ArsrcValueError:
+    except arsrc.ArsrcError:
         sys.stderr.write("failed\n")
 
 
@@ -66,6 +80,7 @@ def written(tmp_path: Path, *args: str, on_terminal: bool) -> str:
         done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=120, check=True)
         return done.stderr
     terminal, stderr = pty.openpty()
+    termios.tcsetwinsize(stderr, (24, 80))
     with subprocess.Popen(command, env=environment, stderr=stderr) as process:
         os.close(stderr)
         text = b"".join(iter(lambda: read(terminal), b"")).decode()
@@ -96,20 +111,21 @@ def shown(text: str) -> list[str]:
 @pytest.mark.parametrize("name", ["load_resident", "dataset_statistics"])
 def test_long_work_draws_a_line_that_grows_to_the_end_and_leaves_no_trace(tmp_path: Path, name: str) -> None:
     text = written(tmp_path, name, "SlowBytes", on_terminal=True)
-    drawn = [(label, len(bar), int(percent)) for label, bar, percent in LINE.findall(text)]
+    drawn = LINE.findall(text)
     assert len(drawn) >= 3
-    assert {label for label, _, _ in drawn} == {name}
-    percents = [percent for _, _, percent in drawn]
+    assert {label for label, _ in drawn} == {name}
+    percents = [int(percent) for _, percent in drawn]
     assert all(a < b for a, b in itertools.pairwise(percents))
-    assert percents[-1] >= 100 * (NUM_SPANS - 1) // NUM_SPANS
-    assert all(abs(length - 0.3 * percent) <= 1 for _, length, percent in drawn)
+    assert percents[-1] == 100
     assert shown(text) == ["done", ""]
 
 
 @pytest.mark.processes
-def test_an_error_leaves_no_trace_of_the_line(tmp_path: Path) -> None:
-    text = written(tmp_path, "load_resident", "FailingBytes", on_terminal=True)
-    assert LINE.search(text)
+@pytest.mark.parametrize("name", ["load_resident", "write_array_record"])
+def test_an_error_leaves_no_trace_of_the_line(tmp_path: Path, name: str) -> None:
+    text = written(tmp_path, name, "FailingBytes", on_terminal=True)
+    how_far = r" +\d+%\|" if name == "load_resident" else r" \d\.00 records \["  # of an unknown number
+    assert len(re.findall(f"\r{name}:{how_far}", text)) >= 2
     assert shown(text) == ["failed", ""]
 
 
@@ -121,6 +137,45 @@ def test_short_work_draws_nothing(tmp_path: Path) -> None:
 @pytest.mark.processes
 def test_long_work_draws_nothing_where_standard_error_is_no_terminal(tmp_path: Path) -> None:
     assert written(tmp_path, "load_resident", "SlowBytes", on_terminal=False) == "done\n"
+
+
+# The log.
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    assert {record.levelname for record in caplog.records} <= {"INFO"}
+    return [record.getMessage() for record in caplog.records if "opened" not in record.getMessage()]
+
+
+def test_long_work_that_nobody_watches_is_logged_as_it_goes_and_when_it_is_done(tmp_path, caplog, monkeypatch) -> None:
+    (path,) = arsrc.write_array_record(tmp_path / "x", np.zeros((2 * SPAN + 1, 1), np.uint8))
+    monkeypatch.setattr(progress, "_SHORT", 0.0)
+    monkeypatch.setattr(progress, "_LOG_EVERY", 0.0)
+    with caplog.at_level(logging.INFO, "arsrc"):
+        arsrc.dataset_statistics(arsrc.ArrayRecordSourceConfig(path, 1))
+    lines = logged(caplog)
+    assert len(lines) == 4
+    for line, done in zip(lines, ("4,096", "8,192"), strict=False):
+        assert line.startswith(f"dataset_statistics: {done} of 8,193 records, ")
+        assert re.search(r"\d+%, \d+ s, about \d+ s left$", line)
+    assert re.fullmatch(r"dataset_statistics: 8,193 records, done in \d+\.\d s", lines[-1])
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "arsrc"):
+        arsrc.write_array_record(path, iter([b"a", b"b"]))
+    lines = logged(caplog)
+    assert lines[:2] == ["write_array_record: 1 record, 0 s", "write_array_record: 2 records, 0 s"]
+    assert lines[2].startswith("write_array_record: 2 records, done in 0.")
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+def test_short_work_and_work_that_fails_is_not_logged_as_done(tmp_path, caplog, monkeypatch, level) -> None:
+    with caplog.at_level(level, "arsrc"):
+        arsrc.write_array_record(tmp_path / "x", [b"a", b"b"])
+    assert not logged(caplog)
+    monkeypatch.setattr(progress, "_SHORT", 0.0)
+    with caplog.at_level(level, "arsrc"), pytest.raises(arsrc.ArsrcError):
+        arsrc.write_array_record(tmp_path / "x", [b"a", 3])
+    assert not logged(caplog)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def chunk_kind(path: str) -> ChunkKind:
                 if header.kind != "p":
                     break
                 position = physical(logical(position) + CHUNK_HEADER_BYTES + header.data_size)
-    except (OSError, LayoutError):
+    except (OSError, LayoutError, OverflowError):  # the last of a size that no file has
+        return ChunkKind()
+    if header.kind not in ("r", "t"):
         return ChunkKind()
     names = ["transposed" if header.kind == "t" else "", _COMPRESSIONS.get(data[-1], "compressed")]
     return ChunkKind(", ".join(filter(None, names)), max(1, header.num_records))

@@ -12,7 +12,7 @@ from time import perf_counter, sleep
 from arsrc._host.machine import threads
 
 SLOW_SECONDS = 30.0
-_LOOKS = 10  # at a read, before it counts as slow
+_PAUSE = 3.0  # seconds between two looks
 _LOG = logging.getLogger("arsrc")
 
 
@@ -73,7 +73,7 @@ class _Watch:
         idle_seconds = 0.0
         while idle_seconds < threads.IDLE_SECONDS:
             self.is_busy = False
-            sleep(pause := min(SLOW_SECONDS / _LOOKS, threads.IDLE_SECONDS))
+            sleep(pause := min(_PAUSE, threads.IDLE_SECONDS))
             for read in list(_under_way):
                 read.look()
             idle_seconds = 0.0 if self.is_busy or _under_way else idle_seconds + pause

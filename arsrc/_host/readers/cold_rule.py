@@ -16,8 +16,16 @@ class ColdRule:
 
     def __init__(self) -> None:
         self.is_worth_asking = True
+        self._num_reads = self._num_waited = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the reads for which the disk read something."""
+        return self._num_waited / max(self._num_reads, 1)
 
     def note(self, num_records: int, waited: bool) -> None:
         """Take note of a read, and whether the disk read anything for it. Few records in memory say little."""
+        self._num_reads += 1
+        self._num_waited += waited
         if waited or num_records >= _FEW_RECORDS:
             self.is_worth_asking = waited

@@ -154,11 +154,11 @@ class Files:
         found = [f"{num_mapped:,} mapped"] if num_mapped else []
         if opened.not_mapped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in opened.not_mapped.most_common())
-            groups = f", in groups of up to {opened.max_group_size}" if opened.max_group_size > 1 else ""
-            found.append(f"by array_record's reader {reasons}{groups}")
+            reasons += f"; groups of up to {opened.max_group_size} records" if opened.max_group_size > 1 else ""
+            found.append(f"{opened.not_mapped.total():,} by array_record's reader ({reasons})")
         if num_closed := len(self.stamps) - len(opened.files):
-            found.append(f"{num_closed:,} when they are first read")
-        return "; ".join(found)
+            found.append(f"{num_closed:,} not open yet")
+        return ", ".join(found)
 
     def __str__(self) -> str:
         num_bytes = in_bytes(sum(stamp.num_bytes for stamp in self.stamps.values()))
@@ -205,17 +205,17 @@ class Files:
         is_mapped = np.array([piece.path in indices for piece in slices])
         new = [path for path in in_slices if path not in indices and path not in self._kinds]
         self._kinds |= zip(new, on_threads(chunk_kind, new), strict=True)
-        obstacles = (self._obstacle(files[path], self._kinds[path]) for path in in_slices if path not in indices)
         file_sizes = [files[piece.path].num_records if piece.path in files else 0 for piece in slices]
         # Mapped files have no kind; array_record's reader decodes a whole chunk of the others.
-        group_sizes = [self._kinds.get(piece.path, ChunkKind()).group_size for piece in slices]
+        kinds = {path: self._kinds[path] for path in in_slices if path not in indices}
+        group_sizes = [kinds[piece.path].group_size if piece.path in kinds else 1 for piece in slices]
         return Opened(
             files,
             mapped,
             is_open,
             is_mapped,
             bool(is_open.all()),
-            collections.Counter(obstacles),
+            collections.Counter(self._obstacle(files[path], kind) for path, kind in kinds.items()),
             np.array(file_sizes, np.int64),
             np.array(group_sizes, np.int64),
             max(group_sizes),

@@ -37,7 +37,11 @@ _POOL_BYTES = 1 << 16  # from here on JAX saves by memory that it need not copy,
 
 
 class MappedFiles:
-    """The records of mapped files. Safe to use from several threads."""
+    """The records of mapped files. Safe to use from several threads.
+
+    Attributes:
+        cold: Whether reads wait for the disk.
+    """
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class MappedFiles:
         found = {number: indices.get(piece.path) for number, piece in enumerate(numbering.slices)}
         self._files = {number: (i.path, i.stamp) for number, i in found.items() if i is not None}
         self._watch = FileWatch(self._files)
-        self._cold = ColdRule()
+        self.cold = ColdRule()
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:
         """Return the records that `locate` found, copied, in this order.
@@ -87,10 +91,10 @@ class MappedFiles:
             if area is None:
                 raise closed()
             before = num_waits()
-            if self._cold.is_worth_asking:  # a cold disk serves many requests at once faster than one by one
+            if self.cold.is_worth_asking:  # a cold disk serves many requests at once faster than one by one
                 area.will_need(located.begins, to_physical(located.starts + located.lengths), _GAP_BYTES)
             records = self._gather(area, located, out)
-            self._cold.note(len(located.starts), num_waits() != before)
+            self.cold.note(len(located.starts), num_waits() != before)
             return records
 
     def _describe(self, located: Located) -> str:

@@ -91,7 +91,7 @@ class ReaderPool(KeptOpen[Any]):
             reader = self.reader(path, stamp)
             check_file(path, stamp)
         try:
-            with _noted(), Reading(lambda: f"{len(positions)} records of {path!r}, {positions[0]} the first"):
+            with _noted(), Reading(lambda: f"{len(positions)} records of {path!r}, the first at {positions[0]}"):
                 records: list[bytes] = reader.read(list(positions))
         except RuntimeError as error:
             what = f"array_record cannot read a file ({str(error).strip()})"

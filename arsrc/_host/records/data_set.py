@@ -76,6 +76,12 @@ class DataSet:
         opened = self.files.opened
         return bool((opened.is_open & ~opened.is_mapped).any())
 
+    @property
+    def cold_share(self) -> float:
+        """Which share of the reads from the map waited for the disk."""
+        mapped = self.files.opened.mapped
+        return 0.0 if mapped is None else mapped.cold.share
+
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
         slices, positions = self._numbering.find(np.array([record_id]))
@@ -172,7 +178,8 @@ class DataSet:
         """
         samples = max(1, _HASH_SAMPLES // len(self.slices))
         paths = list(self.files.stamps)
-        contents = dict(zip(paths, on_threads(lambda path: content_sample(path, samples), paths), strict=True))
+        with Reading(lambda: f"samples of {counted(len(paths), 'file')}, {paths[0]!r} the first"):
+            contents = dict(zip(paths, on_threads(lambda path: content_sample(path, samples), paths), strict=True))
         for path, stamp in self.files.stamps.items():  # afterwards: what was sampled is what was opened
             if (now := FileStamp.of(os.stat(path))) != stamp:
                 raise changed(path, stamp, now)

@@ -1,0 +1,108 @@
+"""Reads that take long are told of while they do, by one thread, which ends when nothing is read."""
+
+import logging
+import os
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import arsrc
+from arsrc._host.machine import slow_reads, threads
+from arsrc._host.machine.slow_reads import Reading
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads are slow after a twentieth of a second."""
+    monkeypatch.setattr(slow_reads, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(slow_reads, "_PAUSE", 0.01)
+    monkeypatch.setattr(slow_reads, "_watch", slow_reads._Watch())  # others' may sleep for seconds
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def texts(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == level]
+
+
+def num_watching() -> int:
+    return sum(thread.name == "arsrc-slow-reads" for thread in threading.enumerate())
+
+
+def test_a_read_is_told_of_once_while_it_is_under_way_and_once_more_when_it_is_over(quick, caplog):
+    with caplog.at_level(logging.INFO, "arsrc"):
+        with Reading(lambda: "this"), Reading(lambda: "that"):
+            until(lambda: len(texts(caplog, "WARNING")) == 2)
+            time.sleep(0.05)
+            assert not texts(caplog, "INFO")
+        assert sorted(texts(caplog, "WARNING")) == [
+            f"a read takes longer than 0 s: {what}" for what in ("that", "this")
+        ]
+        assert [text.partition(": ")[2] for text in texts(caplog, "INFO")] == ["that", "this"]
+
+
+def test_a_read_that_kept_the_interpreter_from_telling_is_told_of_when_it_is_over(monkeypatch, caplog):
+    monkeypatch.setattr(slow_reads, "SLOW_SECONDS", 0.0)
+    with caplog.at_level(logging.WARNING, "arsrc"), Reading(lambda: "this"):
+        pass
+    assert texts(caplog, "WARNING") == ["a read takes longer than 0 s: this"]
+
+
+def test_quick_reads_of_any_number_are_not_told_of_and_are_watched_by_one_thread_that_ends(quick, caplog, monkeypatch):
+    before = num_watching()
+    with caplog.at_level(logging.INFO, "arsrc"), ThreadPoolExecutor(8) as pool:
+
+        def read(_: int) -> None:
+            with Reading(lambda: "this"):
+                assert num_watching() == before + 1
+
+        list(pool.map(read, range(200)))
+    assert not caplog.records
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.02)
+    until(lambda: num_watching() <= before)
+    with Reading(lambda: "again"):
+        assert slow_reads._watch.is_running
+
+
+def test_a_file_that_does_not_open_is_named(quick, caplog, tmp_path: Path):
+    path = tmp_path / "gone"
+    os.mkfifo(path)  # to open it waits for somebody who writes, as for a server that does not answer
+    with caplog.at_level(logging.INFO, "arsrc"), ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(arsrc.num_records, arsrc.ArrayRecordSourceConfig(str(path), 1))
+        until(lambda: texts(caplog, "WARNING"))
+        os.rename(path, tmp_path / "late")
+        path.write_bytes(b"")
+        os.close(os.open(tmp_path / "late", os.O_WRONLY))
+        with pytest.raises(arsrc.ArsrcReadError):
+            opening.result(10)
+    (text,) = texts(caplog, "WARNING")
+    assert text == f"a read takes longer than 0 s: opening 1 file, {str(path)!r} the first"
+
+
+@pytest.mark.parametrize("options", ["group_size:1,uncompressed", "group_size:4,zstd"])
+def test_what_is_read_is_named_whatever_reads_it(monkeypatch, caplog, tmp_path, options):
+    paths = [tmp_path / name for name in ("one", "two")]
+    for path in paths:
+        arsrc.write_array_record(path, np.zeros((8, 3), np.uint8), options=options)
+    config = arsrc.ArrayRecordSourceConfig(list(map(str, paths)), 16, read=arsrc.ReadOptions(read_ahead_bytes=0))
+    next(arsrc.iterate(config))
+    monkeypatch.setattr(slow_reads, "SLOW_SECONDS", 0.0)
+    with caplog.at_level(logging.WARNING, "arsrc"):
+        next(arsrc.iterate(config))
+    told = " ".join(texts(caplog, "WARNING"))
+    if "zstd" in options:
+        for path in paths:
+            assert f"8 records of {str(path)!r}, the first at 0" in told
+    else:
+        assert f"16 records of 2 files, {str(paths[0])!r} the first" in told
+    assert re.match("a read takes longer than 0 s: ", told)
