@@ -119,6 +119,7 @@ __all__ = [
     "dataset_statistics",
     "element_spec",
     "ensure_rng_streams",
+    "explain",
     "fingerprint",
     "from_state_dict",
     "get_statistics",
