@@ -6,12 +6,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
+from time import monotonic, perf_counter, thread_time
 from typing import TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
 _MAX_THREADS = 16
+_LEAST_WAIT = 0.01  # seconds: shorter waits are those for a core, or for threads of array_record's reader
 _NICENESS = 5
 _PROCESS = os.getpid()
 
@@ -128,13 +129,27 @@ def on_new_thread(function: Callable[[], T]) -> T:
 
 
 def on_threads(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
-    """Return `[function(value) for value in values]`, computed on threads."""
-    if len(values) > 1 and not is_forked():
-        try:
-            with ThreadPoolExecutor(min(_MAX_THREADS, len(values)), "arsrc-files") as threads:
-                return list(threads.map(function, values))
-        except RuntimeError as error:
-            # At the interpreter's exit there are no new threads, but a state may still be saved.
-            if "shutdown" not in str(error):
-                raise
+    """Return `[function(value) for value in values]`, computed on threads from the first one on that has to wait.
+
+    What does not wait, as for files in memory, is done sooner by one thread than by many that want the interpreter.
+    """
+    results: list[T] = []
+    while len(results) < len(values):
+        start, cpu_start = perf_counter(), thread_time()
+        results.append(function(values[len(results)]))
+        cpu_seconds = thread_time() - cpu_start
+        waited = perf_counter() - start - cpu_seconds
+        if waited > max(cpu_seconds, _LEAST_WAIT) and not is_forked():
+            return results + _map(function, values[len(results) :])
+    return results
+
+
+def _map(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
+    try:
+        with ThreadPoolExecutor(_MAX_THREADS, "arsrc-files") as threads:
+            return list(threads.map(function, values))
+    except RuntimeError as error:
+        # At the interpreter's exit there are no new threads, but a state may still be saved.
+        if "shutdown" not in str(error):
+            raise
     return [function(value) for value in values]
