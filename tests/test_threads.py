@@ -1,0 +1,44 @@
+"""Many values computed: by one thread while none of them waits, by many from there on."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from arsrc._host.machine import threads
+from arsrc._host.machine.threads import on_threads
+
+
+def whose(value: Any) -> tuple[Any, bool]:
+    if value == "slow":
+        time.sleep(0.03)
+    return value, threading.current_thread() is threading.main_thread()
+
+
+def test_what_does_not_wait_is_done_on_the_thread_that_asks() -> None:
+    assert on_threads(whose, range(100)) == [(value, True) for value in range(100)]
+    assert on_threads(whose, []) == []
+
+
+def test_from_the_first_that_waits_on_others_help() -> None:
+    values = [0, 1, "slow", 3, "slow", 5, *["slow"] * 30]
+    start = time.monotonic()
+    assert on_threads(whose, values) == [(value, row < 3) for row, value in enumerate(values)]
+    assert time.monotonic() - start < 0.03 * 32
+
+
+@pytest.mark.parametrize("values", [["bad"], ["slow", "bad", 1]], ids=["here", "on threads"])
+def test_an_error_reaches_whoever_asked(values: list[Any]) -> None:
+    def fail(value: Any) -> Any:
+        if value == "bad":
+            raise OSError("bad")
+        return whose(value)
+
+    with pytest.raises(OSError, match="bad"):
+        on_threads(fail, values)
+
+
+def test_a_fork_has_no_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "is_forked", lambda: True)
+    assert on_threads(whose, ["slow", 1, 2]) == [("slow", True), (1, True), (2, True)]
