@@ -30,8 +30,6 @@ from arsrc.state import Array, checked_ids, next_rows, whole_numbers
 from arsrc.types import Batch, SourceState, check_state
 
 T = TypeVar("T")
-GoesOn = bool | Callable[[OpenSource, OpenSource], bool]
-"""Whether a loop goes on with an older source, where files were replaced and there is a newer one."""
 
 
 def next_batch(
@@ -263,13 +261,12 @@ class _ReadBatches:
         )
 
         def read(source: OpenSource) -> Leaves:
-            leaves = source.get(request, outs).leaves
-            return leaves if outs is None else source.put(leaves, outs)
+            loaded = source.get(request, outs)
+            if source.schema is not self.schema and source.schema != self.schema:
+                source.adopted.append(loaded.after)
+            return loaded.leaves if outs is None else source.put(loaded.leaves, outs)
 
-        def goes_on(older: OpenSource, newer: OpenSource) -> bool:
-            return older.follows(request) and not newer.follows(request)
-
-        return read_from(self.schema, read, goes_on)
+        return read_from(lambda: source_of(self.schema, request), read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +279,7 @@ class _ReadRecords:
         """Read `record_ids` u32[num_members, num_records]."""
         del outs
 
-        return read_from(self.schema, lambda source: source.take(record_ids), goes_on=False)
+        return read_from(lambda: source_of(self.schema), lambda source: source.take(record_ids))
 
 
 def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:
@@ -292,23 +289,24 @@ def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...
     return jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
 
 
-def read_from(schema: Schema, read: Callable[[OpenSource], T], goes_on: GoesOn) -> T:
-    """Return `read(source)` of the open source of a program or loop, of the next where one was closed meanwhile."""
+def read_from(source: Callable[[], OpenSource], read: Callable[[OpenSource], T]) -> T:
+    """Return `read(source())` of an open source, of the next where its files were closed meanwhile."""
     while True:
-        source = source_of(schema, goes_on)
+        one = source()
         try:
-            return read(source)
+            return read(one)
         except ArsrcReadError:
-            if not source.is_closed:
+            if one.can_read:
                 raise
 
 
-def source_of(schema: Schema, goes_on: GoesOn) -> OpenSource:
+def source_of(schema: Schema, request: Request | None = None) -> OpenSource:
     """Return the open source of a program or loop.
 
     Args:
         schema: Of when the program was traced or the loop begun.
-        goes_on: Whether it is a loop that goes on with the files with which it began, if these were replaced.
+        request: What it asks for, where it may be a loop that goes on: with the files with which it began, if these
+            were replaced meanwhile.
 
     Raises:
         ArsrcReadError: What the files hold now does not fit.
@@ -316,8 +314,10 @@ def source_of(schema: Schema, goes_on: GoesOn) -> OpenSource:
     newer = registry.opened(schema.config)
     if newer.schema is schema or newer.schema == schema:
         return newer
-    if goes_on and (older := registry.replaced(schema)) and (goes_on is True or goes_on(older, newer)):
-        return older
+    if request is not None and request not in newer.adopted:
+        older = registry.replaced(schema)
+        if older is not None and older.follows(request):
+            return older
     if newer.schema.fits(schema):
         return newer
     raise ArsrcReadError(

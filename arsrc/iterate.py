@@ -8,10 +8,11 @@ import numpy as np
 
 from arsrc import sizes
 from arsrc._host import registry
+from arsrc._host.open_source import OpenSource
 from arsrc._host.serving.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import Placement, check_placement, place, place_beside, replicated, rows_of_process
-from arsrc.errors import ArsrcError, ArsrcTypeError
+from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcTypeError
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
 from arsrc.order.plan import PAD_ID
@@ -48,21 +49,33 @@ def iterate(
         raise ArsrcTypeError("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
     check_placement("iterate", device)
     rows = rows_of_process(device, config.batch_size)
-    return _batches(config, start, device, rows)
+    return _batches(registry.source(config, strict=state is not None), config, start, device, rows)
 
 
 def _batches(
-    config: ArrayRecordSourceConfig, start: SourceState, placement: Placement, rows: range
+    host: OpenSource, config: ArrayRecordSourceConfig, start: SourceState, placement: Placement, rows: range
 ) -> Iterator[tuple[SourceState, Batch]]:
-    host = registry.source(config, strict=True)
     schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
     treedef = jax.tree.structure(schema.codec.element_spec())
     key_words = np.asarray(jax.random.key_data(start.key))
     key = jax.random.wrap_key_data(place(key_words, replicated(placement)), impl=jax.random.key_impl(start.key))
 
+    def source() -> OpenSource:
+        nonlocal host
+        if host.is_closed:
+            try:
+                newer = source_of(schema)
+            except ArsrcReadError:  # the files are others now: the loop goes on as long as it can read the older ones
+                if not host.can_read:
+                    raise
+            else:
+                if newer.schema == schema or not host.can_read:
+                    host = newer
+        return host
+
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
-        loaded = read_from(schema, lambda source: source.get(request), goes_on=True)
+        loaded = read_from(source, lambda one: one.get(request))
         ids = loaded.record_ids[0, 0]
         leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
         epochs: Any = np.broadcast_to(loaded.epochs[0, 0], ids.shape)
@@ -83,7 +96,7 @@ def _batches(
         item = None
         try:
             # Else it would mean waiting for files before this batch is used.
-            if source_of(schema, goes_on=True).is_ready(after):
+            if source().is_ready(after):
                 item = fetch(after)
         except (ArsrcError, OSError):  # of the next step, which fetches again
             item = None

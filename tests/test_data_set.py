@@ -213,6 +213,22 @@ def test_a_count_that_is_wrong_is_found_when_its_file_is_first_read(many: tuple[
         data_set.read(np.array([400]))
 
 
+def test_a_damaged_file_does_no_harm_to_those_that_are_opened_with_it(
+    many: tuple[list[str], list[bytes]], tmp_path: Path
+) -> None:
+    paths, records = many
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(Path(paths[2]).read_bytes()[:-1])
+    slices = [FileSlice(os.fspath(damaged) if number == 2 else path, 0, 5) for number, path in enumerate(paths)]
+    data_set = open_data_set(*slices)
+    for number in (0, 5, 7, 9, 30, 99):
+        assert records_of(data_set, [5 * number]) == [records[5 * number]]
+    for _ in range(2):
+        with pytest.raises(ArsrcReadError, match=f"no complete ArrayRecord file.*{damaged}"):
+            data_set.read(np.array([10]))
+    data_set.close()
+
+
 def test_a_file_that_is_written_to_before_it_is_first_read_is_an_error(
     many: tuple[list[str], list[bytes]], tmp_path: Path, write_records: WriteRecords
 ) -> None:

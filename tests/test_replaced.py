@@ -212,7 +212,60 @@ def test_looking_takes_a_bounded_part_of_the_time_but_what_is_written_here_is_se
     write(tmp_path / "beside", 2)
     config = made(path)
     state = arsrc.init(config)
+    assert arsrc.num_records(config) == NUM_RECORDS  # looks
     os.replace(tmp_path / "beside", path)
     assert versions(arsrc.next_batch(config, state)[1].data) == [1]
     write(tmp_path / "y", 1)
     assert versions(arsrc.next_batch(config, state)[1].data) == [2]
+
+
+def test_a_loop_goes_on_whoever_else_looks_at_its_place_meanwhile(tmp_path):
+    path = tmp_path / "x"
+    write(path, 1)
+    config = made(path)
+    step = jax.jit(functools.partial(arsrc.next_batch, config))
+    state, _ = step(arsrc.init(config))
+    write(path, 2)
+    for row in range(5):
+        if row == 1:
+            assert versions(arsrc.peek(config, state).data) == [2]
+        if row == 2:
+            assert versions(next(arsrc.iterate(config, state))[1].data) == [2]
+        if row == 3:  # the threads rest when nobody has asked for a while
+            registry._registry.replaced[0][1].files.ahead.rest()
+        state, batch = step(state)
+        assert versions(batch.data) == [1]
+
+
+def test_iterate_goes_on_however_long_nobody_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_REPLACED_SECONDS", 0.0)
+    path = tmp_path / "x"
+    write(path, 1)
+    loop = arsrc.iterate(made(path))
+    assert versions(next(loop)[1].data) == [1]
+    for version, num_records in ((2, NUM_RECORDS), (3, 20)):
+        write(path, version, num_records)
+        for _ in range(2):
+            assert versions(BEGINNINGS["init"](made(path), None)) == [version]
+            arsrc.num_records(ArrayRecordSourceConfig(path, 5))  # another one is opened, and idle ones are retired
+            assert versions(next(loop)[1].data) == [1]
+
+
+def test_files_that_cannot_be_opened_do_no_harm_to_loops_that_run(tmp_path):
+    path = tmp_path / "x"
+    write(path, 1)
+    write(tmp_path / "y", 2)
+    config = made(path)
+    step = jax.jit(functools.partial(arsrc.next_batch, config))
+    loop, (state, _) = arsrc.iterate(config, arsrc.init(config, jax.random.key(1))), step(arsrc.init(config))
+    next(loop)
+    (tmp_path / "bad").write_bytes(b"no records")
+    os.replace(tmp_path / "bad", path)
+    for _ in range(3):
+        with pytest.raises(arsrc.ArsrcReadError):
+            arsrc.num_records(config)
+        state, batch = step(state)
+        assert versions(batch.data) == versions(next(loop)[1].data) == [1]
+    os.replace(tmp_path / "y", path)
+    assert versions(BEGINNINGS["init"](config, state)) == [2]
+    assert versions(step(state)[1].data) == versions(next(loop)[1].data) == [1]

@@ -1,5 +1,6 @@
 """One open source: what a config asks for, of files and decoded elements that others may share."""
 
+import collections
 import dataclasses
 import math
 import time
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from arsrc.config import ArrayRecordSourceConfig
 
 
+_MOST_ADOPTED = 64
 _LOOK_SHARE = 10  # looking at the files of a source takes one part in so many of the time
 
 
@@ -90,15 +92,15 @@ class OpenFiles:
         start = time.monotonic()
         if not strict and start - self._looked_at < _LOOK_SHARE * self._look_seconds:
             return True
+        self._looked_at = start  # and not when it ends: what is written meanwhile is looked at again
         try:
             is_current = paths.expand(self._paths) == self._slices and self.data_set.is_current()
         except ArsrcFileNotFoundError:
             if strict:
                 raise
             is_current = True
-        self._looked_at = time.monotonic()
         # The least so far: others may have had to wait for a core.
-        self._look_seconds = min(self._look_seconds, self._looked_at - start)
+        self._look_seconds = min(self._look_seconds, time.monotonic() - start)
         return is_current
 
     def look_again(self) -> None:
@@ -151,10 +153,12 @@ class OpenSource:
         ahead: When threads read ahead for it: "auto", "always" or "never".
         asked_at: When it was last asked for, in seconds.
         shared: Keeps alive what others may find and share, as long as this source lives.
+        adopted: What programs that were compiled for older files, and began anew with these, ask for next.
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded, *shared: object) -> None:
         self.files, self.shared = files, shared
+        self.adopted: collections.deque[Request] = collections.deque(maxlen=_MOST_ADOPTED)
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
         self._is_closed = False
@@ -175,6 +179,11 @@ class OpenSource:
             window_bytes,
             self._metrics,
         )
+
+    @property
+    def can_read(self) -> bool:
+        """Whether its files were not closed: those of a retired source can still be read."""
+        return not self.files.data_set.is_closed
 
     @property
     def is_closed(self) -> bool:

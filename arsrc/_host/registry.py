@@ -69,10 +69,14 @@ class _Registry:
                 return found
 
     def reopen(self, config: "ArrayRecordSourceConfig", found: OpenSource) -> OpenSource:
-        """Return a new source in place of one whose files are others now; loops that run on that one go on with it."""
+        """Return a new source in place of one whose files are others now; loops that run on that one go on with it.
+
+        Where there is none to be had, it stays in its place.
+        """
+        new = self._open(config)
         with self.lock:
             if (once := self.sources.get(config)) is not None and once.value is found:
-                del self.sources[config]
+                self.sources[config] = Once.of(new)
                 self.replaced.append((config, found))
         return self.open(config)
 
@@ -102,7 +106,9 @@ class _Registry:
         found = once.value
         if found is not None and not fits(found):
             with self.lock:  # those who hold it go on with it
-                once = table[key] = Once()
+                if table.get(key) is once:
+                    table[key] = Once()
+                once = table.setdefault(key, Once())
         return once, once.get(load)
 
     def _retire_idle(self) -> None:
@@ -172,6 +178,9 @@ def source(config: "ArrayRecordSourceConfig", strict: bool = False) -> OpenSourc
     Raises:
         ArsrcTypeError: It is no config.
     """
+    _check(config)
+    if config._of_programs not in _registry.sources:
+        return opened(config)  # which looks at the files
     found = opened(config)
     if found.files.is_current(strict):
         return found

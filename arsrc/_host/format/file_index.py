@@ -91,6 +91,8 @@ def _index(path: str, keep_small: bool) -> FileIndex | _Small | None:
             is_small = 0 < footer.entries_bytes == len(footer.some_entries)
             if keep_small and is_small and footer.num_chunks == footer.num_records:
                 begin, size = parse_varint(footer.some_entries, 1)
+                if logical(begin) >= footer.begin:
+                    raise LayoutError("a chunk lies behind the footer")
                 _check_header(file, logical(begin), parse_varint(footer.some_entries, size + 1)[0])
                 return _Small(path, stamp, footer)
             return FileIndex(path, stamp, footer.num_records, _places(file, stamp, footer))

@@ -83,7 +83,7 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     head = read_stream(file, offset, min(_HEAD_BYTES, logical(num_bytes - BLOCK_BYTES) - begin))
     header = parse_chunk_header(head)
     data = begin + CHUNK_HEADER_BYTES
-    if header.kind != "r" or head[CHUNK_HEADER_BYTES] != 0:
+    if header.kind != "r" or head[CHUNK_HEADER_BYTES : CHUNK_HEADER_BYTES + 1] != b"\0":
         raise LayoutError("the footer is compressed")
     num_size_bytes, sizes = parse_varint(head, CHUNK_HEADER_BYTES + 1)
     first_size, _ = parse_varint(head, sizes)

@@ -19,6 +19,13 @@ class Once(Generic[T]):
         self._is_there = False
         self._lock = threading.Lock()
 
+    @classmethod
+    def of(cls, value: T) -> "Once[T]":
+        """Return one whose value is there."""
+        once: Once[T] = cls()
+        once.get(lambda: value)
+        return once
+
     def get(self, load: Callable[[], T]) -> T:
         """Return the value, which is what `load()` gives if it is not there yet."""
         if not self._is_there:

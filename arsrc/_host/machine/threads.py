@@ -134,8 +134,8 @@ def on_threads(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
     What does not wait, as for files in memory, is done sooner by one thread than by many that want the interpreter.
     """
     results: list[T] = []
+    start, cpu_start = perf_counter(), thread_time()
     while len(results) < len(values):
-        start, cpu_start = perf_counter(), thread_time()
         results.append(function(values[len(results)]))
         cpu_seconds = thread_time() - cpu_start
         waited = perf_counter() - start - cpu_seconds

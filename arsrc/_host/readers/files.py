@@ -1,6 +1,7 @@
 """The files of a data set, opened: counted, indexed and mapped; all at once, or when they are first read."""
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -27,7 +28,7 @@ from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.advice import CHECKSUM
 from arsrc.amounts import counted, in_bytes
-from arsrc.errors import ArsrcReadError, ArsrcValueError
+from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcValueError
 from arsrc.paths import FileSlice
 
 MAX_RECORDS = 2**32 - 1
@@ -136,14 +137,17 @@ class Files:
             start = perf_counter()
             files, slices = self.opened.files, self.numbering.slices
             wanted = dict.fromkeys(slices[number].path for number in np.unique(found.slices).tolist())
-            if more := [path for path in wanted if path not in files]:
+            if missing := [path for path in wanted if path not in files]:
                 others = dict.fromkeys(piece.path for piece in slices if piece.path not in files)
-                more += [path for path in others if path not in wanted][: len(files)]
-                opened = self._open(more)
-                for piece in slices:
-                    if piece.path in opened:
-                        piece.within(opened[piece.path].num_records)
-                self.opened = self._with(files | opened)
+                more = [path for path in others if path not in wanted][: len(files)]
+                with contextlib.suppress(ArsrcError):  # of a file that nobody has asked for
+                    files = files | self._open_counted(more)
+                opened = self._with(files | self._open_counted(missing))
+                if self.opened.mapped is not None and opened.mapped is not None:
+                    opened.mapped.take_over(self.opened.mapped)
+                if self._is_closed:
+                    raise closed()
+                self.opened = opened
                 self._log(logging.DEBUG, perf_counter() - start)
             return self.opened
 
@@ -179,6 +183,14 @@ class Files:
     def _open(self, paths: Sequence[str]) -> dict[str, _File]:
         some = [paths[first : first + _TOGETHER] for first in range(0, len(paths), _TOGETHER)]
         return dict(zip(paths, itertools.chain.from_iterable(on_threads(self._open_some, some)), strict=True))
+
+    def _open_counted(self, paths: Sequence[str]) -> dict[str, _File]:
+        """Open files, and check that they hold the slices of them."""
+        opened = self._open(paths)
+        for piece in self.numbering.slices:
+            if piece.path in opened:
+                piece.within(opened[piece.path].num_records)
+        return opened
 
     def _open_some(self, paths: Sequence[str]) -> list[_File]:
         with Reading(lambda: f"opening {counted(len(paths), 'file')}, {paths[0]!r} the first"):

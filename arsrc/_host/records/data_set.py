@@ -36,6 +36,7 @@ class DataSet:
         num_records: Records in all.
         files: What is open of them, and by whom it is read.
         copier: Threads for large copies.
+        is_closed: Whether they were closed: nothing can be read any more.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class DataSet:
         self.slices, self._numbering = self.files.slices, self.files.numbering
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = self._numbering.num_records
-        self._is_closed = False
+        self.is_closed = False
 
     @property
     def is_grouped(self) -> bool:
@@ -142,15 +143,16 @@ class DataSet:
         Raises:
             ArsrcReadError: A file changed since it was opened, or the files were closed.
         """
-        assert self.files.opened.mapped is not None
-        return self.files.opened.mapped.copy(located, out)
+        if (mapped := self.files.opened.mapped) is None:
+            raise closed()
+        return mapped.copy(located, out)
 
     def _read_by_reader(self, found: Found, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         """Yield `(row, record)` for some rows, with one read per file."""
         rows = rows[np.argsort(found.slices[rows], kind="stable")]
         cuts = np.flatnonzero(np.diff(found.slices[rows])) + 1
         for part in np.split(rows, cuts) if len(rows) else ():
-            if self._is_closed:
+            if self.is_closed:
                 raise closed()
             wanted = found.at(part)
             path = self._numbering.slices[wanted.slices[0]].path
@@ -194,7 +196,7 @@ class DataSet:
 
     def close(self) -> None:
         """Let go of all files; reads of a file that are under way end well, later ones fail."""
-        self._is_closed = True
+        self.is_closed = True
         self.files.close()
         self.copier.close()
 

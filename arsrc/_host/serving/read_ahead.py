@@ -39,6 +39,7 @@ class Client:
         window_bytes: What windows of it take at most, 0 without any.
         metrics: Where serving is counted.
         places: Where its requests stand.
+        expected: What runs that were let go of had expected next.
     """
 
     loader: Loader
@@ -49,6 +50,9 @@ class Client:
     window_bytes: int
     metrics: Metrics
     places: Places = dataclasses.field(default_factory=dict)
+    expected: "collections.deque[Request]" = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=2 * _MAX_RUNS)
+    )
 
 
 class ReadAhead:
@@ -112,7 +116,7 @@ class ReadAhead:
         """Whether a run that has begun expects `request` next, of whoever has not asked for it yet."""
         with self._lock:
             if (place := client.places.get(request)) is None:
-                return False
+                return request in client.expected
             run, chunk, row = place
             is_due = place.is_behind or chunk.num_asked[row] < run.num_askers
             return is_due and max(1, run.next - 1) <= chunk.start + row <= run.next
@@ -262,5 +266,7 @@ class ReadAhead:
         return sum(run.num_bytes for run in self.runs) + max(self.windows.num_bytes, window_bytes)
 
     def _end(self, run: Run) -> None:
+        if (request := run.expected) is not None:
+            self.runs[run].expected.append(request)
         run.end()
         del self.runs[run]

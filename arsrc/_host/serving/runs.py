@@ -174,6 +174,14 @@ class Run:
         """Whether nothing follows what is planned."""
         return self.chunks[-1].planned.ended
 
+    @property
+    def expected(self) -> Request | None:
+        """The request that is expected next; None where nothing was asked for, or it is not planned any more."""
+        for chunk in self.chunks if self.next else ():
+            if chunk.start <= self.next <= chunk.stop:
+                return [*chunk.planned.requests, chunk.planned.after][self.next - chunk.start]
+        return None
+
     def plan(self, request: Request) -> Chunk | None:
         """Plan a chunk from `request` on, twice as long as the last, up to what another run has planned."""
         most = max(1, pacing.CHUNK_ROWS // max(request.num_elements, 1))

@@ -80,6 +80,10 @@ class FileWatch:
                 self._look(number)
                 self._due[number] = now + self._seconds
 
+    def take_over(self, before: "FileWatch") -> None:
+        """Refuse what another one of the same numbering refuses."""
+        self._refused |= before._refused
+
     def _look(self, number: int) -> None:
         try:
             check_file(*self._files[number])
