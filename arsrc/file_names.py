@@ -13,7 +13,7 @@ _ABOVE = re.compile(rf"(\.{{1,2}}({re.escape(os.sep)}+|$))*")
 _MOST_SHOWN = 4
 
 
-class _Set(NamedTuple):
+class ShardSet(NamedTuple):
     """Files `<stem>-<shard>-of-<number><suffix>`, written `<stem>@<number><suffix>`."""
 
     stem: str
@@ -21,6 +21,7 @@ class _Set(NamedTuple):
     suffix: str
 
     def shard(self, shard: int) -> str:
+        """Return the name of one shard, counted from 0."""
         return f"{self.stem}-{shard:05d}-of-{self.number:05d}{self.suffix}"
 
     def __str__(self) -> str:
@@ -72,7 +73,7 @@ def explain(path: str) -> str:
 def describe(folder: str) -> str:
     """Say how to name the ArrayRecord files of a folder, judging by their names."""
     names = {name for name in _names(folder) if "array_record" in name and not name.startswith(".")}
-    sets = _sets(names)
+    sets = shard_sets(names)
     single = sorted(names.difference(*sets.values()))
     if len(single) > _MOST_SHOWN and all(name.endswith(".array_record") for name in single):
         single = ["*.array_record"]
@@ -88,14 +89,14 @@ def _split(path: str) -> tuple[str, str]:
     return folder, path[len(folder) :].lstrip(os.sep)
 
 
-def _asked(path: str) -> dict[_Set, list[str]]:
+def _asked(path: str) -> dict[ShardSet, list[str]]:
     """Return the sets, complete or not, that `path` can mean."""
     folder, name = os.path.split(path)
     asked = _ASKED.fullmatch(name)
     if asked is None:
         return {}
     kind = asked["stem"], asked["suffix"] or ""
-    sets = _sets(_names(folder)).items()
+    sets = shard_sets(_names(folder)).items()
     return {s: n for s, n in sets if (s.stem, s.suffix) == kind and asked["number"] in ("*", str(s.number))}
 
 
@@ -106,12 +107,12 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _sets(names: Iterable[str]) -> dict[_Set, list[str]]:
+def shard_sets(names: Iterable[str]) -> dict[ShardSet, list[str]]:
     """Return the sets whose shards are among `names`, complete or not, each with these names in order."""
-    found: dict[_Set, list[str]] = defaultdict(list)
+    found: dict[ShardSet, list[str]] = defaultdict(list)
     for name in sorted(names):
         if match := _SHARD.fullmatch(name):
-            one = _Set(match["stem"], int(match["number"]), match["suffix"] or "")
+            one = ShardSet(match["stem"], int(match["number"]), match["suffix"] or "")
             if int(match["shard"]) < one.number and name == one.shard(int(match["shard"])):
                 found[one].append(name)
     return found

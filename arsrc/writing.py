@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +20,7 @@ from arsrc.errors import (
     ArsrcValueError,
     ArsrcWriteError,
 )
-from arsrc.file_names import absolute
+from arsrc.file_names import ShardSet, absolute, shard_sets
 
 SUFFIX = ".array_record"
 MAX_SHARDS = 99_999
@@ -125,20 +124,19 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
         raise ArsrcValueError("num_shards", f"must be at most {MAX_SHARDS}", num_shards=num_shards)
     targets = [text]
     if num_shards > 1:
-        stem = name.removesuffix(SUFFIX)
-        names = [f"{stem}-{shard:05d}-of-{num_shards:05d}{SUFFIX}" for shard in range(num_shards)]
-        _check_stale(folder, stem, set(names))
-        targets = [os.path.join(folder, name) for name in names]
+        shards = ShardSet(name.removesuffix(SUFFIX), num_shards, SUFFIX)
+        _check_stale(folder, shards)
+        targets = [os.path.join(folder, shards.shard(shard)) for shard in range(num_shards)]
     for target in targets:
         if os.path.isdir(target):
             raise ArsrcValueError("path", "is a folder", "Name a file in it.", path=target)
     return tuple(targets)
 
 
-def _check_stale(folder: str, stem: str, names: set[str]) -> None:
+def _check_stale(folder: str, shards: ShardSet) -> None:
     """Refuse to leave shards of another number behind, which a glob would read as well."""
-    pattern = re.compile(re.escape(stem) + r"-\d{5}-of-\d{5}" + re.escape(SUFFIX))
-    stale = sorted(name for name in os.listdir(folder or ".") if pattern.fullmatch(name) and name not in names)
+    found = shard_sets(os.listdir(folder or "."))
+    stale = [name for one in found if one._replace(number=shards.number) == shards != one for name in found[one]]
     if stale:
         what = f"{len(stale)} shards of another number have the same name"
         raise ArsrcValueError("num_shards", what, "Delete them first.", first=stale[0])

@@ -1,7 +1,6 @@
 """`Map`: a user's own function from the bytes of one record to arrays."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.records.codec_identity import describe_by_names
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec, is_pair
 from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference, tree_text
@@ -31,8 +31,10 @@ class Map(Terse):
         spec: PyTree of one element's arrays: `jax.ShapeDtypeStruct`, `(dtype, shape)`, or a dtype. Kept as a
             PyTree of `jax.ShapeDtypeStruct`.
         encode_fn: `encode_fn(element) -> bytes`, the inverse of `fn`; None: the codec does not encode.
-        version: Text that stands for all that `fn` does: decoded elements kept in files (`cacheable=True`) are found
-            again by the name of `fn` and this, whatever its code. None: by its code, and all that this reaches.
+        version: Text that stands for all code of `fn`: decoded elements kept in files (`cacheable=True`) are found
+            again by this, the name of `fn`, and the values that it holds: arguments of a `functools.partial`,
+            defaults, closures, an object's fields. Those that cannot be told apart (a lock, an open file) this
+            stands for as well. None: by its code, and all that this reaches.
 
     Raises:
         ArsrcTypeError: A function is not callable or not hashable, a leaf of `spec` stands for no array, or
@@ -69,7 +71,7 @@ class Map(Terse):
 
     def cache_key(self) -> Any:
         """Return what tells decoded elements kept in files from those of other codecs: not what encodes them."""
-        function = self.fn if self.version is None else (_full_name(self.fn), self.version)
+        function = self.fn if self.version is None else (describe_by_names(self.fn), self.version)
         return function, self._tree.paths, self._tree.shapes
 
     def _shown(self, field: str) -> str:
@@ -161,12 +163,6 @@ def _check_function(where: str, fn: Any) -> None:
     except TypeError as error:
         fix = "Codecs are part of what jit caches by: use a function, or a frozen dataclass with __call__."
         raise ArsrcTypeError(where, "must be hashable", fix, fn=fn) from error
-
-
-def _full_name(fn: Any) -> str:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return f"{fn.__module__}.{_name(fn)}"
 
 
 def _name(fn: Any) -> str:

@@ -9,6 +9,7 @@ from arsrc._host.format.layout import LayoutError, read_footer_offset
 from arsrc._host.storage.open_file import OpenFile
 
 _HEAD_BYTES = 512
+_GZIP = b"\x1f\x8b"
 
 # The header of the first block and the chunk without data behind it, with which each file begins.
 _SIGNATURE = struct.pack(
@@ -61,7 +62,7 @@ def _kind(head: bytes) -> tuple[str, str]:
     for at, mark, kind, fix in _MARKS:
         if head.startswith(mark, at):
             return kind, fix
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(_GZIP):
         kind, fix = _packed(head)
         return f"a gzip file{kind}", fix
     if _is_tfrecord(head):
@@ -82,6 +83,8 @@ def _packed(head: bytes) -> tuple[str, str]:
         inside = b""
     if inside.startswith(_SIGNATURE):
         return " of an ArrayRecord file", _UNPACK
+    if inside.startswith(_GZIP):  # which is not looked into: there are files that unpack to themselves
+        return " of a gzip file", _UNPACK
     if not inside:
         return "", _UNPACK
     kind, fix = _kind(inside)

@@ -40,15 +40,25 @@ def describe(codec: Any) -> str:
     return _Description().whole(codec, _name(codec))
 
 
+def describe_by_names(function: Any) -> str:
+    """Return a text as `describe` does, in which names stand for code, and for what cannot be told apart.
+
+    What a function holds still counts: bound arguments, defaults, closures, the fields of objects.
+    """
+    return _Description(by_names=True).whole(function, _name(function))
+
+
 class _Description:
     """One description. What is equal to itself alone is described once, and is a number wherever it is met.
 
     Args:
         inside: Ids of the sets around it.
+        by_names: Whether names stand for code, packages and what cannot be told apart.
     """
 
-    def __init__(self, inside: tuple[int, ...] = ()) -> None:
+    def __init__(self, inside: tuple[int, ...] = (), by_names: bool = False) -> None:
         self._inside = inside
+        self._by_names = by_names
         self._at = ""  # name of what is being described
         self._numbers: dict[Any, int] = {}
         # Name, value, whether it is described as an object, and what names it in errors.
@@ -65,15 +75,17 @@ class _Description:
             except ArsrcValueError:  # of something in a set
                 raise
             except Exception as error:
-                raise ArsrcValueError(
-                    "cacheable",
-                    f"the codec uses something that cannot be told apart from others like it ({error})",
-                    "Say what elements it gives by Map(..., version=...), or by cache_key() of a codec of your own, "
-                    "and change that with what it does; or raise ReadOptions.cache_bytes, so that the cache stays in "
-                    "memory.",
-                    type=_name(type(value)),
-                    used_by=used_by,
-                ) from error
+                if not self._by_names:
+                    raise ArsrcValueError(
+                        "cacheable",
+                        f"the codec uses something that cannot be told apart from others like it ({error})",
+                        "Say what elements it gives by Map(..., version=...), or by cache_key() of a codec of your "
+                        "own, and change that with what it does; or raise ReadOptions.cache_bytes, so that the cache "
+                        "stays in memory.",
+                        type=_name(type(value)),
+                        used_by=used_by,
+                    ) from error
+                text = _name(type(value))
             lines.append(f"{name}: {_short(text)}")
         return "\n".join(lines)
 
@@ -102,7 +114,8 @@ class _Description:
         if kind in (set, frozenset):
             # Sorted by texts in which nothing depends on what was met before.
             texts = (
-                repr(item) if type(item) in _PLAIN else _Description(inside).whole(item, self._at) for item in value
+                repr(item) if type(item) in _PLAIN else _Description(inside, self._by_names).whole(item, self._at)
+                for item in value
             )
             return f"{kind.__name__}({', '.join(sorted(texts))})"
         if kind in (np.ndarray, np.memmap) or isinstance(value, np.generic):
@@ -116,9 +129,9 @@ class _Description:
             contents = _contents(value)
             return self._parts((one.__name__ if isinstance(one, types.ModuleType) else one for one in contents), inside)
         if isinstance(value, types.ModuleType) and (package := _package(value.__name__)):
-            return f"{value.__name__} ({package})"
+            return value.__name__ if self._by_names else f"{value.__name__} ({package})"
         if package := _installed(value):
-            return f"{_name(value)} ({package})"
+            return _name(value) if self._by_names else f"{_name(value)} ({package})"
         if kind.__eq__ is _BY_IDENTITY:
             return self._number(_name(value), value, id(value), True)
         return self._object(value, inside)
@@ -143,10 +156,14 @@ class _Description:
         if isinstance(value, types.FunctionType):
             held = value.__closure__, value.__defaults__, value.__kwdefaults__, value.__dict__
             home = value.__globals__.get("__name__")
+            if self._by_names:
+                return f"{_name(value)} {part(held)}"
             if package := _package(home):  # made by what a package defines, a decorator perhaps
                 return f"{_name(value)} {home}.{value.__code__.co_qualname} ({package}) {part(held)}"
             return f"{_name(value)} {part((value.__code__, *held))} {self._globals(value)}"
         if isinstance(value, type):
+            if self._by_names:
+                return _name(value)
             return f"{_name(value)} {part((value.__bases__, list(_members(value))))}"
         if isinstance(value, types.ModuleType):
             raise TypeError("a module of your own is held as a value")
@@ -154,7 +171,11 @@ class _Description:
             return f"{_name(type(value))} {part(key(value))}"
         reduced = _reduced(value)
         if isinstance(reduced, str):  # a global name
-            return f"{_name(value)} {reduced} {part((type(value), getattr(value, '__wrapped__', None)))}"
+            package, wrapped = _home(value, reduced), getattr(value, "__wrapped__", None)
+            # What `typing` makes stands for types, and does nothing.
+            if package is None and wrapped is None and type(value).__module__ != "typing" and not self._by_names:
+                raise TypeError("nothing is seen of it but its name")
+            return f"{_name(value)} {reduced} ({None if self._by_names else package}) {part((type(value), wrapped))}"
         return part((type(value), *reduced))
 
     def _globals(self, function: types.FunctionType) -> str:
@@ -244,6 +265,12 @@ def _installed(value: Any) -> str | None:
         found = getattr(found, step, None)
     # Not all classes lie under their names, but those that are made anew, around values, say so.
     return package if found is value or (isinstance(value, type) and "<locals>" not in name) else None
+
+
+def _home(value: Any, name: str) -> str | None:
+    """Return the package, and its version, of what some module of one has as `name`, as ufuncs do not say theirs."""
+    homes = sorted(at for at, module in [*sys.modules.items()] if getattr(module, "__dict__", {}).get(name) is value)
+    return next(filter(None, map(_package, homes)), None)
 
 
 def _package(module: Any) -> str | None:
