@@ -17,6 +17,8 @@ COLD = 0.1
 """Share of the reads that wait for the disk, from which on it counts."""
 CHECKSUM = 'checksum="always"'
 """What keeps files from being mapped, where it is the config."""
+NO_MAP = "cannot be mapped here"
+"""What keeps them from it, where it is the machine."""
 
 
 class Facts(NamedTuple):
@@ -145,8 +147,9 @@ def _loading(facts: Facts) -> Limit | None:
         return Limit(f"{what}, by array_record's reader, which checks hashes", ('set ReadOptions(checksum="auto")',))
     if facts.encodings:
         what = f"{what}, by array_record's reader ({', '.join(facts.encodings)})"
-        again = "write the files again by write_array_record, which does not compress"
-        return Limit(what, (_cache(facts), again, *_threads(facts)))
+        again = ("write the files again by write_array_record, which does not compress",)
+        is_by_files = set(facts.encodings) != {NO_MAP}
+        return Limit(what, (_cache(facts), *(again if is_by_files else ()), *_threads(facts)))
     if facts.cold < COLD:
         return None
     blocks = ("set shuffle_block_size=256, so that neighbours are read together",) if facts.is_random else ()

@@ -17,8 +17,9 @@ T = TypeVar("T")
 
 
 def run(loop: Callable[..., T], *arguments: Any) -> T:
-    """Return `loop(*arguments)`; on a CPU, log once that it is slow where it is."""
-    if jax.default_backend() != "cpu":
+    """Return `loop(*arguments)`; on a CPU, log once that it is slow where it is, if it is compiled at all."""
+    is_compiled = not jax.config.jax_disable_jit  # type: ignore[attr-defined]
+    if not is_compiled or jax.default_backend() != "cpu":
         return loop(*arguments)
     compiled = jax.jit(loop)
     if has_slow_convolution(compiled.trace(*arguments).jaxpr.eqns):  # the call then takes the same trace

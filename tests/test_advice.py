@@ -2,7 +2,7 @@
 
 import pytest
 
-from arsrc.advice import CHECKSUM, Facts, limits
+from arsrc.advice import CHECKSUM, NO_MAP, Facts, limits
 
 ZERO = dict.fromkeys(
     ("records_read", "bytes_read", "records_decoded", "seconds_read", "seconds_in_codec", "seconds_waited"), 0
@@ -125,6 +125,15 @@ def test_more_threads_are_advised_where_there_are_cores_for_them():
 def test_checks_of_hashes_are_told_as_what_they_are():
     facts = FACTS._replace(encodings=(CHECKSUM,), metrics=CHECKED)
     assert told(facts, "reading takes 22.3 us a record") == 'set ReadOptions(checksum="auto")'
+
+
+def test_files_that_are_as_they_should_be_are_not_to_be_written_again():
+    facts = FACTS._replace(encodings=(NO_MAP,), metrics=SINGLE_ZSTD, num_cores=16)
+    helps = told(facts, "reading takes 28 us a record (28 MB a second), by array_record's reader (cannot be mapped")
+    assert "write" not in helps
+    assert "cacheable=True" in helps
+    assert "num_threads=16" in helps
+    assert "does not compress" in told(facts._replace(encodings=(NO_MAP, "zstd")), "reading takes 28 us a record")
 
 
 def test_a_slow_function_is_told_by_its_time_a_record():

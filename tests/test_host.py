@@ -977,6 +977,34 @@ def test_batches_of_take_and_batch_at_count_like_the_rest(make_config):
         assert added["seconds_away"] > 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cacheable", [False, True])
+def test_all_that_is_decoded_is_read_whoever_asks(make_config, kind, cacheable):
+    blocks = {"shuffle_records": True, "shuffle_block_size": 10}
+    config = make_config(kind, cacheable=cacheable, **blocks, read=ReadOptions(read_ahead_bytes=2**22, ahead="never"))
+    state, source = arsrc.init(config), registry.source(config)
+    before = arsrc.io_metrics(config)
+    for ask in (
+        lambda: arsrc.dataset_statistics(config),
+        lambda: arsrc.load_resident(config),
+        lambda: jax.block_until_ready(arsrc.take(config, [3, 1, 4])),
+        lambda: source.take(np.zeros((3, 2), np.uint32)),
+        lambda: next(arsrc.iterate(config, state)),
+        lambda: next(arsrc.iterate(config, state)),  # from the window
+    ):
+        start = time.perf_counter()
+        ask()
+        seconds = time.perf_counter() - start
+        after = arsrc.io_metrics(config)
+        added = {name: value - before[name] for name, value in after.items()}
+        before = after
+        if added["records_read"]:
+            assert 0 < added["seconds_in_codec"] < added["seconds_read"] < seconds
+        else:
+            assert added["seconds_in_codec"] == added["seconds_read"] == 0
+    assert before["records_read"] >= NUM_RECORDS
+
+
 def test_the_time_between_batches_is_that_of_the_program(make_config):
     config = make_config(read=ReadOptions(read_ahead_bytes=0))
     batches = arsrc.iterate(config)

@@ -100,3 +100,22 @@ def test_a_loop_that_is_looked_at_runs_under_all_that_jax_does(config: arsrc.Arr
     np.testing.assert_allclose(values, weights * gradients, rtol=1e-6)
     with jax.disable_jit():
         np.testing.assert_allclose(total(weights[0]), values[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("batches_per_fetch", [1, 2])
+def test_bodies_see_values_where_nothing_is_compiled(
+    config: arsrc.ArrayRecordSourceConfig, batches_per_fetch: int
+) -> None:
+    state, seen = arsrc.init(config), []
+
+    def body(carry: Any, batch: arsrc.Batch) -> tuple[Any, Any]:
+        seen.append(float(carry))
+        return carry + batch.mask.sum() / 2, batch.record_ids
+
+    fetch = {"batches_per_fetch": batches_per_fetch}
+    with jax.disable_jit():
+        _, total, ids = arsrc.scan_steps(config, state, jnp.float32(0), body, 3, **fetch)
+        _, epoch_total, _ = arsrc.scan_epoch(config, state, jnp.float32(0), body, **fetch)
+    assert (float(total), float(epoch_total)) == (3, 4)
+    assert seen == [0, 1, 2, 0, 1, 2, 3]
+    np.testing.assert_array_equal(ids, np.arange(6).reshape(3, 2))

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,38 @@ def test_quick_reads_of_any_number_are_not_told_of_and_are_watched_by_one_thread
     until(lambda: num_watching() <= before)
     with Reading(lambda: "again"):
         assert slow_reads._watch.is_running
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_forked_child_reads_whatever_its_parent_was_reading_and_locking(quick, is_running):
+    slow_reads._watch.is_running = True
+    with Reading(lambda: "this"), slow_reads._watch._lock:
+        slow_reads._watch.is_running = is_running
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            if slow_reads._under_way:
+                os._exit(3)
+            with Reading(lambda: "that"):
+                os._exit(0 if len(slow_reads._under_way) == 1 else 4)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert len(slow_reads._under_way) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_read_that_goes_on_in_a_forked_child_ends_there_too(quick):
+    reading = Reading(lambda: "this")
+    reading.__enter__()
+    child = os.fork()
+    if child == 0:
+        try:
+            reading.__exit__()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    reading.__exit__()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_file_that_does_not_open_is_named(quick, caplog, tmp_path: Path):

@@ -168,7 +168,7 @@ class OpenSource:
         self.elements = Elements(files.data_set, decoded.decoder, decoded.cache, self._metrics, label)
         self._waiting = f"arsrc: wait for a batch{label}"
         windows, window_bytes = self._windows()
-        self._loader = Loader(self.plan, self.elements, windows, self._metrics)
+        self._loader = Loader(self.plan, self.elements, windows)
         self.ahead = "never" if is_forked() or config.read.read_ahead_bytes == 0 else config.read.ahead
         self._client = Client(
             self._loader,
@@ -212,7 +212,7 @@ class OpenSource:
         read = self.elements.read if len(record_ids) == 1 else self.elements.read_once
         asked_at = time.perf_counter()
         try:
-            with profile.annotate(self._waiting), self._metrics.timed("seconds_read"):
+            with profile.annotate(self._waiting):
                 return read(record_ids)
         finally:
             self._metrics.serve(len(record_ids), asked_at, is_here=True)

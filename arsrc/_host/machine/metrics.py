@@ -32,10 +32,6 @@ class Metrics:
             for name, amount in amounts.items():
                 self._sums[name] += amount
 
-    def timed(self, name: str) -> "_Timed":
-        """Return what adds the seconds that the body of a `with` statement takes."""
-        return _Timed(self, name)
-
     def serve(self, num_batches: int, asked_at: float, *, is_ready: bool = False, is_here: bool = False) -> None:
         """Count batches that the program waited for until now, or in vain.
 
@@ -60,18 +56,3 @@ class Metrics:
         """Return the sums so far."""
         with self._lock:
             return dict(self._sums)
-
-
-class _Timed:
-    """A generator would do, and take three times as long."""
-
-    __slots__ = ("_metrics", "_name", "_start")
-
-    def __init__(self, metrics: Metrics, name: str) -> None:
-        self._metrics, self._name = metrics, name
-
-    def __enter__(self) -> None:
-        self._start = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._metrics.add(**{self._name: perf_counter() - self._start})

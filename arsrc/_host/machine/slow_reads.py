@@ -5,6 +5,7 @@ read keeps the interpreter lock, as small ones of mapped files do, it is told of
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from time import perf_counter, sleep
@@ -35,7 +36,7 @@ class Reading:
             _watch.start()
 
     def __exit__(self, *_: object) -> None:
-        del _under_way[self]
+        _under_way.pop(self, None)  # a fork forgets them
         self.look()
         if self._is_told:
             _LOG.info("after %.0f s it is over: %s", perf_counter() - self._start, self._what())
@@ -60,8 +61,10 @@ class _Watch:
         self._lock = threading.Lock()
 
     def start(self) -> None:
+        if threads.is_forked():  # asked before the lock, which a thread of the parent may have held for ever
+            return
         with self._lock:
-            if self.is_running or threads.is_forked():
+            if self.is_running:
                 return
             try:
                 threading.Thread(target=self._run, name="arsrc-slow-reads", daemon=True).start()
@@ -85,3 +88,4 @@ class _Watch:
 
 _under_way: dict[Reading, None] = {}
 _watch = _Watch()
+os.register_at_fork(after_in_child=_under_way.clear)

@@ -26,14 +26,13 @@ from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.stamps import FileStamp, changed, closed
-from arsrc.advice import CHECKSUM
+from arsrc.advice import CHECKSUM, NO_MAP
 from arsrc.amounts import counted, in_bytes
 from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcValueError
 from arsrc.paths import FileSlice
 
 MAX_RECORDS = 2**32 - 1
 _TOGETHER = 32  # files that are indexed together
-_NO_MAP = "cannot be mapped here"
 _LOG = logging.getLogger("arsrc")
 
 
@@ -117,7 +116,7 @@ class Files:
         self._is_closed = False
         self._kinds: dict[str, ChunkKind] = {}  # of files that are not mapped
         self.opened = self._with(files)
-        is_odd = _NO_MAP in self.opened.not_mapped and sys.platform == "linux"  # elsewhere no file is mapped
+        is_odd = NO_MAP in self.opened.not_mapped and sys.platform == "linux"  # elsewhere no file is mapped
         self._log(logging.WARNING if is_odd else logging.INFO, perf_counter() - start)
 
     def opened_for(self, found: Found) -> Opened:
@@ -237,7 +236,7 @@ class Files:
         """Return what keeps an open file from being mapped."""
         if not self._map_files:
             return CHECKSUM
-        return _NO_MAP if file.index is not None else kind.encoding or "of another layout"
+        return NO_MAP if file.index is not None else kind.encoding or "of another layout"
 
 
 def _stamp(path: str) -> FileStamp:

@@ -84,11 +84,11 @@ class Elements:
             outs: Arrays like the results, which may be used for them.
             stop: Says whether to end between two records.
         """
-        out = None
+        start, out = perf_counter(), None
         if outs is not None and len(outs) == 1 and outs[0].nbytes == located.num_bytes:
             # So many bytes are in the records: perhaps they are the elements as they stand.
             out = outs[0].reshape(-1).view(np.uint8)
-        leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel(), record_ids.size, stop)
+        leaves = self._decode(self._data_set.copy(located, out), record_ids.ravel(), record_ids.size, start, stop)
         return [leaf.reshape(*record_ids.shape, *leaf.shape[1:]) for leaf in leaves]
 
     def read_once(self, record_ids: NDArray[np.uint32], stop: Stop | None = None) -> Leaves:
@@ -116,16 +116,18 @@ class Elements:
 
     def _decoded(self, ids: NDArray[np.int64], stop: Stop | None) -> Leaves:
         with profile.annotate(f"arsrc: read records{self.label}"):
-            return self._decode(self._data_set.read(ids), ids, self._data_set.num_decoded(ids), stop)
+            start = perf_counter()
+            return self._decode(self._data_set.read(ids), ids, self._data_set.num_decoded(ids), start, stop)
 
     def _decode(
-        self, records: RecordBatch, ids: NDArray[np.integer[Any]], num_decoded: int, stop: Stop | None
+        self, records: RecordBatch, ids: NDArray[np.integer[Any]], num_decoded: int, start: float, stop: Stop | None
     ) -> Leaves:
+        """Decode records whose reading began at `start`, and count both."""
         if stop is not None:
             check(stop)
             records = _Stoppable(records.data, records.offsets, stop)
         num_records, num_bytes = len(ids), records.data.nbytes
-        start = perf_counter()
+        codec_start = perf_counter()
         try:
             leaves = self._decoder.decode(records)
         except RecordError as error:
@@ -138,12 +140,14 @@ class Elements:
             shown = [*ids[:8].tolist(), *(["..."] if len(ids) > 8 else [])]
             raise ArsrcValueError(f"decode{self.label}", what, fix, record_ids=shown) from error
         finally:
+            end = perf_counter()
             self._metrics.add(
                 records_read=num_records,
                 bytes_read=num_bytes,
                 records_decoded=num_decoded,
                 bytes_decoded=num_bytes * num_decoded // max(num_records, 1),
-                seconds_in_codec=perf_counter() - start,
+                seconds_read=end - start,
+                seconds_in_codec=end - codec_start,
             )
         check(stop)  # once more: a codec that catches everything goes on without the records that it did not get
         return leaves

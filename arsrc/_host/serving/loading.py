@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine import profile
-from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stop
 from arsrc._host.records.elements import Elements
 from arsrc._host.records.leaves import Leaves
@@ -46,11 +45,10 @@ class Loader:
         plan: The static numbers.
         elements: Where records come from.
         windows: Keep decoded windows of a block order; None reads records one by one.
-        metrics: Where reading is counted.
     """
 
-    def __init__(self, plan: Plan, elements: Elements, windows: Windows | None, metrics: Metrics) -> None:
-        self._plan, self._elements, self._windows, self._metrics = plan, elements, windows, metrics
+    def __init__(self, plan: Plan, elements: Elements, windows: Windows | None) -> None:
+        self._plan, self._elements, self._windows = plan, elements, windows
         self._label = f"arsrc: load batches{elements.label}"
         self._record_at = functools.partial(record_order.record_at, np, plan)
 
@@ -107,7 +105,7 @@ class Loader:
         Raises:
             Stopped: `stop` said so.
         """
-        with self._metrics.timed("seconds_read"), profile.annotate(self._label):
+        with profile.annotate(self._label):
             ids, epochs = rows.ids[first:last], rows.epochs[first:last]
             if rows.located is not None and all(rows.whole[first:last]):
                 size = planned.requests[0].num_elements
