@@ -1,5 +1,6 @@
 """What a name means on the disk: one file, the files that a glob matches, or a sharded set of files."""
 
+import difflib
 import glob
 import os
 import re
@@ -66,18 +67,24 @@ def explain(path: str) -> str:
     if sets:
         nearest, names = max(sets.items(), key=lambda one: len(one[1]))
         missing = sorted({nearest.shard(shard) for shard in range(nearest.number)} - set(names))
-        return f"Of its {nearest.number} shards {len(missing)} are missing: {_listed(missing)}."
-    return f"Check the spelling. {describe(folder)}"
+        return f"Of its {nearest.number} shards {len(missing)} missing: {_listed(missing)}."
+    before, bracket, _ = path.rpartition("[")
+    if bracket and os.path.isfile(before):
+        return "A slice of records is [start:stop], neither of them negative."
+    return f"Check the spelling. {describe(folder, os.path.basename(path))}"
 
 
-def describe(folder: str) -> str:
-    """Say how to name the ArrayRecord files of a folder, judging by their names."""
+def describe(folder: str, like: str = "") -> str:
+    """Say how to name the ArrayRecord files of a folder, judging by their names; first those that are like another."""
     names = {name for name in _names(folder) if "array_record" in name and not name.startswith(".")}
     sets = shard_sets(names)
     single = sorted(names.difference(*sets.values()))
     if len(single) > _MOST_SHOWN and all(name.endswith(".array_record") for name in single):
         single = ["*.array_record"]
-    found = [os.path.join(folder, name) for name in (*single, *map(str, sorted(sets)))]
+    named = [*single, *map(str, sorted(sets))]
+    close = difflib.get_close_matches(like, [*names, *map(str, sets)], _MOST_SHOWN)
+    named = [*close, *(name for name in named if name not in close)]
+    found = [os.path.join(folder, name) for name in named]
     return f"There is {_listed(found)}." if found else f"No name in {folder!r} holds 'array_record'."
 
 

@@ -31,14 +31,14 @@ def track(items: Iterable[T], label: str, num_records: int | None, each: int = 1
     with contextlib.nullcontext() if bar is None else bar:  # an error message begins on a clean line
         for item in items:
             yield item
-            num_done += each
+            step = each if num_records is None else min(each, num_records - num_done)  # the last may be a smaller one
+            num_done += step
             if bar is not None:
-                bar.update(each)
+                bar.update(step)
             elif (now := monotonic()) - logged >= _LOG_EVERY:
                 logged = now
                 _LOG.info("%s: %s", label, _so_far(num_done, num_records, now - start))
     if (seconds := monotonic() - start) >= _SHORT:
-        num_done = num_done if num_records is None else num_records  # the last item may be a smaller one
         _LOG.info("%s: %s, done in %.1f s", label, counted(num_done, "record"), seconds)
 
 

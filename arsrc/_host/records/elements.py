@@ -21,7 +21,7 @@ from arsrc.order.plan import PAD_ID
 from arsrc.own_code import raised_at
 from arsrc.record_batch import RecordBatch
 
-_SPAN_ROWS = 4096
+_SPAN_ROWS = 512  # a second of a slow codec, so that a progress bar moves
 _SPAN_BYTES = 32 * 2**20
 
 
@@ -97,7 +97,7 @@ class Elements:
         return [leaf[place.reshape(record_ids.shape)] for leaf in self.read(unique, stop)]
 
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
-        """Yield the ids of all records in order, some thousands at a time, and show how far they are."""
+        """Yield the ids of all records in order, some hundreds at a time, and show how far they are."""
         rows = max(1, min(_SPAN_ROWS, _SPAN_BYTES // max(self.num_bytes, 1)))
         for start in track(range(0, self.num_records, rows), label, self.num_records, rows):
             yield np.arange(start, min(start + rows, self.num_records), dtype=np.uint32)
