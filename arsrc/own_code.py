@@ -2,11 +2,18 @@
 
 import sysconfig
 import traceback
+from typing import Any, NamedTuple
 
 _PACKAGE = __file__.removesuffix("own_code.py")
 _PYTHON = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 _MOST_FRAMES = 8
+
+
+class ByNames(NamedTuple):
+    """A function that is told apart from others by names and by the values that it holds, whatever its code."""
+
+    function: Any
 
 
 def is_users(file: str) -> bool:

@@ -8,13 +8,12 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.records.codec_identity import describe_by_names
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec, is_pair
 from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference, tree_text
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 from arsrc.frozen import Terse
-from arsrc.own_code import raised_at
+from arsrc.own_code import ByNames, raised_at
 from arsrc.record_batch import RecordBatch
 
 
@@ -71,7 +70,7 @@ class Map(Terse):
 
     def cache_key(self) -> Any:
         """Return what tells decoded elements kept in files from those of other codecs: not what encodes them."""
-        function = self.fn if self.version is None else (describe_by_names(self.fn), self.version)
+        function = self.fn if self.version is None else (ByNames(self.fn), self.version)
         return function, self._tree.paths, self._tree.shapes
 
     def _shown(self, field: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from arsrc.errors import ArsrcValueError
-from arsrc.own_code import is_users
+from arsrc.own_code import ByNames, is_users
 
 _PLAIN = {type(None), bool, int, float, complex, str, bytes, range, slice}
 
@@ -40,20 +40,13 @@ def describe(codec: Any) -> str:
     return _Description().whole(codec, _name(codec))
 
 
-def describe_by_names(function: Any) -> str:
-    """Return a text as `describe` does, in which names stand for code, and for what cannot be told apart.
-
-    What a function holds still counts: bound arguments, defaults, closures, the fields of objects.
-    """
-    return _Description(by_names=True).whole(function, _name(function))
-
-
 class _Description:
     """One description. What is equal to itself alone is described once, and is a number wherever it is met.
 
     Args:
         inside: Ids of the sets around it.
-        by_names: Whether names stand for code, packages and what cannot be told apart.
+        by_names: Whether names stand for code, packages and what cannot be told apart. What a function holds still
+            counts: bound arguments, defaults, closures, the fields of objects.
     """
 
     def __init__(self, inside: tuple[int, ...] = (), by_names: bool = False) -> None:
@@ -101,6 +94,8 @@ class _Description:
         kind = type(value)
         if kind in _PLAIN or isinstance(value, np.dtype):
             return repr(value)
+        if kind is ByNames:
+            return _Description(by_names=True).whole(value.function, _name(value.function))
         if id(value) in inside:
             return f"above {len(inside) - inside.index(id(value))}"
         inside = (*inside, id(value))
