@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from _study import Study, of, timing
 
-from arsrc._host.machine.metrics import Metrics
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.requests import Request
 from arsrc.order import arithmetic, record_order
@@ -143,7 +142,7 @@ def _load(plan: Plan, state: SourceState, first_row: int) -> Any:
     """Load one device's rows as the host does, but for the reading."""
     elements: Any = _NoElements()
     where = (int(state.index), int(state.epoch), *_KEY_WORDS.tolist())
-    loader = Loader(plan, elements, None, Metrics())
+    loader = Loader(plan, elements, None)
     planned = loader.plan(Request((where,), 1, first_row, BATCH), 1)
     return loader.load(planned, loader.locate(planned.requests), 0, 1)
 
