@@ -1,6 +1,6 @@
 """Reading uncompressed ArrayRecord files from one map of them all, a whole batch at a time.
 
-    area = AddressRange.of_files(...)          # those that `file_index` can index
+    area = AddressRange.reserve(...)           # for all files; those that `index_files` can index are mapped
     files = MappedFiles(area, numbering, indices, ...)
     batch = files.copy(files.locate(numbering.find(record_ids)))
 
