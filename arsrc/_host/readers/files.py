@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
+from arsrc._host.storage import system
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.advice import CHECKSUM, NO_MAP
@@ -242,6 +242,6 @@ class Files:
 def _stamp(path: str) -> FileStamp:
     try:
         with Reading(lambda: f"looking at {path!r}"):
-            return FileStamp.of(os.stat(path))
+            return FileStamp.of(system.calls.stat(path))
     except OSError as error:
         raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error

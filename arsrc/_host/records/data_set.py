@@ -1,7 +1,6 @@
 """The records of all files of a config as one numbered sequence."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.files import Files
 from arsrc._host.readers.official import ReadFailure
+from arsrc._host.storage import system
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.amounts import counted
 from arsrc.errors import ArsrcReadError
@@ -183,7 +183,7 @@ class DataSet:
         with Reading(lambda: f"samples of {counted(len(paths), 'file')}, {paths[0]!r} the first"):
             contents = dict(zip(paths, on_threads(lambda path: content_sample(path, samples), paths), strict=True))
         for path, stamp in self.files.stamps.items():  # afterwards: what was sampled is what was opened
-            if (now := FileStamp.of(os.stat(path))) != stamp:
+            if (now := FileStamp.of(system.calls.stat(path))) != stamp:
                 raise changed(path, stamp, now)
         digest = hashlib.sha256()
         for piece in self.slices:

@@ -1,48 +1,26 @@
 """Files mapped one behind the other into one reserved range of addresses, to be read as one array.
 
-A range is reserved without memory behind it, and each file is mapped over its part when it is opened. The standard
-library cannot say where a map shall lie, hence libc by ctypes. A ctypes call also releases the GIL, which
-`mmap.madvise` does not.
+A range is reserved without memory behind it, and each file is mapped over its part when it is opened.
 """
 
 import contextlib
-import ctypes
 import itertools
 import mmap
-import sys
 import weakref
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.storage import system
 from arsrc._host.storage.open_file import OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed
 from arsrc.errors import ArsrcReadError
 
-_MAP_FIXED = 0x10
-_MAP_NORESERVE = 0x4000
 _PART_BYTES = 1 << 16  # files begin at multiples of it; whole ArrayRecord files are as long as some
-_PROT_NONE = 0
-_MAP_FAILED = ctypes.c_void_p(-1).value
 # Every file is one map, and Linux allows a process 65530 unless told otherwise: leave some to others.
 _MAX_MAPS = 32_768
-
-
-def _load_libc() -> Any:
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    size = ctypes.c_size_t
-    libc.mmap.argtypes = [ctypes.c_void_p, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    libc.mmap.restype = ctypes.c_void_p
-    libc.munmap.argtypes = [size, size]
-    libc.madvise.argtypes = [size, size, ctypes.c_int]
-    return libc
-
-
-_LIBC = _load_libc()
 
 
 class _Memory:
@@ -56,7 +34,7 @@ class _Memory:
             "version": 3,
         }
         # At exit other threads may still read; the system takes the range back anyway.
-        weakref.finalize(self, _LIBC.munmap, address, num_bytes).atexit = False
+        weakref.finalize(self, system.calls.unmap, address, num_bytes).atexit = False
 
 
 class AddressRange:
@@ -82,10 +60,9 @@ class AddressRange:
         stand side by side.
         """
         ends = list(itertools.accumulate(-(-stamp.num_bytes // _PART_BYTES) * _PART_BYTES for stamp in files.values()))
-        if _LIBC is None or len(files) > _MAX_MAPS or not ends or not ends[-1]:
+        if len(files) > _MAX_MAPS or not ends or not ends[-1]:
             return None
-        address = _LIBC.mmap(None, ends[-1], _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
-        if address == _MAP_FAILED:
+        if (address := system.calls.reserve(ends[-1])) is None:
             return None
         return cls(address, ends[-1], dict(zip(files, [0, *ends[:-1]], strict=True)), random_access)
 
@@ -101,15 +78,15 @@ class AddressRange:
             with contextlib.closing(OpenFile(path)) as file:
                 if (now := file.stamp()) != stamp:
                     raise changed(path, stamp, now)
-                address, flags = self._address + self.begins[path], mmap.MAP_SHARED | _MAP_FIXED
-                if _LIBC.mmap(address, stamp.num_bytes, mmap.PROT_READ, flags, file.fd, 0) == _MAP_FAILED:
+                address = self._address + self.begins[path]
+                if not system.calls.map(file.fd, address, stamp.num_bytes):
                     return False
         except ArsrcReadError:
             raise
         except OSError:
             return False
         if self._random_access:
-            _LIBC.madvise(address, stamp.num_bytes, mmap.MADV_RANDOM)
+            system.calls.advise(address, stamp.num_bytes, mmap.MADV_RANDOM)
         self._mapped.add(path)
         return True
 
@@ -128,4 +105,4 @@ class AddressRange:
         firsts = begins[np.concatenate(([0], apart + 1))] if len(begins) else begins
         lasts = reach[np.concatenate((apart, [len(reach) - 1]))] if len(begins) else reach
         for begin, end in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            _LIBC.madvise(self._address + begin, end - begin, mmap.MADV_WILLNEED)
+            system.calls.advise(self._address + begin, end - begin, mmap.MADV_WILLNEED)

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from arsrc._host.storage import system
 from arsrc._host.storage.stamps import FileStamp
 
 T = TypeVar("T")
@@ -22,21 +23,21 @@ class OpenFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY)
-        self.close = weakref.finalize(self, os.close, self.fd)
+        self.fd = system.calls.open(path)
+        self.close = weakref.finalize(self, system.calls.close, self.fd)
         self.close.atexit = False  # other threads may still read
 
     def stamp(self) -> FileStamp:
         """Return what the file is now."""
-        return FileStamp.of(os.fstat(self.fd))
+        return FileStamp.of(system.calls.fstat(self.fd))
 
     def read(self, num_bytes: int, position: int) -> bytes:
         """Return the bytes from a position on, fewer where the file ends."""
-        return os.pread(self.fd, num_bytes, position)
+        return system.calls.pread(self.fd, num_bytes, position)
 
     def read_into(self, buffers: Sequence[memoryview | bytearray], position: int) -> int:
         """Fill buffers, one after the other, from a position on; return how many bytes there were."""
-        return os.preadv(self.fd, buffers, position)
+        return system.calls.preadv(self.fd, buffers, position)
 
 
 class KeptOpen(Generic[T]):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.storage import system
 from arsrc.errors import ArsrcReadError
 
 
@@ -35,7 +36,7 @@ class FileStamp(NamedTuple):
     def at(cls, path: str) -> "FileStamp | None":
         """Return the stamp of the file that a path leads to now; None where it leads to none."""
         try:
-            return cls.of(os.stat(path))
+            return cls.of(system.calls.stat(path))
         except OSError:
             return None
 
@@ -99,7 +100,7 @@ def check_file(path: str, was: FileStamp) -> None:
         ArsrcReadError: It was changed.
     """
     try:
-        now = FileStamp.of(os.stat(path))
+        now = FileStamp.of(system.calls.stat(path))
     except FileNotFoundError:
         return
     except OSError as error:

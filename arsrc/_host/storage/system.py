@@ -1,0 +1,116 @@
+"""The one seam of file access: all that is asked of the operating system, and what tests put in its place.
+
+array_record's own reader and writer take paths, and so stand outside of it.
+"""
+
+import ctypes
+import mmap
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+_PROT_NONE = 0
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+class System:
+    """The operating system. Every method raises `OSError` where it fails, unless it says otherwise."""
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return what a path leads to."""
+        return os.stat(path)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """Return what an open file is."""
+        return os.fstat(fd)
+
+    def list_folder(self, folder: str) -> list[str]:
+        """Return the names in a folder."""
+        return os.listdir(folder)
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> int:
+        """Open a file; return its descriptor."""
+        return os.open(path, flags, 0o666)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    def pread(self, fd: int, num_bytes: int, position: int) -> bytes:
+        """Return the bytes from a position on, fewer where the file ends."""
+        return os.pread(fd, num_bytes, position)
+
+    def preadv(self, fd: int, buffers: Sequence[memoryview | bytearray], position: int) -> int:
+        """Fill buffers, one after the other, from a position on; return how many bytes there were."""
+        return os.preadv(fd, buffers, position)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, position: int) -> int:
+        """Write at a position; return how many bytes were written."""
+        return os.pwrite(fd, data, position)
+
+    def allocate(self, fd: int, num_bytes: int) -> None:
+        """Make a file at least so long, with room on the disk for all of it."""
+        os.posix_fallocate(fd, 0, num_bytes)
+
+    def truncate(self, fd: int, num_bytes: int) -> None:
+        """Make a file so long."""
+        os.ftruncate(fd, num_bytes)
+
+    def sync(self, fd: int) -> None:
+        """Return when what was written to a file, or changed in a folder, is on the disk."""
+        os.fsync(fd)
+
+    def rename(self, old: str, new: str) -> None:
+        """Move a file, over the one that is there."""
+        os.replace(old, new)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder, and those above it, where there is none."""
+        os.makedirs(path, exist_ok=True)
+
+    def reserve(self, num_bytes: int) -> int | None:
+        """Return the address of a range without memory behind it; None where there is none to be had."""
+        if _LIBC is None:
+            return None
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        address: int = _LIBC.mmap(None, num_bytes, _PROT_NONE, flags, -1, 0)
+        return None if address == _MAP_FAILED else address
+
+    def map(self, fd: int, address: int, num_bytes: int) -> bool:
+        """Map the beginning of a file to a part of a reserved range, to be read; returns whether."""
+        result: int = _LIBC.mmap(address, num_bytes, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, fd, 0)
+        return result != _MAP_FAILED
+
+    def advise(self, address: int, num_bytes: int, advice: int) -> bool:
+        """Say how mapped bytes will be used; returns whether it was taken. Releases the interpreter lock."""
+        return bool(_LIBC.madvise(address, num_bytes, advice) == 0)
+
+    def unmap(self, address: int, num_bytes: int) -> None:
+        """Give a range back."""
+        _LIBC.munmap(address, num_bytes)
+
+
+def _load_libc() -> Any:
+    """Return the C library: the standard library of Python cannot say where a map shall lie."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = ctypes.c_size_t
+    libc.mmap.argtypes = [ctypes.c_void_p, size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.mmap.restype = ctypes.c_void_p
+    libc.munmap.argtypes = [size, size]
+    libc.madvise.argtypes = [size, size, ctypes.c_int]
+    return libc
+
+
+_LIBC = _load_libc()
+
+calls = System()
+"""What all file access goes through."""
