@@ -6,7 +6,8 @@
 
 VENV ?= .venv
 VENV_BENCH ?= .venv-bench
-BENCHMARKS ?= $(filter-out benchmarks/_%,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS ?= $(filter-out benchmarks/_% benchmarks/soak.py,$(sort $(wildcard benchmarks/*.py)))
+SOAK_SECONDS ?= 3600
 ARGS ?=
 
 IS_SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
@@ -36,7 +37,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installs into one environment would break it
-.PHONY: help demo test test-thorough lint format bench clean
+.PHONY: help demo test test-thorough soak lint format bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; \
@@ -51,6 +52,9 @@ test: $(VENV)/.has-test  ## run the tests
 
 test-thorough: $(VENV)/.has-test  ## run the tests with many random examples for each law
 	HYPOTHESIS_PROFILE=thorough $(VENV)/bin/python -m pytest --numprocesses=auto --timeout=7200 $(ARGS)
+
+soak: $(VENV)/.has-test  ## do everything at once for an hour: does anything grow?
+	$(VENV)/bin/python benchmarks/soak.py --seconds $(SOAK_SECONDS)
 
 lint: $(VENV)/.has-lint  ## check style, form and types
 	$(VENV)/bin/ruff check .

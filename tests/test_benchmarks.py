@@ -132,3 +132,11 @@ def test_the_study_of_an_accelerator_runs_without_one_in_small(tmp_path: Path) -
     (row,) = [line for line in printed.splitlines() if line.startswith("| 1.0 |")]
     assert len(re.findall(r"[\d.]+ m?s \(", row)) == 5  # of the floor, and of four ways with arsrc
     assert {path.name for path in results.iterdir()} == {"accelerator.md", "accelerator.png"}
+
+
+@pytest.mark.processes
+def test_everything_at_once_runs_for_some_seconds_and_says_what_it_took(tmp_path: Path) -> None:
+    run("soak.py", "--seconds", "6", "--seed", "1", "--results", str(tmp_path))
+    text = (tmp_path / "soak.md").read_text()
+    assert "Errors: 0." in text
+    assert all(f"| {name}" in text for name in ("own memory", "threads", "descriptors", "maps"))
