@@ -134,6 +134,7 @@ def test_the_study_of_an_accelerator_runs_without_one_in_small(tmp_path: Path) -
     assert {path.name for path in results.iterdir()} == {"accelerator.md", "accelerator.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_everything_at_once_runs_for_some_seconds_and_says_what_it_took(tmp_path: Path) -> None:
     run("soak.py", "--seconds", "6", "--seed", "1", "--results", str(tmp_path))
