@@ -16,6 +16,7 @@ import pytest
 import arsrc
 from arsrc import ArrayRecordSourceConfig
 from arsrc._host import open_source, registry
+from arsrc._host.storage import system
 
 NUM_RECORDS = 40
 BATCH_SIZE = 4
@@ -269,3 +270,52 @@ def test_files_that_cannot_be_opened_do_no_harm_to_loops_that_run(tmp_path):
     os.replace(tmp_path / "y", path)
     assert versions(BEGINNINGS["init"](config, state)) == [2]
     assert versions(step(state)[1].data) == versions(next(loop)[1].data) == [1]
+
+
+class Replacing(system.System):
+    """Lets a file be replaced right before one of the times that it is looked at or opened."""
+
+    def __init__(self, before: int, replace: Callable[[], None]) -> None:
+        self.num_left, self.replace = before, replace
+
+    def count(self, path: str) -> None:
+        if path.endswith(".array_record"):
+            self.num_left -= 1
+            if self.num_left == 0:
+                self.replace()
+
+    def stat(self, path: str) -> os.stat_result:
+        self.count(path)
+        return super().stat(path)
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> int:
+        self.count(path)
+        return super().open(path, flags)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_are_replaced_while_they_are_opened_are_opened_anew(tmp_path, monkeypatch, kind):
+    paths = [tmp_path / f"{name}.array_record" for name in "ab"]
+    seen, num_calls, is_over = set(), 0, False
+    while not is_over:
+        num_calls += 1
+        for path in paths:
+            write(path, 0, NUM_RECORDS, kind)
+            write(path.with_suffix(".new"), 1, NUM_RECORDS + 10, kind)
+
+        def replace() -> None:
+            for path in paths:
+                os.rename(path.with_suffix(".new"), path)
+
+        faulty = Replacing(num_calls, replace)
+        monkeypatch.setattr(system, "calls", faulty)
+        config = ArrayRecordSourceConfig([str(path) for path in paths], 10, num_epochs=1, name=str(num_calls))
+        rows = np.concatenate([batch.data for _, batch in arsrc.iterate(config)])
+        found, num_records = versions(rows), len(rows)
+        is_over = faulty.num_left > 0
+        assert (found, num_records) in (([0], 2 * NUM_RECORDS), ([1], 2 * NUM_RECORDS + 20))
+        seen.add(found[0])
+        monkeypatch.undo()
+        arsrc.close()
+    assert seen == {0, 1}
+    assert num_calls > 4

@@ -110,13 +110,17 @@ def check_file(path: str, was: FileStamp) -> None:
         raise changed(path, was, now)
 
 
-def changed(path: str, was: FileStamp, now: FileStamp) -> ArsrcReadError:
+class FileChangedError(ArsrcReadError):
+    """A file is not what it was when it was first looked at."""
+
+
+def changed(path: str, was: FileStamp, now: FileStamp) -> FileChangedError:
     """Return the error for a file that is not what was indexed."""
     what = "a file was changed while it was open"
     if now.num_bytes != was.num_bytes:
         what += f": it had {was.num_bytes} bytes, now {now.num_bytes}"
     fix = "Write new data beside it and rename it into place; call close(config) to open what is there now."
-    return ArsrcReadError("read", what, fix, path=path)
+    return FileChangedError("read", what, fix, path=path)
 
 
 def closed() -> ArsrcReadError:
