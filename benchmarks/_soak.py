@@ -1,6 +1,7 @@
 """Files that are replaced all the time, and what is done with them at the same time: each checks every byte."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import random
@@ -92,37 +93,38 @@ Activity = Callable[[World, random.Random], None]
 KINDS = tuple(_OPTIONS)
 
 
-@jax.jit
 def _num_wrong(batch: arsrc.Batch) -> jax.Array:
     rows = batch.data["words"]
     expected = words(jnp, rows[:, 0], batch.record_ids)
     return jnp.sum(jnp.where(batch.mask[:, None], rows != expected, rows != 0))
 
 
+def _counting(carry: jax.Array, batch: arsrc.Batch) -> tuple[jax.Array, None]:
+    return carry + _num_wrong(batch), None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _train(config: ArrayRecordSourceConfig, state: arsrc.SourceState) -> jax.Array:
+    return arsrc.scan_steps(config, state, jnp.int32(0), _counting, 200)[1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(config: ArrayRecordSourceConfig, state: arsrc.SourceState) -> jax.Array:
+    return arsrc.scan_epoch(config, state, jnp.int32(0), _counting, batches_per_fetch=2)[1]
+
+
 def train(world: World, rng: random.Random) -> None:
-    """A compiled loop over shuffled records."""
+    """A compiled loop over shuffled records, of whatever files there were when it was compiled."""
     config = world.config(rng.choice(KINDS), 64, shuffle_records=True, name="train")
-    state = arsrc.init(config, jax.random.key(rng.randrange(2**32)))
-    _, wrong, _ = arsrc.scan_steps(
-        config, state, jnp.int32(0), lambda carry, batch: (carry + _num_wrong(batch), None), 100
-    )
-    if int(wrong):
-        raise AssertionError(f"{int(wrong)} wrong words in a compiled loop")
+    if wrong := int(_train(config, arsrc.init(config, jax.random.key(rng.randrange(2**32))))):
+        raise AssertionError(f"{wrong} wrong words in a compiled loop")
 
 
 def evaluate(world: World, rng: random.Random) -> None:
     """A compiled epoch, in order, with a padded batch at its end."""
-    kind = rng.choice(KINDS)
-    config = world.config(kind, 96, remainder="pad", num_epochs=1, name="eval")
-    _, wrong, _ = arsrc.scan_epoch(
-        config,
-        arsrc.init(config),
-        jnp.int32(0),
-        lambda carry, batch: (carry + _num_wrong(batch), None),
-        batches_per_fetch=2,
-    )
-    if int(wrong):
-        raise AssertionError(f"{int(wrong)} wrong words in an epoch")
+    config = world.config(rng.choice(KINDS), 96, remainder="pad", num_epochs=1, name="eval")
+    if wrong := int(_evaluate(config, arsrc.init(config))):
+        raise AssertionError(f"{wrong} wrong words in an epoch")
 
 
 def loop(world: World, rng: random.Random) -> None:
