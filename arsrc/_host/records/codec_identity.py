@@ -1,300 +1,329 @@
 """A text for what decodes records, the same in every process: it tells the caches of different codecs apart."""
 
+import abc
 import contextlib
-import copyreg
-import dis
+import enum
 import functools
+import gc
 import hashlib
-import importlib.metadata
+import operator
+import re
+import struct
 import sys
 import types
-from collections.abc import Iterable, Iterator
-from typing import Any
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from arsrc._host.records.graph_digest import digests, sharing
+from arsrc._host.records.installed import package, package_of
+from arsrc._host.records.reached import contents, is_own_module, reached
 from arsrc.errors import ArsrcValueError
-from arsrc.own_code import ByNames, is_users
+from arsrc.own_code import ByNames
 
-_PLAIN = {type(None), bool, int, float, complex, str, bytes, range, slice}
-
-_BY_IDENTITY: Any = object.__eq__
-
-# What a class holds that changes nothing of what it does, and differs between versions of Python.
-_OF_NO_ACCOUNT = {"__dict__", "__weakref__", "__annotate__", "__annotate_func__", "_abc_impl"}
-
-_LONG = 200  # characters, beyond which a hash stands for a text
+_FIX = (
+    "Say what elements it gives by Map(..., version=...), or by cache_key() of a codec of your own, and change that "
+    "with what it does; or raise ReadOptions.cache_bytes, so that the cache stays in memory."
+)
 
 
 def describe(codec: Any) -> str:
     """Return a text that is the same for equal codecs, and another one for others.
 
     A codec is told apart by what its `cache_key()` gives where it has one, else by its class and what it holds. Code
-    counts with all that it reaches: functions by their code, defaults, closures, and the globals and attributes of
-    modules that they name; classes by their members; objects by their class and what they would be pickled by. So on
-    until installed packages, which count by name and version, as Python itself does.
+    counts with all that it reaches: functions by their code, defaults, closures, attributes, and what they name;
+    classes by their members; objects by their class and what they hold. So on until installed packages, which count
+    by name and version, as Python itself does. What is equal to itself alone, as a function is, counts as one thing
+    wherever it is met; equal values are the same, be they one object or two.
 
     Raises:
-        ArsrcValueError: There is something that cannot be told apart from others like it.
+        ArsrcValueError: There is something of which it is not known what tells it apart from others.
     """
-    return _Description().whole(codec, _name(codec))
+    return _Description(_name(codec), codec).text()
+
+
+class _Named(NamedTuple):
+    name: str
+    value: Any
+
+
+class _Met(NamedTuple):
+    value: Any  # which is kept alive, and its id its own
+    by_names: bool  # names stand for code, packages and what cannot be told apart; what is held counts
+    used_by: str
 
 
 class _Description:
-    """One description. What is equal to itself alone is described once, and is a number wherever it is met.
+    """All that is met in a value, as a graph: no depth is too deep, and nothing is looked at twice."""
 
-    Args:
-        inside: Ids of the sets around it.
-        by_names: Whether names stand for code, packages and what cannot be told apart. What a function holds still
-            counts: bound arguments, defaults, closures, the fields of objects.
-    """
-
-    def __init__(self, inside: tuple[int, ...] = (), by_names: bool = False) -> None:
-        self._inside = inside
-        self._by_names = by_names
-        self._at = ""  # name of what is being described
-        self._numbers: dict[Any, int] = {}
-        # Name, value, whether it is described as an object, and what names it in errors.
-        self._met: list[tuple[str, Any, bool, str]] = []
-
-    def whole(self, value: Any, name: str) -> str:
-        """Return a text for a value and all that is met in it."""
-        lines = []
-        self._met.append((name, value, False, name))
-        for name, value, is_object, used_by in self._met:  # and what is met on the way
-            self._at = name
+    def __init__(self, name: str, value: Any) -> None:
+        self._met: list[_Met] = []
+        self._numbers: dict[tuple[int, bool], int] = {}
+        self._labels: list[str] = []
+        self._parts: list[list[str | int]] = []
+        self._lines: dict[str, str | int] = {}
+        self._add((value,), False, name)
+        for met in self._met:  # and what is met on the way
             try:
-                text = self._object(value) if is_object else self._part(value, self._inside)
-            except ArsrcValueError:  # of something in a set
-                raise
+                label, parts = _look(met.value, met.by_names)
+                parts = list(parts)
+                at = _name(met.value) if _is_own(met.value) else met.used_by
             except Exception as error:
-                if not self._by_names:
-                    raise ArsrcValueError(
-                        "cacheable",
-                        f"the codec uses something that cannot be told apart from others like it ({error})",
-                        "Say what elements it gives by Map(..., version=...), or by cache_key() of a codec of your "
-                        "own, and change that with what it does; or raise ReadOptions.cache_bytes, so that the cache "
-                        "stays in memory.",
-                        type=_name(type(value)),
-                        used_by=used_by,
-                    ) from error
-                text = _name(type(value))
-            lines.append(f"{name}: {_short(text)}")
-        return "\n".join(lines)
+                if not met.by_names:
+                    raise _refused(error, met) from error
+                label, parts, at = _name(type(met.value)), [], met.used_by
+            self._labels.append(f"by names, {label}" if met.by_names else label)
+            self._parts.append([text for part in parts for text in self._add(part, met.by_names, at)])
 
-    def _number(self, name: str, value: Any, key: Any, is_object: bool) -> str:
+    def _add(self, part: Any, by_names: bool, used_by: str) -> list[str | int]:
+        """Return a part as it stands in the graph: a text, or a number."""
+        kind = type(part)
+        if atom := _ATOMS.get(kind):
+            return [atom(part)]
+        if kind is ByNames:
+            return self._add(part.function, True, used_by)
+        if kind is _Named:
+            found = self._add(part.value, by_names, part.name)
+            self._lines[part.name] = found[0]
+            return [repr(part.name), *found]
+        key = id(part), by_names
         if key not in self._numbers:
             self._numbers[key] = len(self._met)
-            # Which keeps it alive, and its id its own.
-            self._met.append((name, value, is_object, self._at if is_object else name))
-        return f"#{self._numbers[key]}"
+            self._met.append(_Met(part, by_names, used_by))
+        return [self._numbers[key]]
 
-    def _part(self, value: Any, inside: tuple[int, ...]) -> str:
-        """Return a text for a value, in which objects are numbers."""
-        kind = type(value)
-        if kind in _PLAIN or isinstance(value, np.dtype):
-            return repr(value)
-        if kind is ByNames:
-            return _Description(by_names=True).whole(value.function, _name(value.function))
-        if id(value) in inside:
-            return f"above {len(inside) - inside.index(id(value))}"
-        inside = (*inside, id(value))
-        if kind in (tuple, list):
-            return repr(value) if _are_plain(value) else f"{kind.__name__}{self._parts(value, inside)}"
-        if kind in (dict, types.MappingProxyType):
-            keys, items = list(value), list(value.values())
-            if kind is dict and _are_plain(keys) and _are_plain(items):
-                return repr(value)
-            return f"{kind.__name__}{self._parts(keys, inside)}{self._parts(items, inside)}"
-        if kind in (set, frozenset):
-            # Sorted by texts in which nothing depends on what was met before.
-            texts = (
-                repr(item) if type(item) in _PLAIN else _Description(inside, self._by_names).whole(item, self._at)
-                for item in value
-            )
-            return f"{kind.__name__}({', '.join(sorted(texts))})"
-        if kind in (np.ndarray, np.memmap) or isinstance(value, np.generic):
-            return self._array(np.asarray(value), inside)
-        if isinstance(value, types.CodeType):
-            return self._code(value, inside)
-        if isinstance(value, types.MethodType):
-            return self._part((value.__func__, value.__self__), inside)
-        if isinstance(value, types.CellType):
-            # Of a module, what the function names of it is looked at with its globals.
-            contents = _contents(value)
-            return self._parts((one.__name__ if isinstance(one, types.ModuleType) else one for one in contents), inside)
-        if isinstance(value, types.ModuleType) and (package := _package(value.__name__)):
-            return value.__name__ if self._by_names else f"{value.__name__} ({package})"
-        if package := _installed(value):
-            return _name(value) if self._by_names else f"{_name(value)} ({package})"
-        if kind.__eq__ is _BY_IDENTITY:
-            return self._number(_name(value), value, id(value), True)
-        return self._object(value, inside)
-
-    def _parts(self, values: Iterable[Any], inside: tuple[int, ...]) -> str:
-        return f"({', '.join(self._part(value, inside) for value in values)})"
-
-    def _array(self, array: np.ndarray[Any, Any], inside: tuple[int, ...]) -> str:
-        if array.dtype.hasobject:
-            return f"{array.dtype}{array.shape}{self._part(array.tolist(), inside)}"
-        raw: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8) if array.nbytes else b""
-        return f"{array.dtype}{array.shape} {hashlib.sha256(raw).hexdigest()}"
-
-    def _code(self, code: types.CodeType, inside: tuple[int, ...]) -> str:
-        counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-        names = code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars
-        return self._part((code.co_code, code.co_exceptiontable, code.co_consts, counts, names), inside)
-
-    def _object(self, value: Any, inside: tuple[int, ...] | None = None) -> str:
-        """Return a text for what is not made of other values alone."""
-        part = functools.partial(self._part, inside=self._inside if inside is None else inside)
-        if isinstance(value, types.FunctionType):
-            held = value.__closure__, value.__defaults__, value.__kwdefaults__, value.__dict__
-            home = value.__globals__.get("__name__")
-            if self._by_names:
-                return f"{_name(value)} {part(held)}"
-            if package := _package(home):  # made by what a package defines, a decorator perhaps
-                return f"{_name(value)} {home}.{value.__code__.co_qualname} ({package}) {part(held)}"
-            return f"{_name(value)} {part((value.__code__, *held))} {self._globals(value)}"
-        if isinstance(value, type):
-            if self._by_names:
-                return _name(value)
-            return f"{_name(value)} {part((value.__bases__, list(_members(value))))}"
-        if isinstance(value, types.ModuleType):
-            raise TypeError("a module of your own is held as a value")
-        if callable(key := getattr(type(value), "cache_key", None)):
-            return f"{_name(type(value))} {part(key(value))}"
-        reduced = _reduced(value)
-        if isinstance(reduced, str):  # a global name
-            package, wrapped = _home(value, reduced), getattr(value, "__wrapped__", None)
-            # What `typing` makes stands for types, and does nothing.
-            if package is None and wrapped is None and type(value).__module__ != "typing" and not self._by_names:
-                raise TypeError("nothing is seen of it but its name")
-            return f"{_name(value)} {reduced} ({None if self._by_names else package}) {part((type(value), wrapped))}"
-        return part((type(value), *reduced))
-
-    def _globals(self, function: types.FunctionType) -> str:
-        """Return the numbers of what a function reaches by names, other than its arguments."""
-        codes = list(_codes(function.__code__))
-        attributes = {name for code in codes for name in code.co_names}
-        scope, home = function.__globals__, function.__globals__.get("__name__")
-        steps = [step for code in codes for step in dis.get_instructions(code)]
-        names = {step.argval for step in steps if "GLOBAL" in step.opname or step.opname == "LOAD_NAME"}
-        found: list[Any] = [(f"{home}.{name}", scope[name], (id(scope), name)) for name in sorted(names & scope.keys())]
-        imported = {step.argval for step in steps if step.opname == "IMPORT_NAME"}
-        held = [module for name in sorted(imported) for module in _modules(name, scope.get("__package__"))]
-        held += [content for cell in function.__closure__ or () for content in _contents(cell)]
-        found += [(value.__name__, value, id(value)) for value in held if isinstance(value, types.ModuleType)]
-        numbers, seen = [], set()
-        for name, value, key in found:  # and what is found on the way
-            if not isinstance(value, types.ModuleType) or _package(value.__name__):
-                numbers.append(f"{name}={self._number(name, value, key, False)}")
-            elif id(value) not in seen:
-                seen.add(id(value))
-                inner = vars(value)
-                named = sorted(attributes & inner.keys())
-                found += [(f"{value.__name__}.{each}", inner[each], (id(inner), each)) for each in named]
-        return " ".join(numbers)
+    def text(self) -> str:
+        """Return the text: one line for the whole, and one for each that has a name, for those who compare two."""
+        unordered = {number for number, met in enumerate(self._met) if type(met.value) is frozenset}
+        texts = digests(self._labels, self._parts, unordered)
+        alone = {n for n, met in enumerate(self._met) if not met.by_names and type(met.value).__eq__ is _BY_IDENTITY}
+        try:
+            shared = sharing(self._parts, texts, alone, unordered)
+        except LookupError as error:
+            raise _refused("it holds things that are alike", self._met[error.args[0]]) from error
+        whole = hashlib.sha256(f"{texts[0]} {shared}".encode()).hexdigest()
+        lines = [
+            f"{name}: {at if isinstance(at, str) else self._labels[at] + (f' {texts[at]}' if self._parts[at] else '')}"
+            for name, at in sorted(self._lines.items())
+        ]
+        return "\n".join([whole, *lines])
 
 
-def _are_plain(values: Iterable[Any]) -> bool:
-    return {*map(type, values)} <= _PLAIN
+def _look(value: Any, by_names: bool) -> tuple[str, Iterable[Any]]:
+    """Return what a value is, and what it is made of.
+
+    Raises:
+        Exception: It is not known what tells it apart.
+    """
+    kind = type(value)
+    if version := package_of(value):
+        name = value.__name__ if kind is types.ModuleType else _name(value)
+        return (name if by_names else f"{name} ({version})"), ()
+    if isinstance(value, types.ModuleType):
+        if by_names:
+            return value.__name__, ()
+        raise TypeError("a module of your own is used as a value")
+    if kind is types.FunctionType:
+        return f"function {_name(value)}", _function(value, by_names)
+    if isinstance(value, type):
+        return f"class {_name(value)}", () if by_names else _class(value)
+    if callable(key := getattr(kind, "cache_key", None)):
+        return f"codec {_name(value)}", [key(value)]
+    if isinstance(value, np.dtype):
+        return "dtype", np.dtype.__reduce__(value)[1:]
+    if isinstance(value, np.generic) and kind is value.dtype.type:
+        return "scalar", [np.asarray(value)]
+    if whole := _WHOLE.get(kind):
+        return _name(kind), whole(value)
+    base = next(base for base in kind.__mro__ if base in _BASES)
+    held = _BASES[base](value)
+    if kind is base:
+        return _name(kind), held
+    return f"object {_name(kind)}", (kind, list(held), _attributes(value, base, by_names))
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Yield a code object and those inside it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
+def _function(function: types.FunctionType, by_names: bool) -> Iterator[Any]:
+    yield from (function.__name__, function.__defaults__, function.__kwdefaults__, _mapping(function.__dict__))
+    closure = [contents(cell) for cell in function.__closure__ or ()]
+    if by_names:
+        yield closure
+        return
+    yield from (function.__code__, function.__doc__, _said(function.__annotations__))
+    home = sys.modules.get(str(function.__globals__.get("__name__")))
+    if home and vars(home) is function.__globals__ and (version := package_of(home)):
+        yield from (f"{home.__name__} ({version})", closure)  # a decorator's, perhaps
+        return
+    # Of a module that it closes over, what it names is looked at.
+    yield [[each.__name__ if is_own_module(each) else each for each in content] for content in closure]
+    yield from (_Named(name, value) for name, value in sorted(reached(function).items()))
 
 
-def _modules(name: str, package: str | None) -> Iterator[Any]:
-    """Yield the modules that an import of `name` may mean inside a package, whatever number of dots it has."""
-    parents = (package or "").split(".")
-    for length in range(len(parents) + 1):
-        if found := sys.modules.get(".".join(filter(None, [*parents[:length], name]))):
-            yield found
+def _class(kind: type) -> Iterator[Any]:
+    yield from (type(kind), kind.__name__, kind.__bases__)
+    members = {name: member for name, member in sorted(vars(kind).items()) if name not in _OF_NO_ACCOUNT}
+    if "_abc_impl" in members:
+        members["_abc_impl"] = frozenset(known() for known in abc._get_dump(kind)[0])  # type: ignore[attr-defined]
+    if issubclass(kind, enum.Enum):  # combinations of flags are added when they are first met
+        known = vars(kind)["_member_map_"]
+        values = vars(kind)["_value2member_map_"]
+        members["_value2member_map_"] = {key: one for key, one in values.items() if one._name_ in known}
+    yield _mapping(members)
 
 
-def _contents(cell: types.CellType) -> list[Any]:
-    """Return what a cell holds: one thing, or none."""
-    try:
-        return [cell.cell_contents]
-    except ValueError:
-        return []
+def _attributes(value: Any, base: type, by_names: bool) -> dict[str, Any]:
+    """Return what an object of a class that is made in Python holds beside what its built-in base does.
+
+    Raises:
+        TypeError: There is more in its memory.
+    """
+    kind = type(value)
+    made = [each for each in kind.__mro__ if each not in base.__mro__]
+    slots = [
+        (f"{each.__qualname__}.{name}", member)
+        for each in made
+        for name, member in vars(each).items()
+        if isinstance(member, types.MemberDescriptorType)
+    ]
+    has_dict = kind.__dictoffset__ > 0 or _POINTER <= -kind.__dictoffset__ <= kind.__basicsize__  # else before it
+    pointers = len(slots) + (has_dict and not base.__dictoffset__)
+    pointers += kind.__weakrefoffset__ > 0 and not base.__weakrefoffset__
+    if kind.__basicsize__ != base.__basicsize__ + _POINTER * pointers and not by_names:
+        raise TypeError("not all that it holds is seen")
+    found = _mapping(object.__getattribute__(value, "__dict__")) if kind.__dictoffset__ else {}
+    if isinstance(value, enum.Enum):
+        found.pop("_inverted_", None)  # made when it is first asked for
+    for name, member in slots:
+        with contextlib.suppress(AttributeError):  # empty
+            found[name] = member.__get__(value)
+    return found
 
 
-def _members(kind: type) -> Iterable[Any]:
-    """Yield names and values of what a class does and holds, functions without what wraps them."""
-    for name, member in sorted(vars(kind).items()):
-        is_special = name.startswith("__") and name.endswith("__")
-        if name in _OF_NO_ACCOUNT or (is_special and not hasattr(member, "__get__")):
-            continue
-        if isinstance(member, property):
-            member = member.fget, member.fset, member.fdel
-        elif isinstance(member, (classmethod, staticmethod)):
-            member = type(member), member.__func__
-        elif isinstance(member, functools.cached_property):
-            member = functools.cached_property, member.func
-        yield name, member
+def _mapping(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return named values, in which annotations and docs are texts."""
+    found = dict(members)
+    for name in found.keys() & {"__annotations__", "__doc__"}:
+        found[name] = _said(found[name])
+    return found
 
 
-def _reduced(value: Any) -> str | tuple[Any, ...]:
-    """Return what `value` would be pickled by, in plain containers."""
-    by_kind = copyreg.dispatch_table.get(type(value))
-    reduced = by_kind(value) if by_kind else value.__reduce_ex__(4)
-    if isinstance(reduced, str):
-        return reduced
-    return tuple(list(part) if isinstance(part, Iterator) else part for part in reduced)
+def _said(value: Any) -> str:
+    """Return what annotations and docs say: what they name does not count, nor where it lies in memory."""
+    if isinstance(value, dict):
+        return str({name: _said(each) for name, each in value.items()})
+    return _name(value) if isinstance(value, type) else re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
-def _installed(value: Any) -> str | None:
-    """Return the package, and its version, of what can be found in one by its name; None for all else."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    package = _package(module)
-    if package is None or not isinstance(name, str):
-        return None
-    found: Any = sys.modules.get(str(module))
-    for step in name.split("."):
-        found = getattr(found, step, None)
-    # Not all classes lie under their names, but those that are made anew, around values, say so.
-    return package if found is value or (isinstance(value, type) and "<locals>" not in name) else None
+def _by_name(member: Any) -> tuple[str, Any]:
+    """Return the name of a built-in method or descriptor, and what has it by this name."""
+    home = member.__self__ if hasattr(member, "__self__") else member.__objclass__
+    if getattr(home, member.__name__) != member:
+        raise TypeError("it is not found by its name")
+    return member.__name__, home
 
 
-def _home(value: Any, name: str) -> str | None:
-    """Return the package, and its version, of what some module of one has as `name`, as ufuncs do not say theirs."""
-    homes = sorted(at for at, module in [*sys.modules.items()] if getattr(module, "__dict__", {}).get(name) is value)
-    return next(filter(None, map(_package, homes)), None)
+def _cached(function: Any) -> Iterator[Any]:
+    """Yield the function that is cached; `update_wrapper` may have written another one over it."""
+    if not any(held is function.__wrapped__ for held in gc.get_referents(function)):
+        raise TypeError("the function in it is not seen")
+    yield from (function.__wrapped__, _mapping(vars(function) | {"cache_parameters": function.cache_parameters()}))
 
 
-def _package(module: Any) -> str | None:
-    """Return the installed package that a module belongs to, with its version; None: it is the user's own."""
-    loaded = sys.modules.get(module) if isinstance(module, str) else None
-    if loaded is None or module == "__main__":
-        return None
-    top = module.partition(".")[0]
-    file = getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", ())), None)
-    if is_users(file) if file else top not in sys.stdlib_module_names:
-        return None
-    return _with_version(top)
+def _code(code: types.CodeType) -> Iterator[Any]:
+    yield from (code.co_code, code.co_exceptiontable, code.co_consts, code.co_flags, code.co_name, code.co_qualname)
+    yield from (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+    yield from (code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars)
 
 
-@functools.cache
-def _with_version(top: str) -> str:
-    if top in sys.stdlib_module_names:
-        return f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    version = getattr(sys.modules.get(top), "__version__", None)
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        version = version or importlib.metadata.version(top)
-    return f"{top} {version}"
+def _array(value: np.ndarray[Any, Any]) -> Iterator[Any]:
+    array = np.asarray(value)
+    yield from (array.dtype, array.shape, array.strides, array.flags.writeable)
+    if array.dtype.names is not None:
+        yield from (array[name] for name in array.dtype.names)
+    elif array.dtype.hasobject:
+        yield array.ravel().tolist()
+    elif array.nbytes:
+        raw: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        yield hashlib.sha256(raw).hexdigest()
+
+
+# Values that are texts, not parts with a number.
+_ATOMS: dict[type, Callable[[Any], str]] = {
+    **dict.fromkeys((type(None), bool, str, bytes, bytearray, type(...), type(NotImplemented)), repr),
+    int: hex,
+    float: lambda value: f"float {struct.pack('>d', value).hex()}",
+    complex: lambda value: f"complex {struct.pack('>dd', value.real, value.imag).hex()}",
+}
+
+# All there is of types that are known; of types derived from them there may be more.
+_WHOLE: dict[type, Callable[[Any], Iterable[Any]]] = {
+    types.CodeType: _code,
+    types.MethodType: lambda method: (method.__func__, method.__self__),
+    types.BuiltinMethodType: _by_name,
+    types.MethodWrapperType: _by_name,
+    types.MethodDescriptorType: _by_name,
+    types.WrapperDescriptorType: _by_name,
+    types.GetSetDescriptorType: _by_name,
+    types.MemberDescriptorType: _by_name,
+    types.MappingProxyType: gc.get_referents,  # what it shows may be more than a dict
+    types.GenericAlias: lambda alias: (alias.__origin__, alias.__args__, alias.__unpacked__),
+    types.UnionType: lambda union: (union.__args__,),
+    typing.TypeVar: lambda variable: (repr(variable), variable.__bound__, variable.__constraints__),
+    classmethod: lambda member: (member.__func__, _mapping(vars(member))),
+    staticmethod: lambda member: (member.__func__, _mapping(vars(member))),
+    functools.cached_property: lambda member: (_mapping(vars(member) | {"lock": None}),),
+    type(functools.cache(len)): _cached,
+    operator.itemgetter: operator.itemgetter.__reduce__,
+    operator.attrgetter: operator.attrgetter.__reduce__,
+    operator.methodcaller: operator.methodcaller.__reduce__,
+    type(_Met.value): lambda field: field.__reduce__(),  # of named tuples
+    range: lambda numbers: (numbers.start, numbers.stop, numbers.step),
+    slice: lambda numbers: (numbers.start, numbers.stop, numbers.step),
+    frozenset: iter,
+    re.Pattern: lambda pattern: (pattern.pattern, pattern.flags),
+    struct.Struct: lambda layout: (layout.format,),
+}
+
+# What objects of classes that are made in Python hold beside attributes, by their built-in bases.
+_BASES: dict[type, Callable[[Any], Iterable[Any]]] = {
+    object: lambda _: (),
+    int: lambda value: (int.__index__(value),),
+    float: lambda value: (float.__float__(value),),
+    str: lambda value: (str.__str__(value),),
+    bytes: lambda value: (bytes.__bytes__(value),),
+    tuple: tuple.__iter__,
+    list: list.__iter__,
+    dict: lambda value: (*dict.keys(value), *dict.values(value)),
+    set: lambda value: (frozenset(set.__iter__(value)),),
+    frozenset: lambda value: (frozenset(frozenset.__iter__(value)),),
+    functools.partial: lambda value: (value.func, value.args, value.keywords, vars(value)),
+    property: lambda value: (value.fget, value.fset, value.fdel, value.__doc__),
+    np.ndarray: _array,
+}
+
+_BY_IDENTITY: Any = object.__eq__
+
+_POINTER = struct.calcsize("P")  # bytes
+
+# What a class holds that changes nothing of what it does: where it stands, and what is made of the rest.
+_OF_NO_ACCOUNT = {"__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "__annotations_cache__"}
+
+
+def _refused(reason: object, met: _Met) -> ArsrcValueError:
+    what = f"the codec uses something that cannot be told apart from others like it ({reason})"
+    kind = type(met.value)
+    used_by = _name(met.value) if kind is types.FunctionType else met.used_by
+    return ArsrcValueError("cacheable", what, _FIX, type=_name(kind), used_by=used_by)
+
+
+def _is_own(value: Any) -> bool:
+    """Whether a value is the user's own: what it is made of is named by it in errors."""
+    module = getattr(value, "__module__", None)
+    return isinstance(module, str) and package(module) is None
 
 
 def _name(value: Any) -> str:
     """Return the name of a function or class, else that of its class."""
     named = value if isinstance(getattr(value, "__qualname__", None), str) else type(value)
     return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONG else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
