@@ -680,6 +680,47 @@ def test_chains_and_circles_of_functions_of_any_length_are_described(load: Load)
     assert describe(load(source.replace("return 2", "return 3")).fn) != first
 
 
+def linked(value: Any) -> Callable[[bytes], Any]:
+    return lambda record: value
+
+
+# How many times a value is put into another one, and how.
+NESTED: dict[str, tuple[int, Callable[[Any], Any]]] = {
+    "lists in lists": (100_000, lambda value: [value]),
+    "functions that close over functions": (2_000, linked),
+    "partials of partials' arguments": (2_000, lambda value: functools.partial(len, value)),
+    "lists that are met twice": (1_000, lambda value: [value, value]),
+    "dicts and tuples that are met twice": (1_000, lambda value: {"a": (value, value), "b": value}),
+    "sets that are met twice": (200, lambda value: frozenset({frozenset({value}), frozenset({value, 1})})),
+}
+
+
+@pytest.mark.parametrize(("depth", "around"), NESTED.values(), ids=NESTED)
+def test_values_of_any_depth_are_told_apart(depth: int, around: Callable[[Any], Any]):
+    texts = []
+    for leaf in ("a", "b"):
+        value: Any = leaf
+        for _ in range(depth):
+            value = around(value)
+        texts.append(describe(linked(value)))
+    assert texts[0] != texts[1]
+
+
+def test_values_that_hold_themselves_are_told_apart_by_what_else_they_hold():
+    def circle(*items: Any) -> list[Any]:
+        links: list[Any] = [[item] for item in items]
+        for link, following in zip(links, links[1:] + links[:1], strict=True):
+            link.append(following)
+        return links[0]
+
+    circles = [circle("a"), circle("a", "b"), circle("b", "a"), circle("a", "a", "b"), circle(*"aab" * 100, "c")]
+    texts = [describe(linked(each)) for each in circles]
+    assert len({*texts}) == len(texts)
+    # Nobody who goes round can tell these from those above.
+    assert describe(linked(circle("a", "a"))) == texts[0]
+    assert describe(linked(circle(*"ab" * 50))) == texts[1]
+
+
 def test_a_cache_in_files_does_not_outlive_the_constant_that_its_function_uses(load: Load, tmp_path, write_records):
     path = write_records(tmp_path / "data", [bytes([n]) for n in range(10)])
     for scale in (2, 3, 2):
