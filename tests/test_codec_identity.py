@@ -686,7 +686,7 @@ def linked(value: Any) -> Callable[[bytes], Any]:
 
 # How many times a value is put into another one, and how.
 NESTED: dict[str, tuple[int, Callable[[Any], Any]]] = {
-    "lists in lists": (100_000, lambda value: [value]),
+    "lists in lists": (30_000, lambda value: [value]),
     "functions that close over functions": (2_000, linked),
     "partials of partials' arguments": (2_000, lambda value: functools.partial(len, value)),
     "lists that are met twice": (1_000, lambda value: [value, value]),

@@ -118,6 +118,8 @@ def _look(value: Any, by_names: bool) -> tuple[str, Iterable[Any]]:
         Exception: It is not known what tells it apart.
     """
     kind = type(value)
+    if kind in _BASES:
+        return _name(kind), _BASES[kind](value)
     if version := package_of(value):
         name = value.__name__ if kind is types.ModuleType else _name(value)
         return (name if by_names else f"{name} ({version})"), ()
@@ -138,10 +140,7 @@ def _look(value: Any, by_names: bool) -> tuple[str, Iterable[Any]]:
     if whole := _WHOLE.get(kind):
         return _name(kind), whole(value)
     base = next(base for base in kind.__mro__ if base in _BASES)
-    held = _BASES[base](value)
-    if kind is base:
-        return _name(kind), held
-    return f"object {_name(kind)}", (kind, list(held), _attributes(value, base, by_names))
+    return f"object {_name(kind)}", (kind, list(_BASES[base](value)), _attributes(value, base, by_names))
 
 
 def _function(function: types.FunctionType, by_names: bool) -> Iterator[Any]:
@@ -280,7 +279,6 @@ _WHOLE: dict[type, Callable[[Any], Iterable[Any]]] = {
     type(_Met.value): lambda field: field.__reduce__(),  # of named tuples
     range: lambda numbers: (numbers.start, numbers.stop, numbers.step),
     slice: lambda numbers: (numbers.start, numbers.stop, numbers.step),
-    frozenset: iter,
     re.Pattern: lambda pattern: (pattern.pattern, pattern.flags),
     struct.Struct: lambda layout: (layout.format,),
 }
@@ -296,7 +294,7 @@ _BASES: dict[type, Callable[[Any], Iterable[Any]]] = {
     list: list.__iter__,
     dict: lambda value: (*dict.keys(value), *dict.values(value)),
     set: lambda value: (frozenset(set.__iter__(value)),),
-    frozenset: lambda value: (frozenset(frozenset.__iter__(value)),),
+    frozenset: lambda value: value if type(value) is frozenset else (frozenset(frozenset.__iter__(value)),),
     functools.partial: lambda value: (value.func, value.args, value.keywords, vars(value)),
     property: lambda value: (value.fget, value.fset, value.fdel, value.__doc__),
     np.ndarray: _array,

@@ -18,12 +18,16 @@ def digests(labels: Sequence[str], parts: Sequence[Parts], unordered: set[int]) 
     found: dict[int, str] = {}
 
     def digest(node: int, around: dict[int, str]) -> str:
-        inner = [
-            part if isinstance(part, str) else f"#{(around if part in around else found)[part]}" for part in parts[node]
+        texts = [
+            part if isinstance(part, str) else "#" + (around if part in around else found)[part] for part in parts[node]
         ]
-        return _hash([repr(labels[node]), *(sorted(inner) if node in unordered else inner)])
+        return _hash([repr(labels[node]), *(sorted(texts) if node in unordered else texts)])
 
-    for knot in _knots([[part for part in each if isinstance(part, int)] for each in parts]):
+    inner = [[part for part in each if isinstance(part, int)] for each in parts]
+    for knot in _knots(inner):
+        if len(knot) == 1 and knot[0] not in inner[knot[0]]:
+            found[knot[0]] = digest(knot[0], found)
+            continue
         now = dict.fromkeys(knot, "")
         while True:  # what is in circles is alike until its parts tell it apart, or theirs
             then, now = now, {node: digest(node, now) for node in knot}
