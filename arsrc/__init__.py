@@ -6,7 +6,6 @@
 A map of the package, in the order in which data flows:
 
     config.py       what is fixed: ArrayRecordSourceConfig, ReadOptions
-    paths.py        which files a config means; file_names.py, what a name means on the disk
     types.py        what moves, and what it brings: SourceState, Batch
     state.py        init and the arithmetic of states
     keys.py         keys and streams
@@ -36,7 +35,7 @@ A map of the package, in the order in which data flows:
         records/                       what: elements by record id
         readers/                       how: maps, large records, array_record's reader
         format/                        where in a file
-        storage/                       the bytes
+        storage/                       the bytes, and which files a config means
         machine/                       threads, memory, waiting, counts
 """
 

@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from arsrc import paths as files
+from arsrc._host.storage import paths as files
+from arsrc._host.storage.file_names import absolute
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.decoder import ElementDecoder
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
-from arsrc.file_names import absolute
 from arsrc.frozen import FrozenStats, HashOnce, Terse
 
 Remainder = Literal["drop", "pad", "wrap"]

@@ -3,28 +3,36 @@
 import contextlib
 import itertools
 import os
+import re
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from arsrc._host import registry
 from arsrc._host.machine.progress import track
+from arsrc._host.storage import system
+from arsrc._host.storage.file_names import ShardSet, absolute, is_folder, look, names_in, shard_sets
+from arsrc._host.storage.open_file import OpenFile
+from arsrc._host.storage.set_lock import SetLock, sync_folder
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.encoding import encode_elements
 from arsrc.errors import (
+    ArsrcError,
     ArsrcFileNotFoundError,
     ArsrcTypeError,
     ArsrcValueError,
     ArsrcWriteError,
 )
-from arsrc.file_names import ShardSet, absolute, shard_sets
 
 SUFFIX = ".array_record"
 MAX_SHARDS = 99_999
 """Most shards of one data set: beyond, five digits do not sort."""
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
 
 
 def write_array_record(
@@ -48,8 +56,10 @@ def write_array_record(
       whatever the codec; this is how records of different lengths are written.
 
     Files appear under their final names only when all of them are complete and on disk; files of the same
-    names are replaced. A writer that fails removes what it wrote; one that is killed leaves at most hidden
-    files `.<name>.<random>.tmp`, or, if killed while it renames, some of the complete shards.
+    names are replaced, links are followed. A writer that fails removes what it wrote; one that is killed leaves at
+    most hidden files `.<name>.<random>.tmp`. Shards have one writer at a time, who holds `.<name>.writing` beside them;
+    while it renames them one by one, or if it is killed in these milliseconds, reading the set is an error until it is
+    whole, or written once more.
 
     >>> import numpy as np, tempfile
     >>> path = tempfile.mkdtemp() + "/digits.array_record"
@@ -76,7 +86,7 @@ def write_array_record(
         ArsrcValueError: `path` names no file, there are fewer elements than shards or none, `options` are
             unknown, shards of another number have the same name, or the codec refuses an element.
         ArsrcFileNotFoundError: The folder does not exist.
-        ArsrcWriteError: A file cannot be written, as on a full disk.
+        ArsrcWriteError: A file cannot be written, as on a full disk, or another writer writes the same shards.
     """
     num_shards = whole_number("num_shards", "num_shards", num_shards, 1)
     targets = _targets(path, num_shards)
@@ -86,23 +96,26 @@ def write_array_record(
     stream = encode_elements(elements, codec)
     if stream.num_records is not None:
         _check_count(stream.num_records, num_shards)
-    folder = absolute(os.path.dirname(targets[0]))
     with contextlib.ExitStack() as stack:
+        lock = None
+        if num_shards > 1:
+            folder, name = os.path.split(absolute(targets[0]))
+            (of_set,) = shard_sets([name])
+            with _failing(targets[0]):
+                lock = SetLock(folder, of_set)
+                stack.callback(lock.release)
+                _begin_set(lock, folder, of_set)
         records = track(stream.records, "write_array_record", stream.num_records)
         stack.enter_context(contextlib.closing(records))
         shards = []
         for target in targets:
-            shards.append(_Shard(os.path.join(folder, os.path.basename(target)), options))
+            shards.append(_Shard(_file(target), options))
             stack.callback(shards[-1].discard)
         if stream.num_records is None:
             _deal(records, shards)
         else:
             _fill(records, stream.num_records, shards)
-        for shard in shards:
-            shard.publish()
-    # Some network file systems cannot sync folders; the files are in place by now.
-    with contextlib.suppress(OSError):
-        _sync(folder)
+        _publish(shards, lock)
     registry.look_again()
     return targets
 
@@ -117,29 +130,62 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
     if not name:
         fix = f'Name the file, for example "train{SUFFIX}".'
         raise ArsrcValueError("path", "names no file", fix, path=text)
-    if not os.path.isdir(folder or "."):
-        fix = "Create it with os.makedirs(folder)."
-        raise ArsrcFileNotFoundError("path", "the folder does not exist", fix, folder=folder)
     if num_shards > MAX_SHARDS:
         raise ArsrcValueError("num_shards", f"must be at most {MAX_SHARDS}", num_shards=num_shards)
     targets = [text]
     if num_shards > 1:
         shards = ShardSet(name.removesuffix(SUFFIX), num_shards, SUFFIX)
-        _check_stale(folder, shards)
         targets = [os.path.join(folder, shards.shard(shard)) for shard in range(num_shards)]
     for target in targets:
-        if os.path.isdir(target):
-            raise ArsrcValueError("path", "is a folder", "Name a file in it.", path=target)
+        _file(target)
     return tuple(targets)
 
 
-def _check_stale(folder: str, shards: ShardSet) -> None:
-    """Refuse to leave shards of another number behind, which a glob would read as well."""
-    found = shard_sets(os.listdir(folder or "."))
-    stale = [name for one in found if one._replace(number=shards.number) == shards != one for name in found[one]]
+def _file(target: str) -> str:
+    """Return the file that a path leads to, its links followed, which need not be there; it can be replaced."""
+    file = system.calls.resolve(absolute(target))
+    if not is_folder(folder := os.path.dirname(file)):
+        fix = "Create it with os.makedirs(folder)."
+        raise ArsrcFileNotFoundError("path", "the folder does not exist", fix, folder=folder)
+    found = look(file, follow_links=False)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise ArsrcValueError("path", "is a folder", "Name a file in it.", path=target)
+    if found is not None and not stat.S_ISREG(found.st_mode):  # a link that was followed and is there leads to itself
+        what = "is no regular file, but a pipe, a device or a link to itself"
+        raise ArsrcValueError("path", what, "Name a file.", path=target)
+    return file
+
+
+def _begin_set(lock: SetLock, folder: str, shards: ShardSet) -> None:
+    """Remove what writers of a set have left that were killed; refuse shards of another number.
+
+    A glob would read those as well.
+    """
+    names = names_in(folder)
+    of_set = lambda one: one._replace(number=shards.number) == shards  # noqa: E731
+    found = shard_sets(names)
+    stale = [name for one in filter(of_set, found) if one != shards for name in found[one]]
     if stale:
         what = f"{len(stale)} shards of another number have the same name"
         raise ArsrcValueError("num_shards", what, "Delete them first.", first=stale[0])
+    if lock.is_alone:
+        for name in names:
+            part = _TEMPORARY.fullmatch(name)
+            if part is not None and any(map(of_set, shard_sets([part[1]]))):
+                system.calls.unlink(os.path.join(folder, name))
+
+
+def _publish(shards: Sequence["_Shard"], lock: SetLock | None) -> None:
+    """Put all files into place."""
+    with _failing(shards[0].target):
+        if lock is not None:
+            lock.begin()
+        for shard in shards:
+            shard.publish()
+        for folder in {os.path.dirname(shard.target): None for shard in shards}:
+            sync_folder(folder)
+        if lock is not None:
+            lock.end()
 
 
 def _check_count(num_records: int, num_shards: int) -> None:
@@ -184,7 +230,7 @@ class _Shard:
     """One file in the making, under a temporary name until it is published."""
 
     def __init__(self, target: str, options: str) -> None:
-        self._target = target
+        self.target = target
         # Hidden, so that no glob for data finds it; random, so that two writers never share it.
         folder, name = os.path.split(target)
         self._temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -194,57 +240,55 @@ class _Shard:
 
     def open(self) -> None:
         try:
-            self._writer = ArrayRecordWriter(self._temporary, self._options)
-            if not self._writer.ok():
-                self._writer.close()  # raises with the reason
+            with _failing(self.target):
+                self._writer = ArrayRecordWriter(self._temporary, self._options)
+                if not self._writer.ok():
+                    self._writer.close()  # raises with the reason
         except ValueError as error:
             raise ArsrcValueError("options", str(error), "", options=self._options) from error
-        except RuntimeError as error:
-            raise self._failure(error) from error
 
     def write(self, record: bytes) -> None:
-        try:
+        try:  # for each record: quicker than `_failing`
             self._writer.write(record)
         except RuntimeError as error:
-            raise self._failure(error) from error
+            raise _failure(self.target, error) from error
         self._num_records += 1
 
     def close(self) -> None:
         """Complete the file, check it, and bring it to the disk."""
-        try:
+        with _failing(self.target):
             self._writer.close()
             reader = ArrayRecordReader(self._temporary)
             found = reader.num_records()
             reader.close()  # raises if the file could not be read
-            _sync(self._temporary)
-        except (RuntimeError, OSError) as error:
-            raise self._failure(error) from error
+            with contextlib.closing(OpenFile(self._temporary)) as file:
+                system.calls.sync(file.fd)
         if found != self._num_records:
-            raise self._failure(f"the file holds {found} of {self._num_records} records")
+            raise _failure(self.target, f"the file holds {found} of {self._num_records} records")
 
     def publish(self) -> None:
-        try:
-            os.replace(self._temporary, self._target)
-        except OSError as error:
-            raise self._failure(error) from error
+        system.calls.rename(self._temporary, self.target)
 
     def discard(self) -> None:
         """Remove the temporary file, if it is still there."""
         if self._writer is not None:
             with contextlib.suppress(RuntimeError):
                 self._writer.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._temporary)
-
-    def _failure(self, reason: object) -> ArsrcWriteError:
-        fix = "Check free space and permissions."
-        return ArsrcWriteError("write_array_record", f"writing failed ({reason})", fix, path=self._target)
+        with contextlib.suppress(OSError):  # what has failed before is what counts
+            system.calls.unlink(self._temporary)
 
 
-def _sync(path: str) -> None:
-    """Wait until a file or a folder is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+@contextlib.contextmanager
+def _failing(path: str) -> Iterator[None]:
+    """Make errors of the system, and of array_record, those of a writer."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except ArsrcError:
+        raise
+    except (RuntimeError, OSError) as error:
+        raise _failure(path, error) from error
+
+
+def _failure(path: str, reason: object) -> ArsrcWriteError:
+    fix = "Check free space and permissions."
+    return ArsrcWriteError("write_array_record", f"writing failed ({reason})", fix, path=path)

@@ -27,8 +27,8 @@ from arsrc._host import registry
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.readers import files as arsrc_files
 from arsrc._host.records.data_set import DataSet as ArsrcDataSet
+from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp
-from arsrc.paths import FileSlice
 
 _MOST_DESCRIPTORS = 256
 _BATCH = 256

@@ -15,7 +15,7 @@ from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.storage.address_range import AddressRange
-from arsrc.paths import FileSlice
+from arsrc._host.storage.paths import FileSlice
 from arsrc.record_batch import RecordBatch
 
 

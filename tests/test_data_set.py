@@ -20,9 +20,9 @@ from arsrc._host.machine.copying import Copier
 from arsrc._host.readers import files as opening
 from arsrc._host.readers.official import ReaderPool
 from arsrc._host.records.data_set import DataSet
+from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError
-from arsrc.paths import FileSlice
 
 only_linux = pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="files are mapped on Linux only")
 

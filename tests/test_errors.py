@@ -679,6 +679,8 @@ NOT_PROVOKED = {
     "in a program of several processes, JAX would make one host read for all": "needs several processes",
     "the batch does not divide among": "needs several devices",
     "array_record gave too few records": "a guard: no damage is known that leads there",
+    "cannot look at a file": "needs a file system that fails",
+    "cannot look into a folder": "needs a file system that fails",
     "cannot look at an open file": "needs a file system that fails",
     "the output is smaller than the records": "a guard between the parts of the host side",
     "a record id lies outside": "a guard: ids are checked before",

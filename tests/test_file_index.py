@@ -16,7 +16,7 @@ from arsrc._host.format.numbering import Numbering
 from arsrc._host.format.places import Groups, Spans, Uniform
 from arsrc._host.storage import address_range
 from arsrc._host.storage.address_range import AddressRange
-from arsrc.paths import FileSlice
+from arsrc._host.storage.paths import FileSlice
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 

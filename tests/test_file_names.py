@@ -1,6 +1,8 @@
 """What names mean on the disk: the working folder, the home folder, brackets, globs and sharded sets."""
 
 import dataclasses
+import errno
+import glob
 import os
 import pickle
 import re
@@ -10,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import arsrc
 from arsrc import ArrayRecordSourceConfig, ReadOptions
-from arsrc.file_names import absolute
+from arsrc._host.storage import system
+from arsrc._host.storage.file_names import _found, absolute
 
 
 def write(folder: Path, *names: str) -> None:
@@ -232,15 +237,45 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     assert f"Nothing in '{tmp_path}' matches 'gone*/a'." in failure(f"{tmp_path}/gone*/a")
 
 
-def test_a_folder_that_cannot_be_looked_into_gives_the_same_error(
+class Forbidden(system.System):
+    """Folders that cannot be looked into: the tests may run as root, who may look everywhere."""
+
+    def list_folder(self, folder: str) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named_and_not_taken_for_an_empty_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forbidden(*_: Any) -> Any:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "listdir", forbidden)  # the tests may run as root, who may look everywhere
-    assert "match no file" in failure(f"{tmp_path}/a@4")
+    write(tmp_path, "a")
+    monkeypatch.setattr(system, "calls", Forbidden())
+    for path in ("a@4", "a*", "*/a", "**/a"):
+        text = failure(f"{tmp_path}/{path}", arsrc.ArsrcReadError)
+        assert text == f"[arsrc] paths: cannot look into a folder (Permission denied); got path='{tmp_path}'."
+    assert "match no file" in failure(f"{tmp_path}/b")
     assert "is a folder" in failure(str(tmp_path), ValueError)
+    assert names_in(f"{tmp_path}/a") == ["a"]
+
+
+PARTS = ["a", "b", ".a", "ab", "a*", "?", "*", "[ab]", "**", ".*", ".", "..", "[a]b"]
+
+
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("/".join))
+def test_globs_are_those_of_python(tree: Path, pattern: str) -> None:
+    expected = glob.glob(pattern, root_dir=tree, recursive=True)
+    # But for the empty name below a folder, which is the folder itself.
+    assert set(_found(str(tree), pattern)) == {name for name in expected if not name.endswith("/")}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tree")
+    for name in ("a/a/b", "a/b", "a/.a/a", "ab/ab", "ab/a/.b", ".a/a", "b"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "ab" / "b").symlink_to(folder / "a")
+    (folder / "a" / "ab").symlink_to("nowhere")
+    return folder
 
 
 def test_addresses_are_refused_in_file_instructions_too() -> None:

@@ -55,8 +55,6 @@ FLOORS = [
     "arsrc._host.machine.*",
     "arsrc.order.*",
     "arsrc.record_batch",
-    "arsrc.paths",
-    "arsrc.file_names",
     "arsrc.advice",
     "arsrc.amounts",
     "arsrc.frozen",
@@ -70,8 +68,6 @@ JAX = {"jax", "jaxlib", "chex"}
 
 # In front of the bridge, these modules alone touch files, by these means.
 FILES_IN_FRONT = {
-    "arsrc.file_names": {"glob", "os"},
-    "arsrc.paths": {"os"},
     "arsrc.writing": {"array_record", "os"},
 }
 IMPURE = {
@@ -81,6 +77,26 @@ IMPURE = {
 }  # fmt: skip
 PURE_OF_OS = {"os.fspath", "os.PathLike"}
 FILES_OF_NUMPY = {"fromfile", "load", "loadtxt", "memmap", "save", "savetxt", "savez", "tofile"}
+
+# The operating system is asked for files in one module; what others use of it asks for none.
+SEAM = "arsrc._host.storage.system"
+ASKS_FOR_NO_FILE = {
+    "os.PathLike", "os.cpu_count", "os.fspath", "os.getpid", "os.nice", "os.path", "os.register_at_fork",
+    "os.sched_getaffinity", "os.sep", "os.stat_result", "os.strerror", "os.sysconf", "os.sysconf_names", "os.O_CREAT",
+    "os.O_RDONLY", "os.O_RDWR", "os.path.abspath", "os.path.basename", "os.path.dirname", "os.path.expanduser",
+    "os.path.isabs", "os.path.join", "os.path.samestat", "os.path.split", "glob.has_magic", "mmap.MADV_RANDOM",
+    "mmap.MADV_WILLNEED", "mmap.PAGESIZE",
+}  # fmt: skip
+ASKS_FOR_FILES = {"fcntl", "glob", "io", "mmap", "os", "pathlib", "shutil", "tempfile"}
+BESIDE_THE_SEAM = {
+    "arsrc._host.machine.memory": {"pathlib.Path"},  # what the system says of itself
+    "arsrc._host.records.cache": {
+        "filled.tofile", "np.fromfile", "np.memmap", "open", "os.makedirs", "os.path.exists", "os.path.getsize",
+        "os.remove", "os.replace", "os.scandir", "shutil.disk_usage", "shutil.disk_usage(folder).free",
+    },
+}  # fmt: skip
+
+OF_NUMPY = {f"np.{name}" for name in FILES_OF_NUMPY}
 
 CALLBACKS = {"io_callback", "buffer_callback", "pure_callback", "debug_callback", "debug.callback"}
 
@@ -137,6 +153,16 @@ def impure(tree: ast.AST) -> set[str]:
         found.add("numpy")
     called = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     return found | {"open", "__import__"} & set(called)
+
+
+def past_the_seam(tree: ast.AST) -> set[str]:
+    """By what a module asks for files without going through the one seam."""
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used = {name for name in used if name.partition(".")[0] in ASKS_FOR_FILES} - ASKS_FOR_NO_FILE
+    named = {name for name in imports(tree) if "." in name and name.partition(".")[0] in ASKS_FOR_FILES}
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    by_numpy = {name for name in called if name.endswith(".tofile") or name in OF_NUMPY}
+    return used | by_numpy | (named - ASKS_FOR_NO_FILE) | ({"open"} & called)
 
 
 # What is found in a graph.
@@ -220,7 +246,7 @@ def test_imports_have_no_circle_among_modules_nor_among_folders(depth: int):
 
 def test_all_that_lies_behind_the_bridge_and_all_that_the_order_is_made_of_is_without_jax():
     assert set(on(WITHOUT_JAX)) >= set(HOST)
-    assert set(WITHOUT_JAX) >= {f"arsrc.{name}" for name in ("order.*", "record_batch", "paths", "frozen", "errors")}
+    assert set(WITHOUT_JAX) >= {f"arsrc.{name}" for name in ("order.*", "record_batch", "frozen", "errors")}
 
 
 @pytest.mark.parametrize("module", on(WITHOUT_JAX))
@@ -247,6 +273,11 @@ print(*sorted({JAX!r} & sys.modules.keys()))
 @pytest.mark.parametrize("module", sorted(set(TREES) - set(HOST)))
 def test_files_and_threads_are_only_behind_the_bridge_and_where_paths_and_writing_need_them(module: str):
     assert impure(TREES[module]) == FILES_IN_FRONT.get(module, set())
+
+
+@pytest.mark.parametrize("module", sorted(set(TREES) - {SEAM}))
+def test_files_are_asked_for_through_the_one_seam(module: str):
+    assert past_the_seam(TREES[module]) <= BESIDE_THE_SEAM.get(module, set())
 
 
 def test_the_modules_that_touch_files_in_front_of_the_bridge_are_there():
@@ -404,6 +435,28 @@ def test_a_circle_is_found_among_folders_whose_modules_have_none():
 )
 def test_what_touches_files_or_threads_is_found(source: str, found: set[str]):
     assert impure(ast.parse(source)) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import os\nos.path.join(a, b)", set()),
+        ("import os\nos.path.exists(p)", {"os.path.exists"}),
+        ("import os\nos.replace(p, q)", {"os.replace"}),
+        ("from os import remove", {"os.remove"}),
+        ("from os.path import isfile", {"os.path.isfile"}),
+        ("import glob\nglob.glob(p)", {"glob.glob"}),
+        ("import mmap\nmmap.mmap(f, 3)", {"mmap.mmap"}),
+        ("from pathlib import Path", {"pathlib.Path"}),
+        ("open(p)", {"open"}),
+        ("np.memmap(p)", {"np.memmap"}),
+        ("a.tofile(p)", {"a.tofile"}),
+        ("isinstance(a, np.memmap)", set()),
+        ("system.calls.open(p)", set()),
+    ],
+)
+def test_what_asks_for_files_past_the_seam_is_found(source: str, found: set[str]):
+    assert past_the_seam(ast.parse(source)) == found
 
 
 @pytest.mark.parametrize(

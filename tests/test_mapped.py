@@ -17,8 +17,8 @@ from arsrc._host.machine import waiting
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.waiting import num_waits
 from arsrc._host.readers.cold_rule import ColdRule
+from arsrc._host.storage.paths import FileSlice
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcValueError
-from arsrc.paths import FileSlice
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 

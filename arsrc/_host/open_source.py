@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc import paths
 from arsrc._host.machine import profile
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
@@ -24,7 +23,8 @@ from arsrc._host.records.windows import Windows
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Request
-from arsrc.errors import ArsrcFileNotFoundError, ArsrcValueError, RecordError
+from arsrc._host.storage import paths
+from arsrc.errors import ArsrcFileNotFoundError, ArsrcReadError, ArsrcValueError, RecordError
 from arsrc.order import record_order
 from arsrc.order.blocks import Blocks
 from arsrc.order.plan import Plan
@@ -81,13 +81,17 @@ class OpenFiles:
             buffers=buffers,
         )
         self.ahead = ReadAhead(buffers, config.read.read_ahead_bytes)
+        if not self.is_current(strict=True):
+            self.close()
+            what, fix = "files were replaced while they were opened", "Call again when their writer is done."
+            raise ArsrcReadError("open", what, fix, paths=config.paths[:3])
 
     def is_current(self, strict: bool) -> bool:
         """Whether the paths still lead to the files that were opened, unchanged.
 
         Args:
-            strict: Look in any case, and fail where a file is gone; else look as often as takes a tenth of the time at
-                most, and let go on what nobody can change any more.
+            strict: Look in any case, and fail where a file is gone or cannot be looked at; else look as often as takes
+                a tenth of the time at most, and let go on what nobody can change any more.
         """
         start = time.monotonic()
         if not strict and start - self._looked_at < _LOOK_SHARE * self._look_seconds:
@@ -95,7 +99,7 @@ class OpenFiles:
         self._looked_at = start  # and not when it ends: what is written meanwhile is looked at again
         try:
             is_current = paths.expand(self._paths) == self._slices and self.data_set.is_current()
-        except ArsrcFileNotFoundError:
+        except (ArsrcFileNotFoundError, ArsrcReadError):
             if strict:
                 raise
             is_current = True

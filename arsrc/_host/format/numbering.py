@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.storage.paths import FileSlice
 from arsrc.errors import ArsrcIndexError
-from arsrc.paths import FileSlice
 
 Integers: TypeAlias = NDArray[np.int64]
 # One number for each slice, or one for all.

@@ -25,11 +25,11 @@ from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
 from arsrc._host.storage import system
 from arsrc._host.storage.address_range import AddressRange
+from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.advice import CHECKSUM, NO_MAP
 from arsrc.amounts import counted, in_bytes
 from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcValueError
-from arsrc.paths import FileSlice
 
 MAX_RECORDS = 2**32 - 1
 _TOGETHER = 32  # files that are indexed together

@@ -16,10 +16,10 @@ from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.files import Files
 from arsrc._host.readers.official import ReadFailure
 from arsrc._host.storage import system
+from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.amounts import counted
 from arsrc.errors import ArsrcReadError
-from arsrc.paths import FileSlice
 from arsrc.record_batch import RecordBatch
 
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set

@@ -1,6 +1,7 @@
-"""Files open for reading, and the few of many that stay open."""
+"""Open files, and the few of many that stay open."""
 
 import collections
+import contextlib
 import os
 import threading
 import weakref
@@ -14,17 +15,17 @@ T = TypeVar("T")
 
 
 class OpenFile:
-    """A file open for reading, closed by `close()`, or when nobody refers to it any more.
+    """A file, open for reading unless `flags` say more, closed by `close()` or when nobody refers to it any more.
 
     Attributes:
         path: Where it was opened.
         fd: Its descriptor.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, flags: int = os.O_RDONLY) -> None:
         self.path = path
-        self.fd = system.calls.open(path)
-        self.close = weakref.finalize(self, system.calls.close, self.fd)
+        self.fd = system.calls.open(path, flags)
+        self.close = weakref.finalize(self, _close, self.fd)
         self.close.atexit = False  # other threads may still read
 
     def stamp(self) -> FileStamp:
@@ -38,6 +39,11 @@ class OpenFile:
     def read_into(self, buffers: Sequence[memoryview | bytearray], position: int) -> int:
         """Fill buffers, one after the other, from a position on; return how many bytes there were."""
         return system.calls.preadv(self.fd, buffers, position)
+
+
+def _close(fd: int) -> None:
+    with contextlib.suppress(OSError):  # it is closed all the same, and what matters was synced before
+        system.calls.close(fd)
 
 
 class KeptOpen(Generic[T]):

@@ -4,6 +4,7 @@ array_record's own reader and writer take paths, and so stand outside of it.
 """
 
 import ctypes
+import fcntl
 import mmap
 import os
 import sys
@@ -19,9 +20,9 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 class System:
     """The operating system. Every method raises `OSError` where it fails, unless it says otherwise."""
 
-    def stat(self, path: str) -> os.stat_result:
-        """Return what a path leads to."""
-        return os.stat(path)
+    def stat(self, path: str, follow_links: bool = True) -> os.stat_result:
+        """Return what a path leads to, or what lies there itself, a link perhaps."""
+        return os.stat(path, follow_symlinks=follow_links)
 
     def fstat(self, fd: int) -> os.stat_result:
         """Return what an open file is."""
@@ -70,6 +71,18 @@ class System:
     def unlink(self, path: str) -> None:
         """Remove a file."""
         os.unlink(path)
+
+    def resolve(self, path: str) -> str:
+        """Return where a path leads to, all links followed; what is not there stays as it is."""
+        return os.path.realpath(path)
+
+    def lock(self, fd: int) -> bool:
+        """Lock an open file against all others who do the same, until it is closed; returns whether nobody had."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def make_folder(self, path: str) -> None:
         """Make a folder, and those above it, where there is none."""

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from arsrc._host.storage.file_names import absolute, describe, explain, is_folder, look, matches
+from arsrc._host.storage.set_lock import check_whole
 from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError
-from arsrc.file_names import absolute, describe, explain, matches
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SLICE = re.compile(r"(?P<path>.*)\[(?P<start>\d*):(?P<stop>\d*)\]", re.DOTALL)
@@ -92,7 +93,7 @@ def parse(text: str) -> FileSlice:
     start = int(match["start"] or 0)
     stop = int(match["stop"]) if match["stop"] else None
     if stop is not None and stop < start:
-        if os.path.exists(text):
+        if look(text):
             return FileSlice(text)
         raise ArsrcValueError("paths", "a slice ends before it starts", "Write file[start:stop].", path=text)
     return FileSlice(match["path"], start, stop)
@@ -105,12 +106,13 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
 
     Raises:
         ArsrcFileNotFoundError: Paths, globs or sets match nothing; all are named.
+        ArsrcReadError: It cannot be told, or a set is a mixture of old and new shards.
     """
     found: list[FileSlice] = []
     missing: list[str] = []
     for text in paths:
         piece = parse(text)
-        if piece.path != text and os.path.exists(text):
+        if piece.path != text and look(text):
             piece = FileSlice(text)
         files = matches(piece.path)
         if not files:
@@ -120,6 +122,7 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
         what = f"{len(missing)} of {len(paths)} paths match no file"
         raise ArsrcFileNotFoundError("paths", what, explain(parse(missing[0]).path), missing=missing)
     for piece in found:
-        if os.path.isdir(piece.path):
+        if is_folder(piece.path):
             raise ArsrcValueError("paths", "is a folder", f"Name its files. {describe(piece.path)}", path=piece.path)
+    check_whole({piece.path for piece in found})
     return found

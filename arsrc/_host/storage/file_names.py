@@ -1,17 +1,25 @@
 """What a name means on the disk: one file, the files that a glob matches, or a sharded set of files."""
 
+import contextlib
 import difflib
+import errno
+import fnmatch
 import glob
 import os
 import re
+import stat
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+from arsrc._host.storage import system
+from arsrc.errors import ArsrcReadError
 
 _ASKED = re.compile(r"(?P<stem>.+)@(?P<number>[1-9]\d*|\*)(?P<suffix>\.[^@]*)?")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<shard>\d{5,6})-of-(?P<number>\d{5,6})(?P<suffix>\.[^@]*)?")
 _ABOVE = re.compile(rf"(\.{{1,2}}({re.escape(os.sep)}+|$))*")
 _MOST_SHOWN = 4
+_NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class ShardSet(NamedTuple):
@@ -24,6 +32,11 @@ class ShardSet(NamedTuple):
     def shard(self, shard: int) -> str:
         """Return the name of one shard, counted from 0."""
         return f"{self.stem}-{shard:05d}-of-{self.number:05d}{self.suffix}"
+
+    @property
+    def lock(self) -> str:
+        """The name of the file that its writer holds, which globs do not find."""
+        return f".{self.stem}{self.suffix}.writing"
 
     def __str__(self) -> str:
         return f"{self.stem}@{self.number}{self.suffix}"
@@ -42,10 +55,10 @@ def absolute(path: str) -> str:
 
 def matches(path: str) -> list[str]:
     """Return the file of this name if there is one, else those that a glob matches, else the shards of a set."""
-    if os.path.exists(path):
+    if look(path) is not None:
         return [path]
     folder, rest = _split(path)
-    names = sorted(glob.glob(rest, root_dir=folder, recursive=True))
+    names = sorted(set(_found(folder, rest)))
     if not names:
         whole = [names for one, names in _asked(path).items() if len(names) == one.number]
         names = whole[0] if len(whole) == 1 else []
@@ -69,14 +82,16 @@ def explain(path: str) -> str:
         missing = sorted({nearest.shard(shard) for shard in range(nearest.number)} - set(names))
         return f"Of its {nearest.number} shards {len(missing)} missing: {_listed(missing)}."
     before, bracket, _ = path.rpartition("[")
-    if bracket and os.path.isfile(before):
+    if bracket and look(before) is not None:
         return "A slice of records is [start:stop], neither of them negative."
     return f"Check the spelling. {describe(folder, os.path.basename(path))}"
 
 
 def describe(folder: str, like: str = "") -> str:
     """Say how to name the ArrayRecord files of a folder, judging by their names; first those that are like another."""
-    names = {name for name in _names(folder) if "array_record" in name and not name.startswith(".")}
+    names: set[str] = set()
+    with contextlib.suppress(ArsrcReadError):  # it cannot be looked into, which is no reason to fail in another way
+        names.update(name for name in names_in(folder) if "array_record" in name and not name.startswith("."))
     sets = shard_sets(names)
     single = sorted(names.difference(*sets.values()))
     if len(single) > _MOST_SHOWN and all(name.endswith(".array_record") for name in single):
@@ -88,10 +103,63 @@ def describe(folder: str, like: str = "") -> str:
     return f"There is {_listed(found)}." if found else f"No name in {folder!r} holds 'array_record'."
 
 
+def look(path: str, follow_links: bool = True) -> os.stat_result | None:
+    """Return what a path leads to, None: nothing; an error where that cannot be told."""
+    try:
+        return system.calls.stat(path, follow_links)
+    except ValueError:  # of characters that no name has
+        return None
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return None
+        raise ArsrcReadError("paths", f"cannot look at a file ({error.strerror})", path=path) from error
+
+
+def is_folder(path: str) -> bool:
+    """Whether a path leads to a folder; an error where that cannot be told."""
+    found = look(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def names_in(folder: str) -> list[str]:
+    """Return the names in a folder, none if there is no such folder."""
+    try:
+        return system.calls.list_folder(folder or ".")
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return []
+        raise ArsrcReadError("paths", f"cannot look into a folder ({error.strerror})", path=folder) from error
+
+
+def _found(folder: str, pattern: str) -> Iterator[str]:
+    """Yield the paths below a folder that a glob matches, as `glob.glob` does, but leave no folder out in silence."""
+    first, _, rest = pattern.partition(os.sep)
+    rest = rest.lstrip(os.sep)
+    if first == "**":
+        if rest:
+            yield from _found(folder, rest)
+        for name in names_in(folder):
+            if name[0] != ".":
+                if not rest:
+                    yield name
+                if is_folder(path := os.path.join(folder, name)):
+                    yield from (os.path.join(name, below) for below in _found(path, pattern))
+        return
+    if glob.has_magic(first):
+        names = [n for n in fnmatch.filter(names_in(folder), first) if n[0] != "." or first[0] == "."]
+    else:
+        names = [first] if look(os.path.join(folder, first), follow_links=False) else []
+    for name in names:
+        if rest:
+            yield from (os.path.join(name, below) for below in _found(os.path.join(folder, name), rest))
+        else:
+            yield name
+
+
 def _split(path: str) -> tuple[str, str]:
     """Return the deepest folder of a path that there is by its literal name, and the rest."""
     folder = os.path.dirname(path)
-    while folder and not os.path.isdir(folder):
+    while folder and not is_folder(folder):
         folder = os.path.dirname(folder)
     return folder, path[len(folder) :].lstrip(os.sep)
 
@@ -103,15 +171,8 @@ def _asked(path: str) -> dict[ShardSet, list[str]]:
     if asked is None:
         return {}
     kind = asked["stem"], asked["suffix"] or ""
-    sets = shard_sets(_names(folder)).items()
+    sets = shard_sets(names_in(folder)).items()
     return {s: n for s, n in sets if (s.stem, s.suffix) == kind and asked["number"] in ("*", str(s.number))}
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:  # it cannot be looked into, which is no reason to fail in another way
-        return []
 
 
 def shard_sets(names: Iterable[str]) -> dict[ShardSet, list[str]]:
