@@ -23,13 +23,12 @@ from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
-from arsrc._host.storage import system
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.advice import CHECKSUM, NO_MAP
 from arsrc.amounts import counted, in_bytes
-from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcValueError
+from arsrc.errors import ArsrcError, ArsrcValueError
 
 MAX_RECORDS = 2**32 - 1
 _TOGETHER = 32  # files that are indexed together
@@ -240,8 +239,5 @@ class Files:
 
 
 def _stamp(path: str) -> FileStamp:
-    try:
-        with Reading(lambda: f"looking at {path!r}"):
-            return FileStamp.of(system.calls.stat(path))
-    except OSError as error:
-        raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
+    with Reading(lambda: f"looking at {path!r}"):
+        return FileStamp.there(path)

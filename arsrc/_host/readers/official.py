@@ -12,7 +12,6 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc._host.format.file_kinds import what_is_wrong
 from arsrc._host.machine.slow_reads import Reading
-from arsrc._host.storage import system
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
 from arsrc.errors import ArsrcReadError
@@ -75,7 +74,7 @@ class ReaderPool(KeptOpen[Any]):
 
         def open_it() -> Any:
             reader = open_reader(path)
-            if (now := FileStamp.of(system.calls.stat(path))) != stamp:
+            if (now := FileStamp.there(path)) != stamp:
                 raise changed(path, stamp, now)
             return reader
 

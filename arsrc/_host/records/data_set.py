@@ -15,7 +15,6 @@ from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.files import Files
 from arsrc._host.readers.official import ReadFailure
-from arsrc._host.storage import system
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.amounts import counted
@@ -183,7 +182,7 @@ class DataSet:
         with Reading(lambda: f"samples of {counted(len(paths), 'file')}, {paths[0]!r} the first"):
             contents = dict(zip(paths, on_threads(lambda path: content_sample(path, samples), paths), strict=True))
         for path, stamp in self.files.stamps.items():  # afterwards: what was sampled is what was opened
-            if (now := FileStamp.of(system.calls.stat(path))) != stamp:
+            if (now := FileStamp.there(path)) != stamp:
                 raise changed(path, stamp, now)
         digest = hashlib.sha256()
         for piece in self.slices:

@@ -40,6 +40,14 @@ class FileStamp(NamedTuple):
         except OSError:
             return None
 
+    @classmethod
+    def there(cls, path: str) -> "FileStamp":
+        """Return the stamp of the file that a path leads to now; it is an error if it leads to none."""
+        try:
+            return cls.of(system.calls.stat(path))
+        except OSError as error:
+            raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
+
 
 # With this many seconds for each file that there is, looking takes less than a tenth of the time; in turn, of
 # ten thousand files each is looked at only four times a second.
@@ -89,7 +97,8 @@ class FileWatch:
         try:
             check_file(*self._files[number])
         except ArsrcReadError as error:
-            self._refused[number] = error
+            if not isinstance(error.__cause__, OSError):  # a look that failed says nothing of the file
+                self._refused[number] = error
             raise
 
 
