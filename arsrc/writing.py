@@ -143,7 +143,8 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
 
 def _file(target: str) -> str:
     """Return the file that a path leads to, its links followed, which need not be there; it can be replaced."""
-    file = system.calls.resolve(absolute(target))
+    with _failing(target):
+        file = system.calls.resolve(absolute(target))
     if not is_folder(folder := os.path.dirname(file)):
         fix = "Create it with os.makedirs(folder)."
         raise ArsrcFileNotFoundError("path", "the folder does not exist", fix, folder=folder)

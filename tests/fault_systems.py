@@ -428,7 +428,7 @@ class Nth:
         return self._kind.fault if is_met else None
 
 
-class Now_and_then:  # noqa: N801
+class NowAndThen:
     """A rule: a share of the calls meets a fault of some kind, as a seed says, call by call of each thread."""
 
     def __init__(self, seed: Any, share: float, kinds: Iterable[str]) -> None:

@@ -24,8 +24,9 @@ class OpenFile:
 
     def __init__(self, path: str, flags: int = os.O_RDONLY) -> None:
         self.path = path
-        self.fd = system.calls.open(path, flags)
-        self.close = weakref.finalize(self, _close, self.fd)
+        calls = system.calls
+        self.fd = calls.open(path, flags)
+        self.close = weakref.finalize(self, _close, calls, self.fd)
         self.close.atexit = False  # other threads may still read
 
     def stamp(self) -> FileStamp:
@@ -41,9 +42,9 @@ class OpenFile:
         return system.calls.preadv(self.fd, buffers, position)
 
 
-def _close(fd: int) -> None:
+def _close(calls: system.System, fd: int) -> None:
     with contextlib.suppress(OSError):  # it is closed all the same, and what matters was synced before
-        system.calls.close(fd)
+        calls.close(fd)
 
 
 class KeptOpen(Generic[T]):
