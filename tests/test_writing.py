@@ -1,6 +1,7 @@
 """`write_array_record`: what array_record's own reader finds, and that there are whole files or none."""
 
 import dataclasses
+import errno
 import glob
 import itertools
 import os
@@ -10,8 +11,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +25,11 @@ from array_record.python.array_record_module import ArrayRecordReader
 from hypothesis import given
 from hypothesis import strategies as st
 
+import arsrc
 import arsrc.codecs.encoding as encoding
+from arsrc._host.storage import system
 from arsrc.codecs import Bytes, Map, Ragged, RecordBatch, Struct
-from arsrc.errors import ArsrcError, ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError
+from arsrc.errors import ArsrcError, ArsrcFileNotFoundError, ArsrcReadError, ArsrcTypeError, ArsrcValueError
 from arsrc.writing import ArsrcWriteError, write_array_record
 
 POINTS = Struct({"xy": ("float32", 2), "label": "int32"})
@@ -298,6 +303,201 @@ def test_a_killed_writer_leaves_no_file_under_a_final_name(tmp_path: Path, num_s
     assert found == {os.path.basename(path) for path in old}
     assert list(itertools.chain(*map(read, old))) == [b"old"] * 3
     assert sorted(glob.glob(str(tmp_path / "*"))) == list(old)
+
+
+KILLED_BETWEEN_SHARDS = """
+    import os, signal, sys
+    from arsrc._host.storage import system
+    from arsrc.writing import write_array_record
+
+    class Killed(system.System):
+        def rename(self, old, new):
+            super().rename(old, new)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    system.calls = Killed()
+    write_array_record(sys.argv[1], [b"new"] * 3, num_shards=3)
+"""
+
+
+@pytest.mark.processes
+def test_a_set_whose_writer_was_killed_between_two_shards_is_an_error_until_it_is_written_again(tmp_path: Path) -> None:
+    paths = write_array_record(tmp_path / "data", [b"old"] * 3, num_shards=3)
+    config = arsrc.ArrayRecordSourceConfig(tmp_path / "data-*", 3)
+    assert arsrc.num_records(config) == 3
+    environment = {**os.environ, "PYTHONPATH": str(Path(encoding.__file__).parents[2])}
+    command = [sys.executable, "-c", textwrap.dedent(KILLED_BETWEEN_SHARDS), str(tmp_path / "data")]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    assert [read(path) for path in paths] == [[b"new"], [b"old"], [b"old"]]
+    text = r"^\[arsrc\] paths: the shards may be a mixture .* got path='.*/\.data\.array_record\.writing'\. Wait"
+    for names in (tmp_path / "data-*", tmp_path / "data@3.array_record", paths, paths[1]):
+        with pytest.raises(ArsrcReadError, match=text):
+            arsrc.num_records(arsrc.ArrayRecordSourceConfig(names, 1))
+    with pytest.raises(ArsrcReadError, match=text):
+        arsrc.init(config)
+    with pytest.raises(ArsrcValueError):  # a writer that fails before it puts anything into place changes nothing
+        write_array_record(tmp_path / "data", iter([b"new", 3]), num_shards=3)
+    with pytest.raises(ArsrcReadError, match=text):
+        arsrc.init(config)
+    write_array_record(tmp_path / "data", [b"newer"] * 3, num_shards=3)
+    assert np.asarray(arsrc.take(config, range(3)).data).tobytes() == b"newer" * 3
+    assert sorted(os.listdir(tmp_path)) == sorted(os.path.basename(path) for path in paths)  # nothing else is left
+    arsrc.close(config)
+
+
+def test_of_two_writers_of_the_same_shards_at_the_same_time_one_is_refused(tmp_path: Path) -> None:
+    def elements() -> Iterator[bytes]:
+        yield b"first"
+        text = (
+            r"^\[arsrc\] write_array_record: another writer writes the same shards; got path='.*/\.data\..*\.writing'"
+        )
+        for num_shards in (2, 3):  # a glob would read those of another number too
+            with pytest.raises(ArsrcWriteError, match=text):
+                write_array_record(tmp_path / "data", [b"second"] * 3, num_shards=num_shards)
+        write_array_record(tmp_path / "other", [b"second"] * 2, num_shards=2)
+        yield b"first"
+
+    paths = write_array_record(tmp_path / "data", elements(), num_shards=2)
+    assert [read(path) for path in paths] == [[b"first"]] * 2
+    write_array_record(tmp_path / "data", [b"third"] * 2, num_shards=2)
+    assert [read(path) for path in paths] == [[b"third"]] * 2
+    assert len(os.listdir(tmp_path)) == 4
+
+
+class NoLocks(system.System):
+    """A file system without locks, on which another writer comes in between two shards."""
+
+    def __init__(self, number: int, come_in: Callable[[], None]) -> None:
+        self._number, self._come_in = number, come_in
+
+    def lock(self, fd: int) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def rename(self, old: str, new: str) -> None:
+        self._number -= 1
+        if self._number == 0:
+            self._come_in()
+        super().rename(old, new)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_without_locks_writers_at_the_same_time_find_out_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def come_in() -> None:
+        write_array_record(tmp_path / "data", [b"other"] * 3, num_shards=3)
+
+    monkeypatch.setattr(system, "calls", NoLocks(number, come_in))
+    with pytest.raises(ArsrcWriteError, match=r"another writer wrote the same shards at the same time.* once more"):
+        write_array_record(tmp_path / "data", [b"this"] * 3, num_shards=3)
+    config = arsrc.ArrayRecordSourceConfig(tmp_path / "data-*", 3)
+    with pytest.raises(ArsrcReadError, match="mixture"):
+        arsrc.num_records(config)
+    write_array_record(tmp_path / "data", [b"again"] * 3, num_shards=3)
+    assert arsrc.num_records(config) == 3
+    arsrc.close(config)
+
+
+class Replacing(system.System):
+    """Lets somebody come in after the n-th look at a path."""
+
+    def __init__(self, n: int, come_in: Callable[[], None]) -> None:
+        self._n, self._come_in = n, come_in
+
+    def stat(self, path: str, follow_links: bool = True) -> os.stat_result:
+        try:
+            return super().stat(path, follow_links)
+        finally:
+            self._n -= 1
+            if self._n == 0:
+                self._come_in()
+
+
+def test_a_set_that_is_replaced_while_it_is_opened_is_read_as_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "calls", system.System())
+    paths = write_array_record(tmp_path / "data", [b"old"] * 3, num_shards=3)
+    config = arsrc.ArrayRecordSourceConfig(paths, 3)
+
+    class Slow(system.System):
+        """Puts one shard into place, and the others when the reader is done."""
+
+        num_renamed = 0
+
+        def rename(self, old: str, new: str) -> None:
+            self.num_renamed += 1
+            if self.num_renamed == 2:
+                is_begun.set()
+                assert go_on.wait(60)
+            super().rename(old, new)
+
+    def write_slowly() -> None:
+        monkeypatch.setattr(system, "calls", Slow())
+        write_array_record(tmp_path / "data", [b"new"] * 3, num_shards=3)
+
+    def come_in() -> None:
+        writers.append(thread.submit(write_slowly))
+        assert is_begun.wait(60)
+
+    outcomes = []
+    with ThreadPoolExecutor(1) as thread:
+        for n in range(1, 24):
+            is_begun, go_on, writers = threading.Event(), threading.Event(), list[Any]()
+            monkeypatch.setattr(system, "calls", Replacing(n, come_in))
+            try:
+                outcomes.append(b"".join(bytes(row) for row in next(arsrc.iterate(config))[1].data))
+            except ArsrcReadError:
+                outcomes.append(b"error")
+            go_on.set()
+            for writer in writers:
+                writer.result(60)
+            monkeypatch.setattr(system, "calls", system.System())
+            write_array_record(tmp_path / "data", [b"old"] * 3, num_shards=3)
+            assert bytes(next(arsrc.iterate(config))[1].data[0]) == b"old"
+            arsrc.close()
+    assert set(outcomes) == {b"old" * 3, b"error"}
+
+
+def link(path: Path, target: Any) -> Path:
+    path.symlink_to(target)
+    return path
+
+
+def test_links_are_followed_and_stay(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (path,) = write_array_record(link(tmp_path / "data", "disk/there"), [b"a"])
+    assert path == str(tmp_path / "data")
+    write_array_record(link(tmp_path / "twice", "data"), [b"b"])
+    assert read(str(tmp_path / "disk" / "there")) == [b"b"]
+    assert sorted(os.listdir(tmp_path)) == ["data", "disk", "twice"]
+    assert os.readlink(tmp_path / "data") == "disk/there"
+    link(tmp_path / "set-00001-of-00002.array_record", "disk/second")
+    write_array_record(tmp_path / "set", [b"1", b"2"], num_shards=2)
+    assert read(str(tmp_path / "disk" / "second")) == [b"2"]
+    assert sorted(os.listdir(tmp_path / "disk")) == ["second", "there"]
+
+
+def test_what_is_no_regular_file_is_refused_and_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    link(tmp_path / "circle", "circle")
+    link(tmp_path / "to the pipe", "pipe")
+    link(tmp_path / "to a folder", tmp_path)
+    link(tmp_path / "nowhere", "no folder/data")
+    os.mkfifo(tmp_path / "set-00001-of-00002.array_record")
+    before = sorted(os.listdir(tmp_path))
+    for name in ("pipe", "circle", "to the pipe"):
+        with pytest.raises(ArsrcValueError, match=rf"path: is no regular file.* got path='.*/{name}'"):
+            write_array_record(tmp_path / name, [b"a"])
+    with pytest.raises(ArsrcValueError, match="path: is a folder"):
+        write_array_record(tmp_path / "to a folder", [b"a"])
+    with pytest.raises(ArsrcFileNotFoundError, match=r"the folder does not exist; got folder='.*/no folder'"):
+        write_array_record(tmp_path / "nowhere", [b"a"])
+    with pytest.raises(ArsrcValueError, match="path: is no regular file"):
+        write_array_record(tmp_path / "set", [b"1", b"2"], num_shards=2)
+    with pytest.raises(ArsrcValueError, match="path: is no regular file"):
+        write_array_record("/dev/null", [b"a"])
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])

@@ -103,7 +103,7 @@ def check_whole(files: Iterable[str]) -> None:
     locks = {os.path.join(folder, one.lock) for folder, names in by_folder.items() for one in shard_sets(names)}
     for lock in sorted(locks):
         if (found := look(lock)) is not None and found.st_size > 0:
-            what = "the shards are a mixture of old and new ones: their writer is at it, or was stopped"
+            what = "the shards may be a mixture of old and new ones: their writer is at it, or was stopped"
             fix = "Wait until it is done, or write them once more."
             raise ArsrcReadError("paths", what, fix, path=lock)
 
