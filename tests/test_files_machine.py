@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import arsrc
-from arsrc._host import open_source
+from arsrc._host import open_source, registry
 
 BATCH_SIZE = 4
 KINDS = ["group_size:1,uncompressed", "group_size:5,uncompressed", "group_size:5,zstd"]
@@ -69,38 +69,35 @@ class FilesAndSource(RuleBasedStateMachine):
         self.changed(name)
         self.held[name], self.is_whole[name] = rows, True
 
-    @rule(name=names, share=st.sampled_from([0, 0.3, 0.6, 0.99]))
-    def cut(self, name: str, share: float) -> None:
-        if (self.folder / name).exists():
-            os.truncate(self.folder / name, int((self.folder / name).stat().st_size * share))
-            self.changed(name)
-
-    @rule(name=names, data=st.sampled_from([bytes(65_536), b"more", b"\xff" * 131_072]))
-    def append(self, name: str, data: bytes) -> None:
-        if (self.folder / name).exists():
-            with open(self.folder / name, "ab") as file:
-                file.write(data)
-            self.changed(name)
-
-    @rule(name=names)
-    def remove(self, name: str) -> None:
-        (self.folder / name).unlink(missing_ok=True)
-        self.num_changes += 1
-        self.is_whole[name] = False
-
-    @rule(name=names)
-    def restore(self, name: str) -> None:
-        """Put back what was written last."""
-        arsrc.write_array_record(self.folder / name, self.held[name], options=self.kind)
+    @rule(name=names, how=st.sampled_from([0, 0.3, 0.6, 0.99, bytes(65_536), b"more", b"\xff" * 131_072, None]))
+    def damage(self, name: str, how: float | bytes | None) -> None:
+        """Cut it to a share, lengthen it, or remove it."""
+        path = self.folder / name
+        if how is None:
+            path.unlink(missing_ok=True)
+        elif isinstance(how, bytes):
+            with open(path, "ab") as file:
+                file.write(how)
+        elif path.exists():
+            os.truncate(path, int(path.stat().st_size * how))
         self.changed(name)
-        self.is_whole[name] = True
+
+    @rule()
+    def restore(self) -> None:
+        """Put back what was written last."""
+        for name in NAMES:
+            if not self.is_whole[name]:
+                arsrc.write_array_record(self.folder / name, self.held[name], options=self.kind)
+                self.changed(name)
+                self.is_whole[name] = True
 
     def changed(self, name: str) -> None:
         self.num_changes += 1
         self.is_whole[name] = False
         # Clocks of file systems tick some hundred times a second: two changes in one tick look like one.
         self.time += 1
-        os.utime(self.folder / name, ns=(self.time * 10**9, self.time * 10**9))
+        if (self.folder / name).exists():
+            os.utime(self.folder / name, ns=(self.time * 10**9, self.time * 10**9))
 
     # The source.
 
@@ -129,7 +126,7 @@ class FilesAndSource(RuleBasedStateMachine):
         ids = np.arange(len(rows))[::-3]
 
         def read() -> Any:
-            source = open_source_of(self.config)
+            source = registry.source(self.config)
             if source.plan.num_records != len(rows):
                 return None
             return source.take(ids[None].astype(np.uint32))[0].reshape(len(ids), -1)
@@ -145,8 +142,15 @@ class FilesAndSource(RuleBasedStateMachine):
 
         assert self.exact_or_error(read, all(self.is_whole.values())) in (None, 12)
 
-    @rule()
-    @precondition(lambda self: len(self.loops) < 3)
+    @rule(number=st.integers(0, 2), num_steps=st.integers(1, 8))
+    def loop(self, number: int, num_steps: int) -> None:
+        """Begin a loop where there is no such, and go on with it."""
+        if number >= len(self.loops):
+            self.begin_loop()
+        for _ in range(num_steps):
+            if self.loops:
+                self.step(number)
+
     def begin_loop(self) -> None:
         def read() -> Any:
             loop = arsrc.iterate(self.config)
@@ -159,8 +163,6 @@ class FilesAndSource(RuleBasedStateMachine):
             assert np.array_equal(batch.data, rows[:BATCH_SIZE])
             self.loops.append((loop, rows, 1, self.num_changes))
 
-    @rule(number=st.integers(0, 2))
-    @precondition(lambda self: self.loops)
     def step(self, number: int) -> None:
         loop, rows, step, num_changes = self.loops.pop(number % len(self.loops))
         found = self.exact_or_error(lambda: next(loop), num_changes == self.num_changes)
@@ -176,11 +178,5 @@ class FilesAndSource(RuleBasedStateMachine):
         self.loops = []  # they would go on with what is there then
 
 
-def open_source_of(config: arsrc.ArrayRecordSourceConfig) -> Any:
-    from arsrc._host import registry
-
-    return registry.source(config)
-
-
 TestFilesAndSource = FilesAndSource.TestCase
-TestFilesAndSource.settings = settings(stateful_step_count=25)
+TestFilesAndSource.settings = settings(stateful_step_count=40)
