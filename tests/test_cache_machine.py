@@ -79,7 +79,7 @@ class Processes:
         self._server.bind(str(folder / "socket"))
         self._server.listen()
         command = [sys.executable, "-c", textwrap.dedent(PROCESSES).replace("\\\\", "\\"), str(folder / "socket")]
-        self._parent = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+        self._parent = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
         self.rows = np.random.default_rng(0).integers(0, 256, (NUM_RECORDS, RECORD_BYTES)).astype(np.uint8)
         (self.path,) = arsrc.write_array_record(folder / "data", self.rows)
 
@@ -90,6 +90,7 @@ class Processes:
         return Process(self._server.accept()[0])
 
     def end(self) -> None:
+        os.killpg(self._parent.pid, signal.SIGKILL)  # with all that it has started
         self._parent.communicate(timeout=60)
         self._server.close()
 
