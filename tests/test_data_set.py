@@ -401,7 +401,7 @@ def test_a_reader_that_is_let_go_of_can_still_be_read_from(files: dict[str, tupl
     reader = readers.reader(path, stamp)
     assert readers.reader(path, stamp) is reader
     readers.close()
-    assert reader.read([7, 3]) == [records[7], records[3]]
+    assert reader.reader.read([7, 3]) == [records[7], records[3]]
     assert open_now(path)
     del reader
     assert not open_now(path)

@@ -7,9 +7,7 @@ from arsrc._host.format.layout import (
     CHUNK_HEADER_BYTES,
     FIRST_CHUNK,
     LayoutError,
-    logical,
     parse_chunk_header,
-    physical,
     read_stream,
 )
 from arsrc._host.storage.open_file import OpenFile
@@ -33,14 +31,9 @@ def chunk_kind(path: str) -> ChunkKind:
     """Return what the chunks of a file are; where that cannot be seen, single records as they are."""
     try:
         with contextlib.closing(OpenFile(path)) as file:
-            position = FIRST_CHUNK
-            while True:
-                data = read_stream(file, position, CHUNK_HEADER_BYTES + 1)
-                header = parse_chunk_header(data)
-                if header.kind != "p":
-                    break
-                position = physical(logical(position) + CHUNK_HEADER_BYTES + header.data_size)
-    except (OSError, LayoutError, OverflowError):  # the last of a size that no file has
+            data = read_stream(file, FIRST_CHUNK, CHUNK_HEADER_BYTES + 1)
+            header = parse_chunk_header(data)
+    except (OSError, LayoutError):
         return ChunkKind()
     if header.kind not in ("r", "t"):
         return ChunkKind()

@@ -40,8 +40,8 @@ _PAGE = re.compile(r"<!doctype html|<html", re.IGNORECASE)
 _JSON = re.compile(r'\{\s*["}]|\[\s*[\[{"\d\]-]')
 
 
-def what_is_wrong(file: OpenFile, num_bytes: int) -> tuple[str, str]:
-    """Return what is wrong with a file of `num_bytes` that array_record cannot open, and what to do about it."""
+def what_is_wrong(file: OpenFile, num_bytes: int, why: str) -> tuple[str, str]:
+    """Return what is wrong with a file of `num_bytes`, and what to do about it; `why` where it looks whole."""
     head = file.read(_HEAD_BYTES, 0)
     if not head:
         return "is empty", f"{_COPY} Until its writer is closed, a file may be empty."
@@ -54,7 +54,7 @@ def what_is_wrong(file: OpenFile, num_bytes: int) -> tuple[str, str]:
         read_footer_offset(file, num_bytes)
     except LayoutError as error:
         return f"is no complete ArrayRecord file: it begins as one, but does not end as one ({error})", _COPY
-    return "is a damaged ArrayRecord file", "Write or copy it anew."
+    return f"is a damaged ArrayRecord file ({why})", "Write or copy it anew."
 
 
 def _kind(head: bytes) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from arsrc._host.storage.open_file import OpenFile
 _HEAD_BYTES = 4096  # of a footer, read at once: all of it in a small file
 SLAB_BYTES = 1 << 17  # the arrays of one slab stay in the cache
 
-_TOKENS = 6  # varints of one entry: a tag and a value, three times
+ENTRY_VARINTS = 6  # a tag and a value, three times
 _TAGS = (0x08, 0x10, 0x18)
 _MAX_VARINT_BYTES = 8  # 56 bits: far beyond any file, and no overflow of i64
 
@@ -100,16 +100,16 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     counts = head[first - begin : first - begin + first_size]
     if len(counts) < first_size:  # the sizes of many chunks stand between
         counts = read_stream(file, physical(first), first_size)
-    num_chunks, num_records = _parse_counts(counts)
+    num_chunks, num_records = parse_counts(counts)
     # The least that an entry takes, so that nobody trusts a count and runs out of memory.
-    if header.num_records != num_chunks + 1 or num_chunks * _TOKENS > header.decoded_size:
+    if header.num_records != num_chunks + 1 or num_chunks * ENTRY_VARINTS > header.decoded_size:
         raise LayoutError("the footer lists another number of chunks than it says")
     entries, entries_bytes = first + first_size, header.decoded_size - first_size
     some_entries = head[entries - begin :][:entries_bytes]
     return Footer(begin, num_chunks, num_records, entries, entries_bytes, some_entries)
 
 
-def _parse_counts(record: bytes) -> tuple[int, int]:
+def parse_counts(record: bytes) -> tuple[int, int]:
     """Return (chunks, records) from `{1: {1: version, 2: num_chunks, 3: num_records, 4: writer_options}}`."""
     values = []
     size, position = parse_varint(record, 1)
@@ -120,6 +120,14 @@ def _parse_counts(record: bytes) -> tuple[int, int]:
             raise LayoutError("the footer does not begin with its counts")
         value, position = parse_varint(record, position + 1)
         values.append(value)
+    while position < len(record):  # what is not known is skipped, but what is said twice would count as said last
+        tag, position = parse_varint(record, position)
+        value, position = parse_varint(record, position)
+        if tag >> 3 <= len(_TAGS) or tag & 7 not in (0, 2):
+            raise LayoutError("the footer does not begin with its counts")
+        position += value if tag & 7 else 0
+    if position != len(record):
+        raise LayoutError("the footer does not begin with its counts")
     version, num_chunks, num_records = values
     if version != 1:
         raise LayoutError(f"the file has format version {version}")
@@ -161,9 +169,9 @@ def parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, int]:
         LayoutError: Something else stands there.
     """
     last_bytes = np.flatnonzero(data < 0x80)  # i64[num_varints]
-    ends = last_bytes[: len(last_bytes) // _TOKENS * _TOKENS].reshape(-1, _TOKENS)
+    ends = last_bytes[: len(last_bytes) // ENTRY_VARINTS * ENTRY_VARINTS].reshape(-1, ENTRY_VARINTS)
     if not len(ends):
-        if len(data) > _TOKENS * 10:
+        if len(data) > ENTRY_VARINTS * 10:
             raise LayoutError("the footer holds something else than chunks")
         return Chunks(*(np.zeros(0, np.int64) for _ in _TAGS)), 0
     consumed = int(ends[-1, -1]) + 1

@@ -20,7 +20,7 @@ STREAM_BYTES = BLOCK_BYTES - BLOCK_HEADER_BYTES  # bytes of the stream in one bl
 CHUNK_HEADER_BYTES = 40
 FIRST_CHUNK = 64  # physical: behind the block header and the signature, a chunk without data
 
-_MAGIC = 0x71930E704FDAE05E
+MAGIC = 0x71930E704FDAE05E
 
 
 class LayoutError(ValueError):
@@ -59,6 +59,15 @@ def logical(position: int) -> int:
 def physical(position: int) -> int:
     """Return the physical position of the byte at a logical one."""
     return position + BLOCK_HEADER_BYTES * (position // STREAM_BYTES + 1)
+
+
+def varint(value: int) -> bytes:
+    """Return a number as a varint."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*out, value))
 
 
 def varint_size(value: int) -> int:
@@ -104,7 +113,7 @@ def parse_postscript(block: bytes) -> int:
         raise LayoutError("the postscript is damaged")
     footer_offset, behind = parse_varint(data, 6)
     magic, end = parse_varint(data, behind + 1)
-    if data[5] != 0x08 or data[behind] != 0x10 or magic != _MAGIC or end != 5 + data[2]:
+    if data[5] != 0x08 or data[behind] != 0x10 or magic != MAGIC or end != 5 + data[2]:
         raise LayoutError("the postscript is damaged")
     return footer_offset
 

@@ -198,7 +198,7 @@ class Files:
                 stamp = self.stamps[path]
                 if index is not None and index.stamp != stamp:
                     raise changed(path, stamp, index.stamp)
-                num_records = self.pool.reader(path, stamp).num_records() if index is None else index.num_records
+                num_records = self.pool.reader(path, stamp).chunks.num_records if index is None else index.num_records
                 files.append(_File(num_records, index))
             return files
 

@@ -6,18 +6,23 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from array_record.python.array_record_module import ArrayRecordReader
 
+from arsrc._host.format.chunk_list import ChunkList
 from arsrc._host.format.file_kinds import what_is_wrong
+from arsrc._host.format.layout import LayoutError
 from arsrc._host.machine.slow_reads import Reading
+from arsrc._host.readers.footer_records import list_chunks
+from arsrc._host.storage import system
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
 from arsrc.errors import ArsrcReadError
 
 # The fastest options for random access: no read-ahead of neighbours, small buffers.
 _OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 4096}
+_CORRUPT = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."
 _EXIT_SECONDS = 10.0  # for a read that is under way, of however slow a disk
 _reads: set[threading.Lock] = set()  # that are under way
 
@@ -46,61 +51,83 @@ def _end_reads() -> None:
 os.register_at_fork(after_in_child=_reads.clear)
 
 
-def open_reader(path: str) -> Any:
-    """Open `path` with array_record's reader.
+class Opened(NamedTuple):
+    """A file that is open for array_record's reader.
 
-    Raises:
-        ArsrcReadError: The file cannot be opened, or is not a whole ArrayRecord file.
+    Attributes:
+        reader: That reader.
+        chunks: What it will believe, checked.
+        file: The same file, for what that reader does not look at.
     """
-    # Some damage makes the constructor fail by itself.
-    with contextlib.suppress(RuntimeError, ValueError, MemoryError):
-        reader = ArrayRecordReader(path, **_OPTIONS)
-        if reader.ok():
-            return reader
-    try:
-        with contextlib.closing(OpenFile(path)) as file:
-            num_bytes = file.stamp().num_bytes
-            what, fix = what_is_wrong(file, num_bytes)
-    except OSError as error:
-        raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
-    raise ArsrcReadError("open", what, fix, path=path, num_bytes=num_bytes)
+
+    reader: Any
+    chunks: ChunkList
+    file: OpenFile
 
 
-class ReaderPool(KeptOpen[Any]):
+class ReaderPool(KeptOpen[Opened]):
     """Open readers by path; the least recently used ones are let go."""
 
-    def reader(self, path: str, stamp: FileStamp) -> Any:
-        """Return an open reader of `path`; it is an error where its stamp is another one now."""
+    def __init__(self, max_open: int) -> None:
+        super().__init__(max_open)
+        self._lists: dict[str, ChunkList] = {}  # of files that are opened again
 
-        def open_it() -> Any:
-            reader = open_reader(path)
-            if (now := FileStamp.there(path)) != stamp:
+    def reader(self, path: str, stamp: FileStamp) -> Opened:
+        """Return what is open of `path`, a file with this stamp.
+
+        Raises:
+            ArsrcReadError: It cannot be opened, is no whole ArrayRecord file, or its stamp is another one now.
+        """
+        return self.get(path, lambda: self._open_checked(path, stamp))
+
+    def _open_checked(self, path: str, stamp: FileStamp) -> Opened:
+        try:
+            file = OpenFile(path)
+            if (now := file.stamp()) != stamp:
                 raise changed(path, stamp, now)
-            return reader
-
-        return self.get(path, open_it)
+            why = "array_record refuses it"
+            # Some damage makes the constructor fail by itself, and a footer that lies the process: it is read before.
+            try:
+                with _noted():
+                    chunks = self._lists.get(path) or list_chunks(file)
+                    reader = ArrayRecordReader(path, **_OPTIONS)
+            except (LayoutError, RuntimeError, ValueError, MemoryError) as error:
+                why = str(error)
+            else:
+                if (now := FileStamp.of(system.calls.stat(path))) != stamp:
+                    raise changed(path, stamp, now)
+                if reader.ok():
+                    self._lists[path] = chunks
+                    return Opened(reader, chunks, file)
+            what, fix = what_is_wrong(file, stamp.num_bytes, why)
+        except ArsrcReadError:
+            raise
+        except OSError as error:
+            raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
+        raise ArsrcReadError("open", what, fix, path=path, num_bytes=stamp.num_bytes)
 
     def read(self, path: str, positions: Sequence[int], stamp: FileStamp) -> list[bytes]:
         """Return the records at `positions` of `path`, a file with this stamp.
 
         Raises:
-            ReadFailure: The reader fails, or gives fewer records.
+            ReadFailure: The reader fails, gives fewer records, or those of other chunks.
             ArsrcReadError: The file changed since, or cannot be opened again.
         """
         with Reading(lambda: f"opening {path!r}"):
-            reader = self.reader(path, stamp)
+            opened = self.reader(path, stamp)
             check_file(path, stamp)
         try:
             with _noted(), Reading(lambda: f"{len(positions)} records of {path!r}, the first at {positions[0]}"):
-                records: list[bytes] = reader.read(list(positions))
+                records: list[bytes] = opened.reader.read(list(positions))
         except RuntimeError as error:
             what = f"array_record cannot read a file ({str(error).strip()})"
-            fix = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."
-            raise ReadFailure(what, fix, _unreadable(reader, positions)) from error
+            raise ReadFailure(what, _CORRUPT, _unreadable(opened.reader, positions)) from error
         if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
             check_file(path, stamp)
         if len(records) != len(positions):
             raise ReadFailure("array_record gave too few records", "", positions)
+        if wrong := opened.chunks.wrong(opened.file, positions, records):
+            raise ReadFailure("a chunk holds other records than the footer says", _CORRUPT, wrong)
         return records
 
 

@@ -8,6 +8,7 @@ import fcntl
 import mmap
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,13 @@ class System:
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         """Open a file; return its descriptor."""
         return os.open(path, flags, 0o666)
+
+    def open_memory(self) -> int:
+        """Return the descriptor of a file without a name, in memory where that can be; its path is `/dev/fd/...`."""
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create("arsrc")
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""
