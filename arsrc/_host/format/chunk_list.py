@@ -11,17 +11,18 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.footer import ENTRY_VARINTS, parse_counts, parse_entries
+from arsrc._host.format.footer import Chunks, parse_counts, parse_entries
 from arsrc._host.format.layout import (
     CHUNK_HEADER_BYTES,
     FIRST_CHUNK,
     LayoutError,
     logical,
-    parse_chunk_header,
-    physical,
     read_stream,
+    to_physical,
 )
 from arsrc._host.storage.open_file import OpenFile
+
+_SLAB_RECORDS = 1 << 13  # the arrays of one slab stay in the cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,15 +32,17 @@ class ChunkList:
     Attributes:
         num_records: Records of the file.
         group_size: Records of each chunk but the last.
-        begins: i64[num_chunks], logical positions of the chunks; empty where each is one record.
+        begins: i64[num_chunks], logical positions of the chunks; of none where each is one record.
         decoded_sizes: u8, u16, u32 or u64[num_chunks], bytes of all records of each.
+        is_right: bool[num_chunks], those whose headers say the same; of none where each is one record.
         largest: The most bytes that one chunk takes in the file, or decoded.
     """
 
     num_records: int
     group_size: int
     begins: NDArray[np.int64]
-    decoded_sizes: NDArray[np.unsignedinteger]
+    decoded_sizes: NDArray[np.integer]
+    is_right: NDArray[np.bool_]
     largest: int
 
     @classmethod
@@ -49,26 +52,27 @@ class ChunkList:
         Raises:
             LayoutError: They do not list chunks in order, in front of the footer, with all records that are counted.
         """
-        columns = []
-        counts = None
+        slabs, num_chunks, num_records = [], -1, 0
         for records in footer:
-            if counts is None:
-                counts, records = parse_counts(records[0]), records[1:]
-            columns.append(_entries(records))
-        begins, sizes, nums = map(np.concatenate, zip(*columns, strict=True))
-        spans = np.diff(begins, append=end)
-        if counts != (len(begins), int(nums.sum())):
+            first = num_chunks < 0  # the counts
+            if first:
+                num_chunks, num_records = parse_counts(records[0])
+            slabs += [_entries(records[at : at + _SLAB_RECORDS]) for at in range(first, len(records), _SLAB_RECORDS)]
+        begins, sizes, counts = map(np.concatenate, zip(*slabs, strict=True)) if slabs else _entries([])
+        if (num_chunks, num_records) != (len(begins), int(counts.sum())):
             raise LayoutError("the footer lists other chunks than it counts")
-        if not len(begins):
-            return cls(0, 1, begins, sizes.astype(np.uint8), 0)
-        if begins[0] < logical(FIRST_CHUNK) or spans.min() < CHUNK_HEADER_BYTES:
+        spans = np.diff(begins, append=end)
+        if num_chunks and (begins[0] < logical(FIRST_CHUNK) or spans.min() < CHUNK_HEADER_BYTES):
             raise LayoutError("chunks are out of order")
-        if (nums[:-1] != nums[0]).any() or not 1 <= nums[-1] <= nums[0]:
+        group_size = int(counts[0]) if num_chunks else 1
+        if num_chunks and ((counts[:-1] != group_size).any() or not 1 <= counts[-1] <= group_size <= num_records):
             raise LayoutError("chunks differ in their number of records")
-        largest = max(int(spans.max()), int(sizes.max()) + 8 * int(nums[0]))
-        group_size = int(nums[0])
-        sizes = sizes.astype(np.min_scalar_type(int(sizes.max())))
-        return cls(counts[1], group_size, begins if group_size > 1 else begins[:0], sizes, largest)
+        most = int(sizes.max(initial=0))
+        largest = max(int(spans.max(initial=0)), most + 8 * group_size)  # where each record ends
+        known = begins if group_size > 1 else begins[:0]
+        return cls(
+            num_records, group_size, known, sizes.astype(np.min_scalar_type(most)), np.zeros(len(known), bool), largest
+        )
 
     def wrong(self, file: OpenFile, positions: Sequence[int], records: Sequence[bytes]) -> list[int]:
         """Return those of some positions whose records are of another chunk than the footer says.
@@ -81,28 +85,37 @@ class ChunkList:
         at = np.array(positions, np.int64)
         if self.group_size == 1:
             lengths = np.fromiter(map(len, records), np.int64, len(records))
-            return at[lengths != self.decoded_sizes[at]].tolist()
-        chunks, which = np.unique(at // self.group_size, return_inverse=True)
-        is_wrong = np.array([not self._is_right(file, chunk) for chunk in chunks.tolist()])
-        return at[is_wrong[which]].tolist()
+            is_right = lengths == self.decoded_sizes[at]
+        else:
+            chunks = at // self.group_size
+            if not self.is_right[chunks].all():
+                self._look(file, np.unique(chunks))
+            is_right = self.is_right[chunks]
+        found: list[int] = at[~is_right].tolist()
+        return found
 
-    def _is_right(self, file: OpenFile, chunk: int) -> bool:
-        header = parse_chunk_header(read_stream(file, physical(int(self.begins[chunk])), CHUNK_HEADER_BYTES))
-        num_records = min(self.group_size, self.num_records - chunk * self.group_size)
-        return header.num_records == num_records and header.decoded_size == self.decoded_sizes[chunk]
+    def _look(self, file: OpenFile, chunks: NDArray[np.int64]) -> None:
+        """Compare the headers of chunks with what the footer says."""
+        chunks = chunks[~self.is_right[chunks]]
+        begins = to_physical(self.begins[chunks]).tolist()
+        words = np.frombuffer(b"".join(_header(file, begin) for begin in begins), "<u8").reshape(
+            -1, CHUNK_HEADER_BYTES // 8
+        )
+        counts = np.minimum(self.num_records - chunks * self.group_size, self.group_size)
+        self.is_right[chunks] = (words[:, 3] >> 8 == counts) & (words[:, 4] == self.decoded_sizes[chunks])
 
 
-def _entries(records: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return (positions, decoded sizes, numbers of records) of chunks, one for each record of a footer."""
-    data = np.frombuffer(b"".join(records), np.uint8)
-    lengths = np.fromiter(map(len, records), np.int64, len(records))
-    stops = np.cumsum(lengths)
-    is_last = data < 0x80  # of a varint
-    if len(records) and (
-        lengths.min() < ENTRY_VARINTS
-        or not is_last[stops - 1].all()
-        or (np.add.reduceat(is_last, stops - lengths, dtype=np.int64) != ENTRY_VARINTS).any()
-    ):
+def _header(file: OpenFile, begin: int) -> bytes:
+    try:
+        return read_stream(file, begin, CHUNK_HEADER_BYTES)
+    except LayoutError:
+        return bytes(CHUNK_HEADER_BYTES)
+
+
+def _entries(records: Sequence[bytes]) -> Chunks:
+    """Return the chunks that some records of a footer stand for, one each."""
+    chunks, stops = parse_entries(np.frombuffer(b"".join(records), np.uint8))
+    # Each record is one entry: that reader takes what is missing in one for 0, and what is there twice as said last.
+    if not np.array_equal(stops, np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))):
         raise LayoutError("the footer holds something else than chunks")
-    chunks, _ = parse_entries(data)
     return chunks

@@ -105,10 +105,10 @@ def _index_small(files: Sequence[_Small]) -> list[FileIndex]:
     if not files:
         return []
     data = b"".join(file.footer.some_entries for file in files)
-    chunks, consumed = parse_entries(np.frombuffer(data, np.uint8))
+    chunks, ends = parse_entries(np.frombuffer(data, np.uint8))
     stops = np.cumsum([file.footer.num_chunks for file in files])
     firsts = np.concatenate(([0], stops[:-1]))
-    if consumed != len(data) or len(chunks.begins) != stops[-1] or (chunks.counts != 1).any():
+    if ends[-1:] != len(data) or len(ends) != stops[-1] or (chunks.counts != 1).any():
         raise LayoutError("a footer lists other chunks than it counts")
     spans = spans_of_values(chunks.decoded_sizes)
     behind = np.append(chunks.begins[1:], 0)

@@ -148,10 +148,11 @@ def read_chunks(file: OpenFile, footer: Footer) -> Iterator[Chunks]:
         num_bytes = min(SLAB_BYTES, end - position)
         data = rest + read_stream(file, physical(position), num_bytes)
         position += num_bytes
-        chunks, consumed = parse_entries(np.frombuffer(data, np.uint8))
-        rest = data[consumed:]
-        if not len(chunks.begins):
+        chunks, stops = parse_entries(np.frombuffer(data, np.uint8))
+        if not len(stops):
+            rest = data
             continue
+        rest = data[stops[-1] :]
         if chunks.begins[0] <= behind or (np.diff(chunks.begins) <= 0).any():
             raise LayoutError("chunks are out of order")
         behind = int(chunks.begins[-1])
@@ -162,8 +163,8 @@ def read_chunks(file: OpenFile, footer: Footer) -> Iterator[Chunks]:
         raise LayoutError("the footer lists other chunks than it counts")
 
 
-def parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, int]:
-    """Parse all whole entries in `data`, of one file or of several; also return how many bytes they take.
+def parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, NDArray[np.int64]]:
+    """Parse all whole entries in `data`, of one file or of several; also return where each ends, i64[n].
 
     Raises:
         LayoutError: Something else stands there.
@@ -173,8 +174,7 @@ def parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, int]:
     if not len(ends):
         if len(data) > ENTRY_VARINTS * 10:
             raise LayoutError("the footer holds something else than chunks")
-        return Chunks(*(np.zeros(0, np.int64) for _ in _TAGS)), 0
-    consumed = int(ends[-1, -1]) + 1
+        return Chunks(*(np.zeros(0, np.int64) for _ in _TAGS)), np.zeros(0, np.int64)
     tags = ends[:, ::2]  # i64[n, 3], where the one-byte tags stand
     entry_ends = np.concatenate(([-1], ends[:-1, -1]))
     before = (entry_ends, ends[:, 1], ends[:, 3])
@@ -183,7 +183,7 @@ def parse_entries(data: NDArray[np.uint8]) -> tuple[Chunks, int]:
         if (data[at] != tag).any() or (at != before[column] + 1).any():
             raise LayoutError("the footer holds something else than chunks")
     offsets, sizes, counts = (decode_varints(data, tags[:, i] + 1, ends[:, 2 * i + 1]) for i in range(3))
-    return Chunks(to_logical(offsets), sizes, counts), consumed
+    return Chunks(to_logical(offsets), sizes, counts), ends[:, -1] + 1
 
 
 def decode_varints(data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -31,7 +31,8 @@ def footer_copy(file: OpenFile, num_bytes: int) -> tuple[bytes, int, int]:
     """Copy the footer of an open file of `num_bytes`.
 
     Returns:
-        The content of the copy, how many records it holds, and the logical position of the footer in the file.
+        The content of the copy from its second block on, how many records it holds, and the logical position of the
+        footer in the file. The first block is never read: at its begin, no chunk of data can stand.
 
     Raises:
         LayoutError: There is none, or one that is larger than the file allows.
@@ -49,10 +50,10 @@ def footer_copy(file: OpenFile, num_bytes: int) -> tuple[bytes, int, int]:
         raise LayoutError("the footer is out of place")
     first = offset // BLOCK_BYTES * BLOCK_BYTES
     blocks = file.read(num_bytes - BLOCK_BYTES - first, first)
-    end = BLOCK_BYTES + len(blocks)  # behind a first block that nobody reads, since chunks in it are taken for others
+    end = BLOCK_BYTES + len(blocks)
     counts = _numbers(1, 1, num_records)
     footer = [b"\x0a" + varint(len(counts)) + counts, _numbers(BLOCK_BYTES + offset - first, decoded_size, num_records)]
-    content = bytes(BLOCK_BYTES) + blocks + _block(footer) + _block([_numbers(end, MAGIC)] * 3)
+    content = blocks + _block(footer) + _block([_numbers(end, MAGIC)] * 3)
     return content, num_records, begin
 
 

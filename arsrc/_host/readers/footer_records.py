@@ -6,7 +6,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc._host.format.chunk_list import ChunkList
 from arsrc._host.format.footer_copy import footer_copy
-from arsrc._host.format.layout import LayoutError
+from arsrc._host.format.layout import BLOCK_BYTES, LayoutError
 from arsrc._host.machine.memory import free_bytes
 from arsrc._host.storage import system
 from arsrc._host.storage.open_file import OpenFile
@@ -34,7 +34,7 @@ def _records(copy: bytes, num_records: int) -> Iterator[list[bytes]]:
     try:
         written = 0
         while written < len(copy):
-            written += system.calls.pwrite(fd, memoryview(copy)[written:], written)
+            written += system.calls.pwrite(fd, memoryview(copy)[written:], BLOCK_BYTES + written)
         reader = ArrayRecordReader(f"/dev/fd/{fd}")
     finally:
         system.calls.close(fd)
