@@ -37,7 +37,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installs into one environment would break it
-.PHONY: help demo test test-thorough soak lint format bench clean
+.PHONY: help demo test test-thorough fuzz soak lint format bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; \
@@ -55,6 +55,9 @@ test-thorough: $(VENV)/.has-test  ## run the tests with many random examples for
 
 soak: $(VENV)/.has-test  ## do everything at once for an hour: does anything grow?
 	$(VENV)/bin/python benchmarks/soak.py --seconds $(SOAK_SECONDS)
+
+fuzz: $(VENV)/.has-test  ## look for bad files that do harm: FUZZ_SECONDS=300 FUZZ_SEED=(of a run to see again)
+	$(VENV)/bin/python tests/fuzz_files.py
 
 lint: $(VENV)/.has-lint  ## check style, form and types
 	$(VENV)/bin/ruff check .

@@ -1,46 +1,20 @@
-"""Bad files: made from good ones by edits, read in processes of their own, and judged.
-
-A case names a good file, its base, and the edits that make it bad, so that it takes a line. What may come of reading
-it is the records of the base or an error of arsrc: see `verdict`.
-
-    python tests/bad_files.py < cases.json       # a list; one line for each case and reader: [case, reader, verdict]
-"""
+"""Bad files: made from good ones by edits, so that each takes a line."""
 
 import contextlib
 import dataclasses
-import json
 import lzma
-import os
 import random
-import resource
-import select
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 from hostile_files import Draft, sign
 
-import arsrc
-from arsrc._host import registry
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES, logical, parse_varint, physical
-from arsrc._host.machine.buffers import BufferPool
-from arsrc._host.records.data_set import DataSet
-from arsrc.codecs import Ragged
-from arsrc.errors import ArsrcError
-from arsrc.paths import FileSlice
 
 CORPUS = Path(__file__).parent / "corpus"
-READERS = ("auto", "always", "cache")
-MEMORY_BYTES = 4 << 30
-SECONDS = 20.0
 
-Edit = list[Any]
+Edit = list[Any]  # its name, and numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,182 +220,3 @@ _LIES: dict[str, Callable[..., Any]] = {
     "drop chunk": lambda draft, number: draft.chunks.pop(number),
     "repeat chunk": lambda draft, number: draft.chunks.insert(number, draft.chunks[number]),
 }
-
-
-# Reading.
-
-
-def read(path: str, reader: str, base: Base) -> list[bytes | str] | str:
-    """Read every record of a file; texts are those of errors.
-
-    All are asked for at once, and then, if that fails, one by one.
-    """
-    try:
-        if reader == "cache":
-            num_records, read_some = _cached(path, max(map(len, base.records), default=1))
-        else:
-            buffers = BufferPool(1 << 20)
-            options = {"max_open_files": 4, "random_access": True, "buffers": buffers}
-            data_set = DataSet([FileSlice(path)], checksum=reader, **options)
-            num_records, read_some = data_set.num_records, data_set.read
-    except ArsrcError as error:
-        return str(error)
-    ids = np.arange(num_records) if num_records < 10_000 else np.array([0, num_records - 1])
-    try:
-        records = read_some(ids)
-        return [bytes(records[row]) for row in range(len(ids))]
-    except ArsrcError:
-        return [_one(read_some, number) for number in ids]
-
-
-def _cached(path: str, max_length: int) -> tuple[int, Callable[[Any], Any]]:
-    """Read twice, at last from what is kept of the first time."""
-    config = arsrc.ArrayRecordSourceConfig(path, 1, Ragged(max_length=max(max_length, 1)), cacheable=True)
-    source = registry.source(config)
-
-    def read_some(ids: Any) -> list[bytes]:
-        source.take(ids[None].astype(np.uint32))
-        lengths, values = (leaf[0] for leaf in source.take(ids[None].astype(np.uint32)))
-        return [row[:length].tobytes() for row, length in zip(values, lengths, strict=True)]
-
-    return source.plan.num_records, read_some
-
-
-def _one(read_some: Callable[[Any], Any], number: int) -> bytes | str:
-    try:
-        return bytes(read_some(np.array([number]))[0])
-    except ArsrcError as error:
-        return str(error)
-
-
-def verdict(case: Case, reader: str, found: list[bytes | str] | str, base: Base, path: str) -> str:
-    """Judge what was read of a bad file.
-
-    Returns:
-        "refused": nothing could be read; "partly": what could be read is right; "right": all of it is; "payload":
-        bytes of records were changed and are served so, which only hashes can tell; "moved": a chunk is in the place of
-        one of the same size, which nothing can tell; "other": with right hashes, the file holds other records, which
-        are those that array_record's reader gives; else "wrong: ...".
-    """
-    errors = [found] if isinstance(found, str) else [text for text in found if isinstance(text, str)]
-    if wrong := [text for text in errors if not text.startswith("[arsrc] ")]:
-        return f"wrong: an error of another form, {wrong[0]}"
-    served = {} if isinstance(found, str) else {row: it for row, it in enumerate(found) if isinstance(it, bytes)}
-    good = dict(enumerate(base.records))
-    bad = {row: record for row, record in served.items() if good.get(row) != record}
-    if not bad:
-        return "refused" if not served else "right" if len(served) == len(good) else "partly"
-    data = Path(path).read_bytes()
-    if all(row in good and len(record) == len(good[row]) and record in base.records for row, record in bad.items()):
-        return "moved"
-    if reader != "always" and all(row in good and _is_payload(base, data, row, it) for row, it in bad.items()):
-        return "payload"
-    if case.is_signed and all(_official(path, row) == record for row, record in bad.items()):
-        return "other"
-    return f"wrong: records {list(bad)[:5]}"
-
-
-def _official(path: str, row: int) -> bytes | None:
-    """What array_record's reader gives; harmless, since what opens here was checked."""
-    try:
-        return ArrayRecordReader(path).read([row])[0]
-    except RuntimeError:
-        return None
-
-
-def _is_payload(base: Base, data: bytes, row: int, record: bytes) -> bool:
-    """Whether a record is as long as it was, what says where it is was not changed, and its bytes were."""
-    same_head, same_values = (
-        data[part.start : part.stop] == base.data[part.start : part.stop]
-        for part in (base.heads[row], base.values[row])
-    )
-    return same_head and not same_values and len(record) == len(base.records[row])
-
-
-# Processes.
-
-
-def outcomes(cases: Sequence[Case], bases: dict[str, Base]) -> Iterator[tuple[int, str, str]]:
-    """Read cases by each reader; yield (case, reader, verdict), which may be "crash: ..." or "hang"."""
-    todo = [(number, reader) for number in range(len(cases)) for reader in READERS]
-    with tempfile.TemporaryDirectory() as folder:
-        while todo:
-            done = 0
-            for text in _in_child(todo[:400], cases, bases, folder):
-                yield (*todo[done], text)
-                done += 1
-            todo = todo[done:]
-
-
-def _in_child(
-    todo: Sequence[tuple[int, str]], cases: Sequence[Case], bases: dict[str, Base], folder: str
-) -> Iterator[str]:
-    """Yield one verdict after the other, up to one that is the end of the process."""
-    source, sink = os.pipe()
-    if not (pid := os.fork()):
-        os.close(source)
-        _work(todo, cases, bases, folder, sink)
-    os.close(sink)
-    buffer, num_done, seconds = b"", 0, SECONDS
-    try:
-        while num_done < len(todo):
-            if not select.select([source], [], [], seconds)[0]:
-                yield "hang"
-                return
-            if not (part := os.read(source, 1 << 16)):
-                ended, pid = pid, 0
-                yield f"crash: {os.waitstatus_to_exitcode(os.waitpid(ended, 0)[1])}"
-                return
-            *texts, buffer = (buffer + part).split(b"\0")
-            num_done += len(texts)
-            yield from (text.decode() for text in texts)
-    finally:
-        os.close(source)
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-def _work(
-    todo: Sequence[tuple[int, str]], cases: Sequence[Case], bases: dict[str, Base], folder: str, sink: int
-) -> None:
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        for number, reader in todo:
-            case, base, path = cases[number], bases[cases[number].base], f"{folder}/{number}"
-            if not os.path.exists(path):
-                Path(path).write_bytes(edited(case, bases))
-            try:
-                text = verdict(case, reader, read(path, reader, base), base, path)
-            except Exception as error:
-                text = f"wrong: {type(error).__name__}: {error}"
-            if reader == READERS[-1]:
-                os.unlink(path)
-            os.write(sink, text[:300].replace("\0", "").encode(errors="replace") + b"\0")
-    finally:
-        os._exit(0)
-
-
-def run(cases: Sequence[Case]) -> list[tuple[Case, str, str]]:
-    """Read cases in a process in which nothing else has run; return (case, reader, verdict)."""
-    text = json.dumps([dataclasses.astuple(case) for case in cases])
-    done = subprocess.run([sys.executable, __file__], input=text, stdout=subprocess.PIPE, text=True, check=True)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return [(cases[number], reader, verdict) for number, reader, verdict in found]
-
-
-def main() -> None:
-    cases = [Case(*fields) for fields in json.load(sys.stdin)]
-    bases = {name: Base.load(name) for name in {case.base for case in cases} | _spliced(cases)}
-    for line in outcomes(cases, bases):
-        print(json.dumps(line))
-
-
-def _spliced(cases: Sequence[Case]) -> set[str]:
-    return {edit[1] for case in cases for edit in case.edits if edit[0] == "splice"}
-
-
-if __name__ == "__main__":
-    main()

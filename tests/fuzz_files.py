@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordWriter
-from bad_files import CORPUS, GOOD, Base, Case, Edit, outcomes
+from bad_file_outcomes import outcomes
+from bad_files import CORPUS, GOOD, Base, Case, Edit
 
 from arsrc._host.format.layout import BLOCK_BYTES, parse_postscript
 
@@ -56,10 +57,8 @@ class Maker:
         postscript = self.num_bytes - BLOCK_BYTES
         heads = sorted({(head.start, head.stop) for head in base.heads}) or [(24, 64)]
         self.num_chunks = len(base.heads) and len(heads)
-        self.chunks = [
-            range(*bounds)
-            for bounds in zip([begin for begin, _ in heads], [*(b for b, _ in heads[1:]), footer], strict=True)
-        ]
+        ends = [*(begin for begin, _ in heads[1:]), footer]
+        self.chunks = [range(begin, end) for (begin, _), end in zip(heads, ends, strict=True)]
         self.areas = [
             [range(*head) for head in heads],
             [part for part in base.values if len(part)] or [range(24, 64)],
@@ -110,7 +109,8 @@ class Maker:
             ["cut", draw.choice((at, self.block(), self.block())), draw.choice((self.size(), BLOCK_BYTES))],
             ["cut", draw.choice((at, self.block())), self.num_bytes],
             ["insert", draw.choice((at, self.block(), self.num_bytes)), draw.choice((self.size(), BLOCK_BYTES))],
-            ["splice", draw.choice(self.others), draw.choice((at, self.block())), draw.choice((at, self.block())), self.size()],
+            ["splice", draw.choice(self.others), at, at, self.size()],
+            ["splice", draw.choice(self.others), self.block(), self.block(), self.size()],
         ])  # fmt: skip
 
     def lie(self) -> Edit:

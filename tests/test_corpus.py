@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from bad_files import CORPUS, GOOD, READERS, Case, run
+from bad_file_outcomes import READERS, run
+from bad_files import CORPUS, GOOD, Case
 
 CASES = [Case(*fields) for path in sorted(CORPUS.glob("*.json")) for fields in json.loads(path.read_text())]
 
