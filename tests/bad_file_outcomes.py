@@ -4,6 +4,7 @@ python tests/bad_file_outcomes.py < cases.json      # a list; one line a case an
 """
 
 import dataclasses
+import faulthandler
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from arsrc.paths import FileSlice
 READERS = ("auto", "always", "cache")
 MEMORY_BYTES = 4 << 30
 SECONDS = 20.0
+_STACK = "stack"  # where a process that hangs says what it does
 
 # Reading.
 
@@ -150,7 +153,9 @@ def _in_child(
     try:
         while num_done < len(todo):
             if not select.select([source], [], [], seconds)[0]:
-                yield "hang"
+                os.kill(pid, signal.SIGUSR1)
+                time.sleep(1.0)
+                yield "hang: " + Path(f"{folder}/{_STACK}").read_text()[:2000]
                 return
             if not (part := os.read(source, 1 << 16)):
                 ended, pid = pid, 0
@@ -171,6 +176,7 @@ def _work(
 ) -> None:
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        faulthandler.register(signal.SIGUSR1, file=open(f"{folder}/{_STACK}", "w"))  # noqa: SIM115
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         for number, reader in todo:

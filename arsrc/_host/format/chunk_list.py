@@ -4,6 +4,7 @@ That reader believes its footer, whatever stands there: it reserves as many byte
 for records in chunks that are not there, and so ends the process.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Self
@@ -21,8 +22,10 @@ from arsrc._host.format.layout import (
     to_physical,
 )
 from arsrc._host.storage.open_file import OpenFile
+from arsrc._host.storage.stamps import FileStamp
 
 _SLAB_RECORDS = 1 << 13  # the arrays of one slab stay in the cache
+_UNKNOWN, _RIGHT, _WRONG = range(3)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class ChunkList:
         group_size: Records of each chunk but the last.
         begins: i64[num_chunks], logical positions of the chunks; of none where each is one record.
         decoded_sizes: u8, u16, u32 or u64[num_chunks], bytes of all records of each.
-        is_right: bool[num_chunks], those whose headers say the same; of none where each is one record.
+        states: u8[num_chunks], whether their headers were looked at, and say the same; likewise.
         largest: The most bytes that one chunk takes in the file, or decoded.
     """
 
@@ -42,7 +45,7 @@ class ChunkList:
     group_size: int
     begins: NDArray[np.int64]
     decoded_sizes: NDArray[np.integer]
-    is_right: NDArray[np.bool_]
+    states: NDArray[np.uint8]
     largest: int
 
     @classmethod
@@ -74,35 +77,38 @@ class ChunkList:
             num_records, group_size, known, sizes.astype(np.min_scalar_type(most)), np.zeros(len(known), bool), largest
         )
 
-    def wrong(self, file: OpenFile, positions: Sequence[int], records: Sequence[bytes]) -> list[int]:
+    def wrong(self, path: str, stamp: FileStamp, positions: Sequence[int], records: Sequence[bytes]) -> list[int]:
         """Return those of some positions whose records are of another chunk than the footer says.
 
         Args:
-            file: Where the chunks are; read where they hold more than one record.
+            path: The file; read where chunks hold more than one record, and it is still there.
+            stamp: What it was.
             positions: In the file.
             records: What was read there.
         """
         at = np.array(positions, np.int64)
         if self.group_size == 1:
             lengths = np.fromiter(map(len, records), np.int64, len(records))
-            is_right = lengths == self.decoded_sizes[at]
+            is_wrong = lengths != self.decoded_sizes[at]
         else:
             chunks = at // self.group_size
-            if not self.is_right[chunks].all():
-                self._look(file, np.unique(chunks))
-            is_right = self.is_right[chunks]
-        found: list[int] = at[~is_right].tolist()
+            if len(unknown := np.unique(chunks[self.states[chunks] == _UNKNOWN])):
+                self._look(path, stamp, unknown)
+            is_wrong = self.states[chunks] == _WRONG
+        found: list[int] = at[is_wrong].tolist()
         return found
 
-    def _look(self, file: OpenFile, chunks: NDArray[np.int64]) -> None:
+    def _look(self, path: str, stamp: FileStamp, chunks: NDArray[np.int64]) -> None:
         """Compare the headers of chunks with what the footer says."""
-        chunks = chunks[~self.is_right[chunks]]
-        begins = to_physical(self.begins[chunks]).tolist()
-        words = np.frombuffer(b"".join(_header(file, begin) for begin in begins), "<u8").reshape(
-            -1, CHUNK_HEADER_BYTES // 8
-        )
-        counts = np.minimum(self.num_records - chunks * self.group_size, self.group_size)
-        self.is_right[chunks] = (words[:, 3] >> 8 == counts) & (words[:, 4] == self.decoded_sizes[chunks])
+        with contextlib.suppress(FileNotFoundError), contextlib.closing(OpenFile(path)) as file:
+            if file.stamp() != stamp:
+                return
+            begins = to_physical(self.begins[chunks]).tolist()
+            headers = b"".join(_header(file, begin) for begin in begins)
+            words = np.frombuffer(headers, "<u8").reshape(-1, CHUNK_HEADER_BYTES // 8)
+            counts = np.minimum(self.num_records - chunks * self.group_size, self.group_size)
+            is_right = (words[:, 3] >> 8 == counts) & (words[:, 4] == self.decoded_sizes[chunks])
+            self.states[chunks] = np.where(is_right, _RIGHT, _WRONG)
 
 
 def _header(file: OpenFile, begin: int) -> bytes:

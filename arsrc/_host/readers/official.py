@@ -12,7 +12,6 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc._host.format.chunk_list import ChunkList
 from arsrc._host.format.file_kinds import what_is_wrong
-from arsrc._host.format.layout import LayoutError
 from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.readers.footer_records import list_chunks
 from arsrc._host.storage import system
@@ -23,6 +22,7 @@ from arsrc.errors import ArsrcReadError
 # The fastest options for random access: no read-ahead of neighbours, small buffers.
 _OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 4096}
 _CORRUPT = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."
+_FAILURES = (RuntimeError, ValueError, IndexError, MemoryError)  # of C++, whatever it says
 _EXIT_SECONDS = 10.0  # for a read that is under way, of however slow a disk
 _reads: set[threading.Lock] = set()  # that are under way
 
@@ -56,13 +56,11 @@ class Opened(NamedTuple):
 
     Attributes:
         reader: That reader.
-        chunks: What it will believe, checked.
-        file: The same file, for what that reader does not look at.
+        chunks: What it believes, checked.
     """
 
     reader: Any
     chunks: ChunkList
-    file: OpenFile
 
 
 class ReaderPool(KeptOpen[Opened]):
@@ -82,24 +80,22 @@ class ReaderPool(KeptOpen[Opened]):
 
     def _open_checked(self, path: str, stamp: FileStamp) -> Opened:
         try:
-            file = OpenFile(path)
-            if (now := file.stamp()) != stamp:
-                raise changed(path, stamp, now)
-            why = "array_record refuses it"
-            # Some damage makes the constructor fail by itself, and a footer that lies the process: it is read before.
-            try:
-                with _noted():
-                    chunks = self._lists.get(path) or list_chunks(file)
-                    reader = ArrayRecordReader(path, **_OPTIONS)
-            except (LayoutError, RuntimeError, ValueError, MemoryError) as error:
-                why = str(error)
-            else:
+            with contextlib.closing(OpenFile(path)) as file:
+                if (now := file.stamp()) != stamp:
+                    raise changed(path, stamp, now)
+                # Some damage makes the constructor fail by itself, and a footer that lies the process: so it is read.
+                try:
+                    with _noted():
+                        chunks = self._lists.get(path) or list_chunks(file)
+                        reader = ArrayRecordReader(path, **_OPTIONS)
+                except _FAILURES as error:
+                    reader, why = None, str(error)
                 if (now := FileStamp.of(system.calls.stat(path))) != stamp:
                     raise changed(path, stamp, now)
-                if reader.ok():
+                if reader is not None and reader.ok():
                     self._lists[path] = chunks
-                    return Opened(reader, chunks, file)
-            what, fix = what_is_wrong(file, stamp.num_bytes, why)
+                    return Opened(reader, chunks)
+                what, fix = what_is_wrong(file, stamp.num_bytes, why if reader is None else "array_record refuses it")
         except ArsrcReadError:
             raise
         except OSError as error:
@@ -119,14 +115,19 @@ class ReaderPool(KeptOpen[Opened]):
         try:
             with _noted(), Reading(lambda: f"{len(positions)} records of {path!r}, the first at {positions[0]}"):
                 records: list[bytes] = opened.reader.read(list(positions))
-        except RuntimeError as error:
+        except _FAILURES as error:
             what = f"array_record cannot read a file ({str(error).strip()})"
             raise ReadFailure(what, _CORRUPT, _unreadable(opened.reader, positions)) from error
         if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
             check_file(path, stamp)
         if len(records) != len(positions):
             raise ReadFailure("array_record gave too few records", "", positions)
-        if wrong := opened.chunks.wrong(opened.file, positions, records):
+        try:
+            wrong = opened.chunks.wrong(path, stamp, positions, records)
+        except OSError as error:
+            what = f"cannot look at an open file ({error.strerror})"
+            raise ArsrcReadError("read", what, path=path) from error
+        if wrong:
             raise ReadFailure("a chunk holds other records than the footer says", _CORRUPT, wrong)
         return records
 
@@ -145,6 +146,6 @@ def _unreadable(reader: Any, positions: Sequence[int]) -> Sequence[int]:
     for position in positions:
         try:
             reader.read([position])
-        except RuntimeError:
+        except _FAILURES:
             bad.append(position)
     return bad or positions
