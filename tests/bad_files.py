@@ -36,6 +36,12 @@ class Case:
         """Whether hashes are right."""
         return any(edit[0] in ("draft", "sign") for edit in self.edits)
 
+    @property
+    def is_transposed(self) -> bool:
+        """Whether there are transposed chunks with right hashes and other contents."""
+        is_whole = "transpose:true" in GOOD[self.base][0]
+        return self.is_signed and (is_whole or ("splice" in str(self.edits) or "kind" in str(self.edits)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Base:

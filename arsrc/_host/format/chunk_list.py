@@ -74,7 +74,12 @@ class ChunkList:
         largest = max(int(spans.max(initial=0)), most + 8 * group_size)  # where each record ends
         known = begins if group_size > 1 else begins[:0]
         return cls(
-            num_records, group_size, known, sizes.astype(np.min_scalar_type(most)), np.zeros(len(known), bool), largest
+            num_records,
+            group_size,
+            known,
+            sizes.astype(np.min_scalar_type(most)),
+            np.zeros(len(known), np.uint8),
+            largest,
         )
 
     def wrong(self, path: str, stamp: FileStamp, positions: Sequence[int], records: Sequence[bytes]) -> list[int]:
