@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
-from bad_files import Base, Case, edited
+from bad_files import GOOD, Base, Case, edited
 
 import arsrc
 from arsrc._host import registry
@@ -87,8 +87,8 @@ def verdict(case: Case, reader: str, found: list[bytes | str] | str, base: Base,
     Returns:
         "refused": nothing could be read; "partly": what could be read is right; "right": all of it is; "payload":
         bytes of records were changed and are served so, which only hashes can tell; "moved": a chunk is in the place of
-        one of the same size, which nothing can tell; "other": with right hashes, the file holds other records, which
-        are those that array_record's reader gives; else "wrong: ...".
+        one of the same size, or of another file, which nothing can tell; "other": with right hashes, the file holds
+        other records, which are those that array_record's reader gives; else "wrong: ...".
     """
     errors = [found] if isinstance(found, str) else [text for text in found if isinstance(text, str)]
     if wrong := [text for text in errors if not text.startswith("[arsrc] ")]:
@@ -99,13 +99,20 @@ def verdict(case: Case, reader: str, found: list[bytes | str] | str, base: Base,
     if not bad:
         return "refused" if not served else "right" if len(served) == len(good) else "partly"
     data = Path(path).read_bytes()
-    if all(row in good and len(record) == len(good[row]) and record in base.records for row, record in bad.items()):
+    kinds = {row: _kind(case, reader, base, path, data, row, record) for row, record in bad.items()}
+    wrong = [row for row, kind in kinds.items() if kind == "wrong"]
+    return f"wrong: records {wrong[:5]}" if wrong else max(kinds.values())
+
+
+def _kind(case: Case, reader: str, base: Base, path: str, data: bytes, row: int, record: bytes) -> str:
+    """Say of a record that is not what it was why that is so."""
+    is_as_long = row < len(base.records) and len(record) == len(base.records[row])
+    others = [other for edit in case.edits if edit[0] == "splice" for other in GOOD[edit[1]][1]]
+    if (is_as_long and record in base.records) or record in others:
         return "moved"
-    if reader != "always" and all(row in good and _is_payload(base, data, row, it) for row, it in bad.items()):
+    if is_as_long and reader != "always" and _is_payload(base, data, row):
         return "payload"
-    if case.is_signed and all(_official(path, row) == record for row, record in bad.items()):
-        return "other"
-    return f"wrong: records {list(bad)[:5]}"
+    return "other" if case.is_signed and _official(path, row) == record else "wrong"
 
 
 def _official(path: str, row: int) -> bytes | None:
@@ -116,13 +123,12 @@ def _official(path: str, row: int) -> bytes | None:
         return None
 
 
-def _is_payload(base: Base, data: bytes, row: int, record: bytes) -> bool:
-    """Whether a record is as long as it was, what says where it is was not changed, and its bytes were."""
-    same_head, same_values = (
-        data[part.start : part.stop] == base.data[part.start : part.stop]
-        for part in (base.heads[row], base.values[row])
-    )
-    return same_head and not same_values and len(record) == len(base.records[row])
+def _is_payload(base: Base, data: bytes, row: int) -> bool:
+    """Whether what says where a record is was not changed, and its bytes were."""
+    head, values = base.heads[row], base.values[row]
+    there, here = (some[head.start : head.stop] for some in (data, base.data))
+    is_same = (there[8:16], there[24:]) == (here[8:16], here[24:])  # all but hashes
+    return is_same and data[values.start : values.stop] != base.data[values.start : values.stop]
 
 
 # Processes.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import lzma
 import random
 from collections.abc import Callable, Sequence
@@ -39,8 +40,9 @@ class Case:
     @property
     def is_transposed(self) -> bool:
         """Whether there are transposed chunks with right hashes and other contents."""
-        is_whole = "transpose:true" in GOOD[self.base][0]
-        return self.is_signed and (is_whole or ("splice" in str(self.edits) or "kind" in str(self.edits)))
+        sources = [self.base, *(edit[1] for edit in self.edits if edit[0] == "splice")]
+        made_so = any("transpose:true" in GOOD[name][0] for name in sources)
+        return self.is_signed and (made_so or '"kind", "t"' in json.dumps(self.edits))
 
 
 @dataclasses.dataclass(frozen=True)
