@@ -14,7 +14,6 @@ from arsrc._host.format.chunk_list import ChunkList
 from arsrc._host.format.file_kinds import what_is_wrong
 from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.readers.footer_records import list_chunks
-from arsrc._host.storage import system
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
 from arsrc.errors import ArsrcReadError
@@ -90,7 +89,7 @@ class ReaderPool(KeptOpen[Opened]):
                         reader = ArrayRecordReader(path, **_OPTIONS)
                 except _FAILURES as error:
                     reader, why = None, str(error)
-                if (now := FileStamp.of(system.calls.stat(path))) != stamp:
+                if (now := FileStamp.there(path)) != stamp:
                     raise changed(path, stamp, now)
                 if reader is not None and reader.ok():
                     self._lists[path] = chunks
