@@ -10,6 +10,7 @@ A map of the package, in the order in which data flows:
     state.py        init and the arithmetic of states
     keys.py         keys and streams
     sizes.py        what is known of an open source
+    bad_records.py  which records could not be read
     explain.py      how it is read, in words; advice.py, the rules
     order/          which row comes where
     programs.py     functions compiled for one data set each
@@ -40,6 +41,8 @@ A map of the package, in the order in which data flows:
 """
 
 from arsrc import codecs as codecs
+from arsrc.bad_records import BadRecords as BadRecords
+from arsrc.bad_records import bad_records as bad_records
 from arsrc.checkpoint import fingerprint as fingerprint
 from arsrc.checkpoint import from_state_dict as from_state_dict
 from arsrc.checkpoint import to_state_dict as to_state_dict
@@ -103,12 +106,14 @@ __all__ = [
     "ArsrcTypeError",
     "ArsrcValueError",
     "ArsrcWriteError",
+    "BadRecords",
     "Batch",
     "LeafStatistics",
     "ReadOptions",
     "RecordError",
     "SourceState",
     "advance",
+    "bad_records",
     "batch_at",
     "batch_mask",
     "batch_spec",

@@ -20,6 +20,7 @@ from arsrc.frozen import FrozenStats, HashOnce, Terse
 Remainder = Literal["drop", "pad", "wrap"]
 Checksum = Literal["auto", "always"]
 Ahead = Literal["auto", "always", "never"]
+OnBadRecord = Literal["raise", "mask"]
 
 MAX_BATCH_SIZE = 2**30
 """Largest batch size; keeps every sum of the u32 arithmetic below 2**32."""
@@ -153,6 +154,10 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
         precomputed_stats: What `get_statistics` gives; excludes `batch_stats_fn`. Copied: arrays too.
         name: A label for errors, metrics and profiles.
         read: Threads, read-ahead, memory and descriptors: speed only.
+        on_bad_record: With "mask", a record that cannot be read or decoded is a masked row, as one of `exclude` is, and
+            `bad_records` lists it; with "raise" it is an error. A file that is gone or cannot be opened is one in
+            either case, and so is what is no record's fault: a codec whose arrays are not what its spec says, one that
+            fails for several records and for none of them alone, and too little memory.
 
     Raises:
         ArsrcValueError: A field has a value that cannot be used (at construction).
@@ -179,6 +184,7 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
     precomputed_stats: Mapping[str, Any] | None = None
     name: str | None = None
     read: ReadOptions = ReadOptions()
+    on_bad_record: OnBadRecord = "raise"
 
     __hash__ = HashOnce.__hash__
 
@@ -202,6 +208,7 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
         self._check_shuffles()
         put("exclude", _ranges(self.exclude))
         _one_of("remainder", self.remainder, get_args(Remainder))
+        _one_of("on_bad_record", self.on_bad_record, get_args(OnBadRecord))
         check_codec(self.codec)
         _check_stream(self.stochastic, self.stream_name)
         self._check_statistics()
@@ -226,6 +233,11 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
         others = {"seed": 0, "local_files_only": False, "batch_stats_fn": None, "precomputed_stats": None}
         found.__dict__.update(self.__getstate__() | others | {"_of_programs": found})
         return found
+
+    @property
+    def _masks(self) -> bool:
+        """Whether bad records are masked rows."""
+        return self.on_bad_record == "mask"
 
     def _decoder(self, first_record: bytes) -> ElementDecoder:
         """Return what decodes the records, with the codec resolved by the first one; host only."""

@@ -18,6 +18,7 @@ class ArsrcError(Exception):
         **got: The offending values by name.
 
     Attributes:
+        what: What is wrong, without what stands around it in the message.
         got: These values.
         path: The file that the error is about, None where there is no one file or it is not known.
         position: The record's place in this file, the first of several, None where it is not known.
@@ -30,7 +31,7 @@ class ArsrcError(Exception):
 
     def __init__(self, where: str, what: str, fix: str = "", /, **got: Any) -> None:
         super().__init__(message(where, what, fix, **got))
-        self.got = got
+        self.what, self.got = what, got
         self._texts = where, what, fix
         if isinstance(path := got.get("path"), str):
             self.path = path
@@ -39,7 +40,9 @@ class ArsrcError(Exception):
 
     def naming(self, **got: Any) -> Self:
         """Return the same error with more offending values."""
-        return type(self)(*self._texts, **self.got, **got).at(self.path, self.position, self.record_id)
+        error = type(self)(*self._texts, **self.got, **got).at(self.path, self.position, self.record_id)
+        error.__cause__ = self.__cause__
+        return error
 
     def at(self, path: str | None, position: int | None, record_id: int | None) -> Self:
         """Return the error, which now knows which record it is about."""

@@ -19,7 +19,7 @@ from arsrc._host.serving.requests import Request
 from arsrc.bridge import call_host
 from arsrc.codecs.check import whole_number
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.devices.resident import check_table, gather
+from arsrc.devices.resident import check_table, gather, table_spec
 from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, sides
 from arsrc.host_call import HostCall, Leaves
@@ -175,7 +175,7 @@ def _next(
     schema = _schema(config)
     check_state(where, state)
     if resident is not None:
-        check_table(schema.codec.element_spec(), schema.plan, resident)
+        check_table(table_spec(schema), schema.plan, resident)
     return _next_batches(schema, num_batches, hashable(axis_name), state, resident)
 
 
@@ -193,12 +193,13 @@ def _next_batches(
     each = jax.vmap(lambda i, e: next_rows(plan, SourceState(index=i, epoch=e, key=state.key), *rows))
     record_ids, mask, epochs = each(index, epoch)  # [num_batches, num_rows]
     if resident is not None:
-        data = gather(plan, resident, record_ids, mask)
+        data, held = gather(plan, resident, record_ids, mask, schema.config._masks)
     else:
         where = jnp.stack([jnp.asarray(rows[0], jnp.uint32), state.index, state.epoch])
         words = jnp.concatenate([where, jax.random.key_data(state.key)])
-        data = _call_host(_ReadBatches(schema, steps, rows[1], num_askers(axis_name)), schema, (steps, rows[1]), words)
-    batch = Batch(data=data, mask=mask, record_ids=record_ids, epochs=epochs)
+        read = _ReadBatches(schema, steps, rows[1], num_askers(axis_name))
+        data, held = _call_host(read, schema, (steps, rows[1]), words)
+    batch = _batch(data, mask, record_ids, epochs, held)
 
     index, epoch = arithmetic.advance(jnp, plan, state.index, state.epoch, steps)
     state = SourceState(index=index, epoch=epoch, key=state.key)
@@ -218,14 +219,16 @@ def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Ba
 @compiled_for_each()
 def _take(schema: Schema, record_ids: Array) -> Batch:
     flat = record_ids.ravel()
-    data = _call_host(_ReadRecords(schema), schema, flat.shape, flat)
-    data = jax.tree.map(lambda leaf: leaf.reshape(record_ids.shape + leaf.shape[1:]), data)
-    return Batch(
-        data=data,
-        mask=record_ids != np.uint32(PAD_ID),
-        record_ids=record_ids,
-        epochs=jnp.zeros_like(record_ids),
-    )
+    read = _call_host(_ReadRecords(schema), schema, flat.shape, flat)
+    data, held = jax.tree.map(lambda leaf: leaf.reshape(record_ids.shape + leaf.shape[1:]), read)
+    return _batch(data, record_ids != np.uint32(PAD_ID), record_ids, jnp.zeros_like(record_ids), held)
+
+
+def _batch(data: Any, mask: Array, record_ids: Array, epochs: Array, held: Array | None) -> Batch:
+    """Return a batch of rows of which those that the order gives no record for, or reading none, are masked."""
+    if held is not None:
+        mask, record_ids = held, jnp.where(held, record_ids, np.uint32(PAD_ID))
+    return Batch(data=data, mask=mask, record_ids=record_ids, epochs=epochs)
 
 
 def _modulo(start: Array, num_records: int) -> Array:
@@ -282,11 +285,20 @@ class _ReadRecords:
         return read_from(lambda: source_of(self.schema), lambda source: source.take(record_ids))
 
 
-def _call_host(read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array) -> Any:
-    """Call `read(operand u32[1, n], outs)` on the host; returns the element tree with leaves `[*lead, ...]`."""
-    leaves, treedef = jax.tree.flatten(schema.codec.element_spec())
+def _call_host(
+    read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array
+) -> tuple[Any, Array | None]:
+    """Call `read(operand u32[1, n], outs)` on the host.
+
+    Returns:
+        `(data, held)`: the element tree with leaves `[*lead, ...]`; and bool[*lead], which rows hold a record, where
+        bad ones are masked, else None.
+    """
+    held = np.empty((), bool) if schema.config._masks else None
+    leaves, treedef = jax.tree.flatten((schema.codec.element_spec(), held))
     results = (jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
-    return jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
+    found: tuple[Any, Array | None] = jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
+    return found
 
 
 def read_from(source: Callable[[], OpenSource], read: Callable[[OpenSource], T]) -> T:

@@ -57,6 +57,7 @@ def _batches(
 ) -> Iterator[tuple[SourceState, Batch]]:
     schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
+    dtypes += [np.dtype(bool)] * schema.config._masks  # which rows hold a record
     treedef = jax.tree.structure(schema.codec.element_spec())
     key_words = np.asarray(jax.random.key_data(start.key))
     key = jax.random.wrap_key_data(place(key_words, replicated(placement)), impl=jax.random.key_impl(start.key))
@@ -76,11 +77,15 @@ def _batches(
 
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
         loaded = read_from(source, lambda one: one.get(request))
-        ids = loaded.record_ids[0, 0]
+        ids: Any = loaded.record_ids[0, 0]
+        mask: Any = ids != np.uint32(PAD_ID)
         leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
+        if schema.config._masks:
+            mask = leaves.pop()
+            ids = np.where(mask, ids, np.uint32(PAD_ID))
         epochs: Any = np.broadcast_to(loaded.epochs[0, 0], ids.shape)
         data = jax.tree.unflatten(treedef, leaves)
-        batch = Batch(data=data, mask=ids != np.uint32(PAD_ID), record_ids=ids, epochs=epochs)
+        batch = Batch(data=data, mask=mask, record_ids=ids, epochs=epochs)
         index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
         state = SourceState(index=index, epoch=epoch, key=key)
         return loaded.after, place_beside(state, batch, placement, rows.start, config.batch_size)

@@ -93,7 +93,7 @@ def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
     for Computing Sample Variances, 1979).
 
     Returns:
-        The tree of `element_spec` with a `LeafStatistics` for each leaf; excluded records do not count.
+        The tree of `element_spec` with a `LeafStatistics` for each leaf; excluded and masked records do not count.
 
     Raises:
         ArsrcReadError: A record cannot be read.
@@ -105,7 +105,13 @@ def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
         ids = ids[ids != PAD_ID]
         if not len(ids):
             continue
-        parts = [_of(leaf) for leaf in host.elements.read(ids)]
+        leaves = host.elements.read(ids, masks=host.masks)
+        if host.masks:
+            *leaves, good = leaves
+            if not good.any():
+                continue
+            leaves = [leaf[good] for leaf in leaves]
+        parts = [_of(leaf) for leaf in leaves]
         totals = [_merged(a, b) for a, b in zip(totals, parts, strict=True)] if totals else parts
     return jax.tree.unflatten(jax.tree.structure(host.schema.codec.element_spec()), totals)
 

@@ -66,6 +66,7 @@ FUNCTIONS = {
     "reset_cache": "(config)",
     "close": "(config=None)",
     "io_metrics": "(config)",
+    "bad_records": "(config)",
     "explain": "(config)",
     # writing
     "write_array_record": ("(path, elements, *, codec=Bytes(), num_shards=1, options='group_size:1,uncompressed')"),
@@ -76,7 +77,8 @@ CLASSES = {
         "(paths, batch_size, codec=Bytes(), seed=42, num_epochs=-1, shuffle_files=False, "
         "shuffle_records=False, shuffle_block_size=1, shuffle_window_blocks=32, remainder='drop', "
         "exclude=(), stochastic=False, stream_name=None, local_files_only=False, cacheable=False, "
-        "batch_stats_fn=None, precomputed_stats=None, name=None, read=ReadOptions())"
+        "batch_stats_fn=None, precomputed_stats=None, name=None, read=ReadOptions(), "
+        "on_bad_record='raise')"
     ),
     "ReadOptions": (
         "(num_threads=2, read_ahead_bytes=268435456, max_open_files=256, cache_bytes=4294967296, "
@@ -85,6 +87,7 @@ CLASSES = {
     "SourceState": "(index, epoch, key)",
     "Batch": "(data, mask, record_ids, epochs)",
     "LeafStatistics": "(count, mean, variance, min, max)",
+    "BadRecords": "(ids=(), paths=(), positions=(), reasons=(), counts=())",
 }
 
 ERRORS = {
@@ -177,7 +180,7 @@ def test_every_parameter_and_result_has_a_type(name: str):
         assert found.return_annotation is not found.empty
 
 
-@pytest.mark.parametrize("name", ["ArrayRecordSourceConfig", "ReadOptions", "SourceState", "Batch", "LeafStatistics"])
+@pytest.mark.parametrize("name", sorted(CLASSES))
 def test_public_classes_are_frozen_dataclasses(name: str):
     cls = getattr(arsrc, name)
     assert dataclasses.is_dataclass(cls)

@@ -27,9 +27,9 @@ class Process:
     def get(self, ids: list[int]) -> None:
         loaded: list[int] = []
 
-        def load(missing: np.ndarray) -> list[np.ndarray]:
+        def load(missing: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
             loaded.extend(missing.tolist())
-            return [leaf[missing] for leaf in LEAVES]
+            return missing, [leaf[missing] for leaf in LEAVES]
 
         leaves, num_found = self.cache.get(np.array(ids, np.int64), load)
         for leaf, expected in zip(leaves, LEAVES, strict=True):

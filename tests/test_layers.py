@@ -32,6 +32,7 @@ FLOORS = [
     "arsrc.writing",
     "arsrc.fetch",
     "arsrc.explain",
+    "arsrc.bad_records",
     "arsrc.sizes",
     "arsrc.state",
     "arsrc.devices.*",

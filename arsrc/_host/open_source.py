@@ -17,14 +17,16 @@ from arsrc._host.machine.threads import is_forked
 from arsrc._host.records.cache import ElementCache, open_cache
 from arsrc._host.records.codec_identity import describe
 from arsrc._host.records.data_set import DataSet
-from arsrc._host.records.elements import Elements, with_place
-from arsrc._host.records.leaves import Leaves
+from arsrc._host.records.decoding import with_place
+from arsrc._host.records.elements import Elements
+from arsrc._host.records.faults import Faults
+from arsrc._host.records.leaves import Decoder, Leaves
 from arsrc._host.records.windows import Windows
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Request
 from arsrc._host.storage import paths
-from arsrc.errors import ArsrcFileNotFoundError, ArsrcReadError, ArsrcValueError, RecordError
+from arsrc.errors import ArsrcError, ArsrcFileNotFoundError, ArsrcReadError, ArsrcValueError, RecordError
 from arsrc.order import record_order
 from arsrc.order.blocks import Blocks
 from arsrc.order.plan import Plan
@@ -130,11 +132,7 @@ class Decoded:
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig", data_set: DataSet) -> None:
-        first = first_record(config)
-        try:
-            self.decoder = config._decoder(data_set.read(np.array([min(first, data_set.num_records - 1)]))[0])
-        except RecordError as error:
-            raise with_place(error, first, data_set, label_of(config)) from error
+        self.decoder = _decoder(config, data_set)
         self.cache: ElementCache | None = None
         if config.cacheable:
             self.cache = open_cache(
@@ -156,6 +154,7 @@ class OpenSource:
         files: The files, and what is kept ahead of reading them.
         ahead: When threads read ahead for it: "auto", "always" or "never".
         asked_at: When it was last asked for, in seconds.
+        masks: Whether bad records are masked rows: leaves are one more then, which rows hold a record.
         shared: Keeps alive what others may find and share, as long as this source lives.
         adopted: What programs that were compiled for older files, and began anew with these, ask for next.
     """
@@ -169,10 +168,12 @@ class OpenSource:
         self.plan = _plan(config, files.data_set)
         self.schema = Schema(config, self.plan, decoded.decoder.codec, hash(files.data_set.stamps()))
         label = label_of(config)
-        self.elements = Elements(files.data_set, decoded.decoder, decoded.cache, self._metrics, label)
+        self.masks = config._masks
+        faults = Faults(label, self.masks)
+        self.elements = Elements(files.data_set, decoded.decoder, decoded.cache, self._metrics, faults, label)
         self._waiting = f"arsrc: wait for a batch{label}"
         windows, window_bytes = self._windows()
-        self._loader = Loader(self.plan, self.elements, windows)
+        self._loader = Loader(self.plan, self.elements, windows, self.masks)
         self.ahead = "never" if is_forked() or config.read.read_ahead_bytes == 0 else config.read.ahead
         self._client = Client(
             self._loader,
@@ -217,7 +218,7 @@ class OpenSource:
         asked_at = time.perf_counter()
         try:
             with profile.annotate(self._waiting):
-                return read(record_ids)
+                return read(record_ids, masks=self.masks)
         finally:
             self._metrics.serve(len(record_ids), asked_at, is_here=True)
 
@@ -250,11 +251,12 @@ class OpenSource:
             yield record_order.served(np, self.plan, ids, np.ones(len(ids), bool))[0]
 
     def all_elements(self, label: str) -> Leaves:
-        """Return one array `[num_records, ...]` per leaf; zero in the rows of excluded records."""
-        arrays: Leaves = [np.empty((self.plan.num_records, *s), dtype) for s, dtype in self.elements.shapes]
+        """Return one array `[num_records, ...]` per leaf; zero in the rows of excluded records, and of masked ones."""
+        shapes = [*self.elements.shapes, *([((), np.dtype(bool))] if self.masks else [])]
+        arrays: Leaves = [np.empty((self.plan.num_records, *shape), dtype) for shape, dtype in shapes]
         start = 0
         for ids in self.spans(label):
-            for array, leaf in zip(arrays, self.elements.read(ids), strict=True):
+            for array, leaf in zip(arrays, self.elements.read(ids, masks=self.masks), strict=True):
                 array[start : start + len(ids)] = leaf
             start += len(ids)
         return arrays
@@ -288,9 +290,8 @@ def random_access(config: "ArrayRecordSourceConfig") -> bool:
     return config.shuffle_records and config.shuffle_block_size == 1
 
 
-def first_record(config: "ArrayRecordSourceConfig") -> int:
-    """Return the id of the first record that is not excluded."""
-    first = 0
+def first_record(config: "ArrayRecordSourceConfig", first: int = 0) -> int:
+    """Return the id of the first record from one on that is not excluded."""
     for start, stop in config.exclude:
         first = stop if start <= first < stop else first
     return first
@@ -299,6 +300,27 @@ def first_record(config: "ArrayRecordSourceConfig") -> int:
 def label_of(config: "ArrayRecordSourceConfig") -> str:
     """Return what names a source in errors and profiles."""
     return "" if config.name is None else f" ({config.name})"
+
+
+def _decoder(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Decoder:
+    """Return the decoder that fits the first record; where bad ones are masked, one behind it may stand in for it.
+
+    Those that are tried lie ever farther behind it, so that a damaged stretch of a file is left soon.
+    """
+    first = first_record(config)
+    others = [first_record(config, first + 2**power - 1) for power in range(1, 33)] if config._masks else []
+    errors: dict[int, ArsrcError] = {}
+    for record_id in [min(first, data_set.num_records - 1), *(one for one in others if one < data_set.num_records)]:
+        try:
+            return config._decoder(data_set.read(np.array([record_id]))[0])
+        except RecordError as error:
+            errors[record_id] = with_place(error, record_id, data_set, label_of(config))
+        except ArsrcReadError as error:
+            if error.position is None:  # the whole file
+                raise
+            errors[record_id] = error
+    failed, *also_bad = errors
+    raise errors[failed].naming(also_bad=also_bad) if also_bad else errors[failed]
 
 
 def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Plan:

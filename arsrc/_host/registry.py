@@ -101,7 +101,7 @@ class _Registry:
         cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
         decoded_once, decoded = self._share(
             self.decoded,
-            (files, config.codec, first_record(config), cache),
+            (files, config.codec, first_record(config), cache, config.on_bad_record),
             lambda: Decoded(config, files.data_set),
             lambda _: True,
         )

@@ -10,6 +10,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 
 from arsrc._host import registry
 from arsrc._host.machine import memory
+from arsrc._host.open_source import Schema
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import Placement, check_placement, place
 from arsrc.errors import ArsrcValueError, sides
@@ -34,7 +35,8 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Placement = None) 
 
     Returns:
         The tree of `element_spec` with leaves `[num_records, ...]`, record `i` in row `i`. Rows of excluded records
-        are zero: load again for a config that excludes fewer.
+        are zero: load again for a config that excludes fewer. With `on_bad_record="mask"`, a pair: this tree, and
+        bool[num_records], which records could be read.
 
     Raises:
         ArsrcValueError: The decoded data set is larger than the memory that is free; the text has both sizes.
@@ -46,13 +48,19 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Placement = None) 
     host = registry.source(config, strict=True)
     rows = host.plan.num_records
     _check_fits([jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in host.elements.shapes], device)
-    treedef = jax.tree.structure(host.schema.codec.element_spec())
+    treedef = jax.tree.structure(table_spec(host.schema))
     table = jax.tree.unflatten(treedef, host.all_elements("load_resident"))
     return place(table, device)
 
 
-def gather(plan: Plan, table: Table, record_ids: Array, mask: Array) -> Any:
-    """Return the rows of `table` with these ids; zero where `mask` is False."""
+def table_spec(schema: Schema) -> Any:
+    """Return the specs of a row of a table: of an element, and where bad records are masked, of whether it is good."""
+    spec = schema.codec.element_spec()
+    return (spec, jax.ShapeDtypeStruct((), bool)) if schema.config._masks else spec
+
+
+def gather(plan: Plan, table: Table, record_ids: Array, mask: Array, masks: bool) -> tuple[Any, Array | None]:
+    """Return the rows of `table` with these ids, zero where `mask` is False; and with `masks` which hold a record."""
     bounded = jnp.minimum(record_ids, np.uint32(plan.num_records - 1))
 
     def rows(leaf: Array) -> Array:
@@ -61,14 +69,15 @@ def gather(plan: Plan, table: Table, record_ids: Array, mask: Array) -> Any:
             return found  # every row holds a record
         return jnp.where(mask.reshape(mask.shape + (1,) * (leaf.ndim - 1)), found, jnp.zeros((), leaf.dtype))
 
-    return jax.tree.map(rows, table)
+    found = jax.tree.map(rows, table)
+    return found if masks else (found, None)
 
 
-def check_table(element_spec: Any, plan: Plan, table: Table) -> None:
+def check_table(spec: Any, plan: Plan, table: Table) -> None:
     """Raise `ArsrcValueError` unless `table` has the structure, shapes and dtypes that `load_resident` gives."""
     wanted = jax.tree.map(
         lambda leaf: f"{jax.dtypes.canonicalize_dtype(leaf.dtype).name}{[plan.num_records, *leaf.shape]}",
-        element_spec,
+        spec,
     )
     found = jax.tree.map(_leaf_text, table)
     if wanted != found:

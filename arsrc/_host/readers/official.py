@@ -12,6 +12,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc._host.format.chunk_list import ChunkList
 from arsrc._host.format.file_kinds import what_is_wrong
+from arsrc._host.machine.bisection import Faulty
 from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.readers.footer_records import list_chunks
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
@@ -105,8 +106,8 @@ class ReaderPool(KeptOpen[Opened]):
         """Return the records at `positions` of `path`, a file with this stamp.
 
         Raises:
-            ReadFailure: The reader fails, gives fewer records, or those of other chunks.
-            ArsrcReadError: The file changed since, or cannot be opened again.
+            ReadFailure: The reader fails, gives fewer records, or those of other chunks: one of them is bad.
+            ArsrcReadError: The file changed since, is gone, or cannot be opened again.
         """
         with Reading(lambda: f"opening {path!r}"):
             opened = self.reader(path, stamp)
@@ -115,36 +116,29 @@ class ReaderPool(KeptOpen[Opened]):
             with _noted(), Reading(lambda: f"{len(positions)} records of {path!r}, the first at {positions[0]}"):
                 records: list[bytes] = opened.reader.read(list(positions))
         except _FAILURES as error:
+            check_file(path, stamp)
             what = f"array_record cannot read a file ({str(error).strip()})"
-            raise ReadFailure(what, _CORRUPT, _unreadable(opened.reader, positions)) from error
+            if FileStamp.at(path) is None:  # what is left of it may be read, but nobody can tell what is not
+                raise ArsrcReadError("read", f"{what}, which is gone", path=path) from error
+            raise ReadFailure(what, _CORRUPT) from error
         if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
             check_file(path, stamp)
         if len(records) != len(positions):
-            raise ReadFailure("array_record gave too few records", "", positions)
+            raise ReadFailure("array_record gave too few records", "")
         try:
             wrong = opened.chunks.wrong(path, stamp, positions, records)
         except OSError as error:
             what = f"cannot look at an open file ({error.strerror})"
             raise ArsrcReadError("read", what, path=path) from error
         if wrong:
-            raise ReadFailure("a chunk holds other records than the footer says", _CORRUPT, wrong)
+            row = list(positions).index(wrong[0])
+            raise ReadFailure("a chunk holds other records than the footer says", _CORRUPT, row)
         return records
 
 
-class ReadFailure(Exception):
-    """Some records of one file cannot be read; whoever knows their ids makes the error of it."""
+class ReadFailure(Faulty):
+    """A record of one file cannot be read; whoever knows its id makes the error of it."""
 
-    def __init__(self, what: str, fix: str, positions: Sequence[int]) -> None:
-        super().__init__(what)
-        self.what, self.fix, self.positions = what, fix, positions
-
-
-def _unreadable(reader: Any, positions: Sequence[int]) -> Sequence[int]:
-    """Find out which records made a read of several fail."""
-    bad = []
-    for position in positions:
-        try:
-            reader.read([position])
-        except _FAILURES:
-            bad.append(position)
-    return bad or positions
+    def __init__(self, what: str, fix: str, row: int | None = None) -> None:
+        super().__init__(row)
+        self.what, self.fix = what, fix

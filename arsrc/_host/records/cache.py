@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from arsrc.amounts import counted, in_bytes
 from arsrc.errors import ArsrcValueError
 
 _LOG = logging.getLogger("arsrc")
+
+Load: TypeAlias = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], Leaves]]
+"""Gives those of some ids whose records can be read, and the leaves of these."""
 
 
 class ElementCache:
@@ -76,14 +79,17 @@ class ElementCache:
         raw = np.memmap(path, np.uint8, "r+", shape=(num_bytes,))
         return raw.view(dtype).reshape(shape)
 
-    def get(self, ids: NDArray[np.int64], load: Callable[[NDArray[np.int64]], Leaves]) -> tuple[Leaves, int]:
-        """Return the leaves of the records `ids`, and how many of them were there already."""
+    def get(self, ids: NDArray[np.int64], load: Load) -> tuple[Leaves, int]:
+        """Return the leaves of the records `ids`, and how many of them were there already.
+
+        Rows of records that are not there, and that `load` does not give either, hold anything.
+        """
         missing = ids[~self._filled[ids]] if self._num_missing else ids[:0]
         if len(missing):
-            leaves = load(missing)
+            loaded, leaves = load(missing)
             for array, leaf in zip(self._arrays, leaves, strict=True):
-                array[missing] = leaf
-            self._mark(missing)
+                array[loaded] = leaf
+            self._mark(loaded)
         return [array.take(ids, axis=0) for array in self._arrays], len(ids) - len(missing)
 
     def _mark(self, ids: NDArray[np.int64]) -> None:

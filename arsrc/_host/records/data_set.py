@@ -1,7 +1,9 @@
 """The records of all files of a config as one numbered sequence."""
 
+import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from arsrc._host.format.fingerprint import content_sample
 from arsrc._host.format.numbering import Found
 from arsrc._host.format.record_index import Located
+from arsrc._host.machine.bisection import Bisection, Faulty
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.slow_reads import Reading
@@ -18,10 +21,18 @@ from arsrc._host.readers.official import ReadFailure
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.amounts import counted
-from arsrc.errors import ArsrcReadError
+from arsrc.errors import ArsrcError, ArsrcReadError
 from arsrc.record_batch import RecordBatch
 
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set
+
+OnBad: TypeAlias = Callable[[NDArray[np.int64], ArsrcError], None]
+"""Told the rows i64[n] of what is bad, and what is wrong with it; may raise that."""
+
+
+def raise_it(_: NDArray[np.int64], error: ArsrcError) -> None:
+    """Let what is bad be an error."""
+    raise error
 
 
 class DataSet:
@@ -69,6 +80,7 @@ class DataSet:
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = self._numbering.num_records
         self.is_closed = False
+        self._bisection = Bisection()
 
     @property
     def is_grouped(self) -> bool:
@@ -87,27 +99,31 @@ class DataSet:
         slices, positions = self._numbering.find(np.array([record_id]))
         return self._numbering.slices[slices[0]].path, int(positions[0])
 
-    def read(self, record_ids: NDArray[np.int64]) -> RecordBatch:
+    def read(self, record_ids: NDArray[np.int64], on_bad: OnBad = raise_it) -> RecordBatch:
         """Return the records with these ids, in this order; repeats are read once each time.
+
+        Args:
+            record_ids: i64[num_rows]
+            on_bad: Told of rows that cannot be read, by ascending ids; where it raises nothing, they are left out.
 
         Raises:
             ArsrcIndexError: An id lies outside.
             ArsrcReadError: A file cannot be read or changed since it was opened, or the files were closed.
         """
-        if (located := self.locate(record_ids)) is not None:
-            return self.copy(located)
         found = self._numbering.find(record_ids)
         opened = self.files.opened_for(found)
         mapped = opened.is_mapped[found.slices]
-        records: list[bytes] = [b""] * len(record_ids)
+        if opened.mapped is not None and mapped.all():
+            return opened.mapped.copy(opened.mapped.locate(found))
+        records: list[bytes | None] = [None] * len(record_ids)
         if opened.mapped is not None and mapped.any():
             rows = np.flatnonzero(mapped)
             batch = opened.mapped.copy(opened.mapped.locate(found.at(rows)))
             for number, row in enumerate(rows.tolist()):
                 records[row] = batch[number]
-        for row, record in self._read_by_reader(found, np.flatnonzero(~mapped)):
+        for row, record in self._read_by_reader(found, np.flatnonzero(~mapped), opened.group_sizes, on_bad):
             records[row] = record
-        return RecordBatch.from_records(records)
+        return RecordBatch.from_records([record for record in records if record is not None])
 
     def num_decoded(self, record_ids: NDArray[np.int64]) -> int:
         """Return how many records a read of these decoded: whole chunks, of files that are not mapped."""
@@ -146,25 +162,34 @@ class DataSet:
             raise closed()
         return mapped.copy(located, out)
 
-    def _read_by_reader(self, found: Found, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-        """Yield `(row, record)` for some rows, with one read per file."""
-        rows = rows[np.argsort(found.slices[rows], kind="stable")]
+    def _read_by_reader(
+        self, found: Found, rows: NDArray[np.int64], group_sizes: NDArray[np.int64], on_bad: OnBad
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield `(row, record)` for some rows, with one read per file where none of them is bad."""
+        # A group is read as a whole, and good or bad as a whole. By slice, then by group:
+        units = found.slices << 32 | found.positions // group_sizes[found.slices]
+        rows = rows[np.argsort(units[rows], kind="stable")]
         cuts = np.flatnonzero(np.diff(found.slices[rows])) + 1
         for part in np.split(rows, cuts) if len(rows) else ():
-            if self.is_closed:
-                raise closed()
             wanted = found.at(part)
-            path = self._numbering.slices[wanted.slices[0]].path
-            try:
-                records = self.files.pool.read(path, wanted.positions.tolist(), self.files.stamps[path])
-            except ArsrcReadError as error:  # the file cannot be opened again
-                raise error.naming(record_ids=_few(self._numbering.ids(wanted))) from error
-            except ReadFailure as error:
-                ids = self._numbering.ids(Found(wanted.slices[:1], np.array(error.positions)))
-                where = {"path": path, "positions": _few(error.positions), "record_ids": _few(ids)}
-                first = int(error.positions[0]), int(ids[0])
-                raise ArsrcReadError("read", error.what, error.fix, **where).at(path, *first) from error
-            yield from zip(part.tolist(), records, strict=True)
+            path, ids = self._numbering.slices[wanted.slices[0]].path, self._numbering.ids(wanted)
+            read = functools.partial(self._read_file, path, wanted.positions.tolist(), ids)
+            for some, records in self._bisection.parts(units[part], read):
+                if isinstance(records, list):
+                    yield from zip(part[some].tolist(), records, strict=True)
+                else:
+                    on_bad(part[some], _unreadable(records, path, wanted.positions[some], ids[some]))
+
+    def _read_file(
+        self, path: str, positions: Sequence[int], ids: NDArray[np.int64], first: int, last: int
+    ) -> list[bytes]:
+        """Return the records at `positions[first:last]` of a file."""
+        if self.is_closed:
+            raise closed()
+        try:
+            return self.files.pool.read(path, positions[first:last], self.files.stamps[path])
+        except ArsrcReadError as error:  # of the whole file
+            raise error.naming(record_ids=_few(ids[first:last])) from error
 
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""
@@ -198,6 +223,15 @@ class DataSet:
         self.is_closed = True
         self.files.close()
         self.copier.close()
+
+
+def _unreadable(failure: Faulty, path: str, positions: NDArray[np.int64], ids: NDArray[np.int64]) -> ArsrcReadError:
+    """Return the error for records of a file of which none can be read."""
+    assert isinstance(failure, ReadFailure)
+    where = {"path": path, "positions": _few(positions), "record_ids": _few(ids)}
+    error = ArsrcReadError("read", failure.what, failure.fix, **where).at(path, int(positions[0]), int(ids[0]))
+    error.__cause__ = failure.__cause__
+    return error
 
 
 def _few(numbers: Sequence[int] | NDArray[np.int64]) -> str:

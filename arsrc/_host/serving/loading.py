@@ -15,7 +15,8 @@ from arsrc._host.records.leaves import Leaves
 from arsrc._host.records.windows import Windows
 from arsrc._host.serving.requests import Loaded, Planned, Request
 from arsrc.order import arithmetic, blocks, record_order
-from arsrc.order.plan import Plan
+from arsrc.order.blocks import Blocks
+from arsrc.order.plan import PAD_ID, Plan
 
 Array = NDArray[Any]
 
@@ -45,10 +46,11 @@ class Loader:
         plan: The static numbers.
         elements: Where records come from.
         windows: Keep decoded windows of a block order; None reads records one by one.
+        masks: Whether a bad record is a masked row, and no error.
     """
 
-    def __init__(self, plan: Plan, elements: Elements, windows: Windows | None) -> None:
-        self._plan, self._elements, self._windows = plan, elements, windows
+    def __init__(self, plan: Plan, elements: Elements, windows: Windows | None, masks: bool) -> None:
+        self._plan, self._elements, self._windows, self._masks = plan, elements, windows, masks
         self._label = f"arsrc: load batches{elements.label}"
         self._record_at = functools.partial(record_order.record_at, np, plan)
 
@@ -91,8 +93,10 @@ class Loader:
 
     def load(
         self, planned: Planned, rows: Rows, first: int, last: int, outs: Leaves | None = None, stop: Stop | None = None
-    ) -> list[Loaded]:
+    ) -> list[Loaded | None]:
         """Load the requests `[first, last)` of some that are planned.
+
+        Of several, those that hold a bad record are None where that is an error: it is that of the request alone.
 
         Args:
             planned: The requests.
@@ -105,55 +109,77 @@ class Loader:
         Raises:
             Stopped: `stop` said so.
         """
+        masks = self._masks or last - first > 1
         with profile.annotate(self._label):
             ids, epochs = rows.ids[first:last], rows.epochs[first:last]
             if rows.located is not None and all(rows.whole[first:last]):
                 size = planned.requests[0].num_elements
-                leaves = self._elements.copy(rows.located.part(first * size, last * size), ids, outs, stop)
+                leaves = self._elements.copy(rows.located.part(first * size, last * size), ids, outs, stop, masks)
             elif rows.places is not None:
                 position, valid = (place[first:last] for place in rows.places)
-                leaves = self._by_window(planned.requests[0], (position, epochs, valid), stop)
+                leaves = self._by_window(planned.requests[0], (ids, position, epochs, valid), stop, masks)
             elif ids.shape[1] > 1:
-                leaves = self._elements.read_once(ids, stop)
+                leaves = self._elements.read_once(ids, stop, masks)
             else:
-                leaves = self._elements.read(ids, stop)
+                leaves = self._elements.read(ids, stop, masks)
         after = [*planned.requests, planned.after][first + 1 : last + 1]
-        each = range(last - first)
-        return [Loaded([leaf[row] for leaf in leaves], ids[row], epochs[row], after[row]) for row in each]
+        are_good = np.ones(last - first, np.bool_)
+        if masks and not self._masks:
+            *leaves, held = leaves
+            are_good = (held == (ids != PAD_ID)).all((1, 2, 3))
+        return [
+            Loaded([leaf[row] for leaf in leaves], ids[row], epochs[row], after[row]) if is_good else None
+            for row, is_good in enumerate(are_good.tolist())
+        ]
 
-    def _by_window(self, request: Request, places: Sequence[Array], stop: Stop | None) -> Leaves:
+    def _by_window(self, request: Request, places: Sequence[Array], stop: Stop | None, masks: bool) -> Leaves:
         """Return leaves `[num_requests, num_states, num_batches, num_rows, ...]`, taken out of whole windows."""
         each = [
-            self._member_by_window(key_words, *(place[:, member] for place in places), stop=stop)
+            self._member_by_window(key_words, *(place[:, member] for place in places), stop=stop, masks=masks)
             for member, key_words in enumerate(_key_words(request))
         ]
         return [np.stack(leaf, axis=1) for leaf in zip(*each, strict=True)]
 
     def _member_by_window(
-        self, key_words: Array, position: Array, epoch: Array, valid: Array, *, stop: Stop | None
+        self,
+        key_words: Array,
+        ids: Array,
+        position: Array,
+        epoch: Array,
+        valid: Array,
+        *,
+        stop: Stop | None,
+        masks: bool,
     ) -> Leaves:
-        """Return leaves `[*position.shape, ...]`."""
+        """Return leaves `[*ids.shape, ...]`."""
         order = self._plan.blocks
         assert order is not None and self._windows is not None
         slot = blocks.slot_of(np, order, key_words, epoch, position)
         epoch = np.broadcast_to(epoch, slot.shape)
         window, row = np.divmod(slot, np.uint32(order.window_size))
-        leaves = [np.zeros((*slot.shape, *shape), dtype) for shape, dtype in self._elements.shapes]
+        shapes = [*self._elements.shapes, ((), np.dtype(bool))]
+        leaves = [np.zeros((*slot.shape, *shape), dtype) for shape, dtype in shapes]
         wanted = np.stack([epoch[valid], window[valid]], axis=-1)  # u32[num_valid, 2]
         for one_epoch, one in np.unique(wanted, axis=0):
-
-            def load(one_epoch: Any = one_epoch, one: Any = one) -> Leaves:
-                first = int(one) * order.window_size
-                slots = np.arange(first, min(first + order.window_size, order.num_records), dtype=np.uint32)
-                ids = blocks.record_in_slot(np, order, key_words, one_epoch[None], slots)
-                return self._elements.read(record_order.served(np, self._plan, ids, np.ones(len(ids), bool))[0], stop)
-
+            load = functools.partial(self._load_window, order, key_words, one_epoch, one, stop)
             key = key_words.tobytes(), int(one_epoch), int(one)
             whole = self._windows.get(self, key, order.window_size * self._elements.num_bytes, load)
             here = valid & (epoch == one_epoch) & (window == one)
             for leaf, found in zip(leaves, whole, strict=True):
                 leaf[here] = found[row[here]]
-        return leaves
+        bad = valid & ~leaves[-1].astype(bool)
+        if bad.any():  # an error only now, where one of them is asked for; or good again
+            for leaf, found in zip(leaves, self._elements.read(ids[bad], stop, masks), strict=False):
+                leaf[bad] = found
+        return leaves if masks else leaves[:-1]
+
+    def _load_window(self, order: Blocks, key_words: Array, epoch: Any, number: Any, stop: Stop | None) -> Leaves:
+        """Return leaves of all rows of a window, and which of them hold a record."""
+        first = int(number) * order.window_size
+        slots = np.arange(first, min(first + order.window_size, order.num_records), dtype=np.uint32)
+        ids = blocks.record_in_slot(np, order, key_words, epoch[None], slots)
+        ids, _ = record_order.served(np, self._plan, ids, np.ones(len(ids), bool))
+        return self._elements.read(ids, stop, masks=True)
 
 
 def _key_words(request: Request) -> list[Array]:

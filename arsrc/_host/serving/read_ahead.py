@@ -58,8 +58,8 @@ class Client:
 class ReadAhead:
     """Serves the requests of all sources of the same files, and loads on threads those that will follow.
 
-    Results are what `load` gives, with or without reading ahead: a part that fails is loaded again, request by
-    request, by whoever asks, so that an error reaches the step it belongs to.
+    Results are what `load` gives, with or without reading ahead: a request with a bad record, or of a part that fails
+    as a whole, is loaded alone by whoever asks for it, so that an error reaches the step it belongs to.
 
     Args:
         buffers: Memory to be used again, which is given back first where there is too little.
@@ -90,7 +90,7 @@ class ReadAhead:
             self.forget()
             client.places.clear()
             raise
-        is_ready = part is not None and part.is_loaded
+        is_ready = part is not None and part.has(row)
         try:
             loaded = None if part is None else part.get(row)
             if loaded is None:
@@ -109,7 +109,7 @@ class ReadAhead:
                 return False
             part = None if place.is_behind else place.chunk.parts[place.row]
             if part is not None:
-                return part.is_loaded
+                return part.has(place.row)
             return client.ahead == "auto" and not self._reads_ahead(client, place.run, request)
 
     def follows(self, client: Client, request: Request) -> bool:

@@ -39,8 +39,8 @@ class Chunk:
         self._run = run
         self._rows: Once[Rows] = Once()
 
-    def load(self, first: int, last: int, outs: Leaves | None = None, stop: Stop | None = None) -> list[Loaded]:
-        """Load the requests `[first, last)`."""
+    def load(self, first: int, last: int, outs: Leaves | None = None, stop: Stop | None = None) -> list[Loaded | None]:
+        """Load the requests `[first, last)`; see `Loader.load`."""
         loader, requests = self._run.loader, self.planned.requests
         return loader.load(self.planned, self._rows.get(lambda: loader.locate(requests)), first, last, outs, stop)
 
@@ -48,6 +48,7 @@ class Chunk:
         """Load one request for this thread alone, so that it may lie in memory that the program will write again."""
         start = perf_counter()
         (loaded,) = self.load(row, row + 1, outs)
+        assert loaded is not None  # a bad record of its own is an error
         self._run.pace = pacing.loaded_here(self._run.pace, perf_counter() - start)
         return loaded
 
@@ -68,7 +69,7 @@ class Part:
         self.is_dropped = False
         self._run, self._chunk, self._first, self._last = run, chunk, first, last
         self._loading = threading.Lock()
-        self._loaded: list[Loaded] | None = None
+        self._loaded: list[Loaded | None] | None = None
         self._failed = False
         self._error: BaseException | None = None
 
@@ -76,6 +77,10 @@ class Part:
     def is_loaded(self) -> bool:
         """Whether what its requests bring is there."""
         return self._loaded is not None
+
+    def has(self, row: int) -> bool:
+        """Whether what a request of the chunk brings is there."""
+        return self._loaded is not None and self._loaded[row - self._first] is not None
 
     @property
     def num_asked(self) -> list[int]:
