@@ -430,9 +430,9 @@ def test_what_a_codec_of_ones_own_raises_reaches_the_step_it_belongs_to_and_no_o
             state = arsrc.advance(config, state)
             batches = arsrc.iterate(config, state)
         settled(config)
-    what = "the codec FirstBytes raised OverflowError: a record is too short; got record_ids=[36, 37, 38, 39]. "
-    fix = "Let it raise RecordError(row, what), so that the record is named. It was raised here:\n  File "
-    assert [(step, text.startswith(what + fix)) for step, text in failed] == [(9, True)]
+    place = f"record 37 (record 37 of {config.paths[0]!r})"
+    what = f"{place}: the codec FirstBytes raised OverflowError: a record is too short"
+    assert [(step, text.startswith(f"{what}. It was raised here:\n  File ")) for step, text in failed] == [(9, True)]
     assert arsrc.io_metrics(config)["background_errors"] == 0
     arsrc.close(config)
 

@@ -1,5 +1,6 @@
 """What reading ahead keeps and lets go, with loads that are told here what to do, and that it loses nothing."""
 
+import collections
 import contextlib
 import itertools
 import logging
@@ -516,6 +517,30 @@ def test_the_error_of_one_request_does_not_reach_another(ahead: Ahead) -> None:
                     ahead.number(one, index)
             else:
                 assert ahead.number(one, index) == index
+
+
+def test_a_request_with_a_bad_record_is_loaded_alone_and_the_others_of_its_part_are_there(ahead: Ahead) -> None:
+    class Around(Numbers):
+        def load(self, planned: Planned, rows: Any, first: int, last: int, outs: Any, stop: Any) -> Any:
+            found = super().load(planned, rows, first, last, outs, stop)
+            numbers = [index_of(one) for one in planned.requests[first:last]]
+            if numbers == [37]:
+                raise ArsrcReadError("read", "37 is bad")
+            return [None if number == 37 else one for number, one in zip(numbers, found, strict=True)]
+
+    loader = Around()
+    one = client(loader, ahead="always")
+    for index in range(60):
+        assert index < 9 or ahead.wait_until_ready(one, index + (index == 37))
+        assert index != 37 or not ahead.is_ready(one, request(index))
+        for _ in range(2 if index == 37 else 0):
+            with pytest.raises(ArsrcReadError, match="37 is bad"):
+                ahead.number(one, index)
+        if index != 37:
+            assert ahead.number(one, index) == index
+    loads = collections.Counter(number for numbers in loader.loads for number in numbers)
+    assert loads.pop(37) == 3, "once ahead, and when it is asked for"
+    assert set(loads.values()) == {1}
 
 
 @pytest.mark.parametrize("place", ["plan", "locate"])

@@ -117,9 +117,10 @@ class ReaderPool(KeptOpen[Opened]):
                 records: list[bytes] = opened.reader.read(list(positions))
         except _FAILURES as error:
             check_file(path, stamp)
+            if FileStamp.at(path) is None:  # no record's fault, as it seems
+                what = f"array_record cannot read a file that is gone ({str(error).strip()})"
+                raise ArsrcReadError("read", what, path=path) from error
             what = f"array_record cannot read a file ({str(error).strip()})"
-            if FileStamp.at(path) is None:  # what is left of it may be read, but nobody can tell what is not
-                raise ArsrcReadError("read", f"{what}, which is gone", path=path) from error
             raise ReadFailure(what, _CORRUPT) from error
         if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
             check_file(path, stamp)

@@ -166,9 +166,9 @@ class DataSet:
         self, found: Found, rows: NDArray[np.int64], group_sizes: NDArray[np.int64], on_bad: OnBad
     ) -> Iterator[tuple[int, bytes]]:
         """Yield `(row, record)` for some rows, with one read per file where none of them is bad."""
-        # A group is read as a whole, and good or bad as a whole. By slice, then by group:
+        rows = rows[np.lexsort((found.positions[rows], found.slices[rows]))]
+        # A group is read as a whole, and good or bad as a whole.
         units = found.slices << 32 | found.positions // group_sizes[found.slices]
-        rows = rows[np.argsort(units[rows], kind="stable")]
         cuts = np.flatnonzero(np.diff(found.slices[rows])) + 1
         for part in np.split(rows, cuts) if len(rows) else ():
             wanted = found.at(part)
