@@ -60,7 +60,8 @@ def next_batch(
         ArsrcValueError: `batch_size` does not divide among the devices (at trace time); or `resident` is not the
             table of this data set; or a plain call in a program of several processes, where JAX would make one
             host read for all (when it is compiled).
-        jax.errors.JaxRuntimeError: A record cannot be read or decoded; its text holds the `[arsrc]` message.
+        jax.errors.JaxRuntimeError: A record cannot be read or decoded, and `on_bad_record` is not "mask"; its text
+            holds the `[arsrc]` message.
             A `ValueError` where JAX's fast path runs the program. Ctrl-C during a read arrives so too, with
             `KeyboardInterrupt` as the last line. The state is as it was, and the source stays
             usable.

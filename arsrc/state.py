@@ -95,6 +95,8 @@ def is_exhausted(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
 def record_ids(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
     """Return u32[batch_size], ids of the records of the next batch; 2**32 - 1 in rows without a record.
 
+    Nothing is read: records that `on_bad_record="mask"` will mask are among them.
+
     Args:
         config: The source.
         state: Where the batch comes from.
@@ -106,6 +108,8 @@ def record_ids(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name
 
 def batch_mask(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
     """Return bool[batch_size], which rows of the next batch hold a record.
+
+    Nothing is read: records that `on_bad_record="mask"` will mask count.
 
     Args:
         config: The source.

@@ -42,7 +42,7 @@ class Batch:
 
     Attributes:
         data: PyTree of `element_spec` with leaves `[batch_size, ...]`; zero where `mask` is False.
-        mask: Whether the row holds a record.
+        mask: Whether the row holds a record; with `on_bad_record="mask"`, one that could be read.
         record_ids: Which record the row holds; 2**32 - 1 where `mask` is False.
         epochs: Which epoch the row belongs to, also where `mask` is False; 0 from `take`, which knows of none.
     """

@@ -21,7 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import arsrc
-from arsrc.codecs import Struct
+from arsrc.codecs import Map, Struct
 
 N = 100
 B = 24  # divides among 1, 2, 3, 4, 6 and 8 devices
@@ -125,6 +125,37 @@ def each_device_has_its_rows(batch: Any, expected: Any, mesh: Mesh, axis_name: A
             if not np.array_equal(shard.data, whole[(slice(None),) * rows_axis + (rows,)]):
                 return False
     return True
+
+
+# Records that cannot be decoded.
+
+
+def all_but_some(record: bytes) -> dict[str, np.ndarray]:
+    found = np.frombuffer(record, np.uint32, 1)[0]
+    if found % 7 == 3:
+        raise ValueError("no")
+    return {"id": found, "x": np.frombuffer(record, np.float32, 3, 4)}
+
+
+@on_both_paths
+@on_meshes("columns of 2 x 4")
+def test_devices_mask_the_rows_of_bad_records_and_no_others(make: Callable[..., Config], mesh_name: str) -> None:
+    mesh, axis_name = MESHES[mesh_name]()
+    healthy = make(remainder="pad", num_epochs=2)
+    config = dataclasses.replace(healthy, codec=Map(all_but_some, CODEC.element_spec()), on_bad_record="mask")
+    expected = stream(dataclasses.replace(healthy, exclude=range(3, N, 7)), 10)
+    run = on_devices(
+        lambda state: arsrc.next_batches(config, state, 10, axis_name=axis_name), mesh, (P(), P(None, axis_name))
+    )
+    _, batches = run(arsrc.init(config))
+    assert each_device_has_its_rows(batches, expected, mesh, axis_name, rows_axis=1)
+    assert same(batches, expected)
+    whole = arsrc.next_global_batch(config, arsrc.init(config), mesh=mesh, axis_name=axis_name, num_batches=10)[1]
+    assert same(whole, expected)
+    spec = NamedSharding(mesh, P(axis_name))
+    for step, (_, batch) in enumerate(arsrc.iterate(config, device=spec)):
+        assert same(batch, jax.tree.map(lambda leaf, step=step: leaf[step], expected))
+    assert arsrc.bad_records(config).ids == tuple(range(3, N, 7))
 
 
 # Inside shard_map.

@@ -1,7 +1,7 @@
 """Many things done at once although some of them are bad: these are found by bisection, and known the next time."""
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -34,8 +34,8 @@ class Bisection:
     def __init__(self) -> None:
         self._known: set[int] = set()
 
-    def parts(self, units: NDArray[np.int64], do: Callable[[int, int], T]) -> Iterator[tuple[slice, T | Faulty]]:
-        """Yield rows and what `do(first, last)` gives for them, in order; for the rows of a bad unit, what it raised.
+    def parts(self, units: NDArray[np.int64], do: Callable[[int, int], T]) -> Iterable[tuple[slice, T | Faulty]]:
+        """Return rows and what `do(first, last)` gives for them, in order; for the rows of a bad unit, what it raised.
 
         To find one bad unit takes about as long as to do everything once more; nothing is done again that succeeded.
 
@@ -43,16 +43,13 @@ class Bisection:
             units: i64[num_rows], the unit of each row; those of one stand together.
             do: Does some of the rows, or raises `Faulty`.
         """
-        tried: Faulty | None = None
+        tried = None
         if not self._known:
             try:
-                done = do(0, len(units))
+                return [(slice(0, len(units)), do(0, len(units)))]
             except Faulty as fault:
                 tried = fault
-            else:
-                yield slice(0, len(units)), done
-                return
-        yield from self._around_bad(units, do, tried)
+        return self._around_bad(units, do, tried)
 
     def _around_bad(
         self, units: NDArray[np.int64], do: Callable[[int, int], T], tried: Faulty | None

@@ -123,13 +123,13 @@ class Loader:
             else:
                 leaves = self._elements.read(ids, stop, masks)
         after = [*planned.requests, planned.after][first + 1 : last + 1]
-        are_good = np.ones(last - first, np.bool_)
+        are_good = [True] * (last - first)
         if masks and not self._masks:
             *leaves, held = leaves
-            are_good = (held == (ids != PAD_ID)).all((1, 2, 3))
+            are_good = (held == (ids != PAD_ID)).all((1, 2, 3)).tolist()
         return [
             Loaded([leaf[row] for leaf in leaves], ids[row], epochs[row], after[row]) if is_good else None
-            for row, is_good in enumerate(are_good.tolist())
+            for row, is_good in enumerate(are_good)
         ]
 
     def _by_window(self, request: Request, places: Sequence[Array], stop: Stop | None, masks: bool) -> Leaves:
