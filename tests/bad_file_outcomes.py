@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
+from arsrc.paths import FileSlice
 from bad_files import GOOD, Base, Case, edited
 
 import arsrc
@@ -28,7 +29,6 @@ from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.records.data_set import DataSet
 from arsrc.codecs import Ragged
 from arsrc.errors import ArsrcError
-from arsrc.paths import FileSlice
 
 READERS = ("auto", "always", "cache")
 MEMORY_BYTES = 4 << 30

@@ -27,7 +27,7 @@ def reached(function: types.FunctionType) -> dict[str, Any]:
         TypeError: The function uses something that finds what it does not name.
     """
     scope, found = function.__globals__, dict[str, Any]()
-    builtins: dict[str, Any] = function.__builtins__  # type: ignore[attr-defined]
+    builtins: dict[str, Any] = getattr(function, "__builtins__")  # noqa: B009  (typeshed has none before 3.13)
     codes = [function.__code__]
     for code in codes:  # and those inside
         codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
