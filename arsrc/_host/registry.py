@@ -47,9 +47,10 @@ class _Registry:
         """Begin with nothing open."""
         # A forked child has the parent's readers but not their threads: touching one, even to free it, can hang.
         self.left_behind.append(self.__dict__.copy())
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may close what its thread is opening
         self.sources: dict[ArrayRecordSourceConfig, Once[OpenSource]] = {}
         self.replaced: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []
+        self.closing: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []  # whose closing has begun, and not ended
         self.files: Table[OpenFiles] = weakref.WeakValueDictionary()
         self.decoded: Table[Decoded] = weakref.WeakValueDictionary()
 
@@ -139,8 +140,10 @@ class _Registry:
         """Close a source or all, within so many seconds whatever their codecs are doing."""
         end = monotonic() + seconds
         with self.lock:
-            found = self._opened() + self.replaced
-            closed = [source for one, source in found if config is None or one == config]
+            found = self._opened() + self.replaced + self.closing
+            found = [(one, source) for one, source in found if config is None or one == config]
+            self.closing = self.closing + found  # where an interrupt ends this here, the next one begins
+            closed = list(dict.fromkeys(source for _, source in found))
             unused = self._take(closed)
         for files in unused:
             files.close()
@@ -148,17 +151,20 @@ class _Registry:
             one.write_out()
         for files in unused:
             files.ahead.wait(max(0.0, end - monotonic()))
+        self.closing = [(one, source) for one, source in self.closing if source not in closed]
 
     # The methods below run under the lock.
 
     def _opened(self) -> "list[tuple[ArrayRecordSourceConfig, OpenSource]]":
-        return [(config, value) for config, once in self.sources.items() if (value := once.value) is not None]
+        return [(config, value) for config, once in list(self.sources.items()) if (value := once.value) is not None]
 
     def _take(self, taken: Sequence[OpenSource]) -> set[OpenFiles]:
         """Take open sources out, and tell them; return the files that no other source uses."""
-        self.sources = {config: once for config, once in self.sources.items() if once.value not in taken}
+        self.sources = {config: once for config, once in list(self.sources.items()) if once.value not in taken}
         self.replaced = [(config, source) for config, source in self.replaced if source not in taken]
-        opening = [self.files.get(_files_of(config)) for config, once in self.sources.items() if once.value is None]
+        opening = [
+            self.files.get(_files_of(config)) for config, once in list(self.sources.items()) if once.value is None
+        ]
         used = {source.files for _, source in self._opened() + self.replaced}
         unused = {one.files for one in taken} - used - {once.value for once in opening if once is not None}
         for files in unused:

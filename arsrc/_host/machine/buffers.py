@@ -1,10 +1,11 @@
 """Memory that is used again: fresh large arrays cost more in page faults than copying into them does."""
 
-import threading
 import weakref
 
 import numpy as np
 from numpy.typing import NDArray
+
+from arsrc._host.machine.locks import OwnedLock
 
 _ALIGNMENT = 64  # bytes; JAX on a CPU uses such arrays where they are, and copies others
 _STEPS = 8  # sizes are rounded up to an eighth of a power of two, so that neighbours fit each other
@@ -51,11 +52,13 @@ class BufferPool:
         """Keep at most `max_bytes`, lent or idle: what does not fit is given out fresh and not kept."""
         self._max_bytes = max_bytes
         self._blocks: list[_Block] = []
-        self._lock = threading.Lock()
+        self._lock = OwnedLock()
 
     def take(self, num_bytes: int) -> NDArray[np.uint8]:
         """Return an array `u8[num_bytes]` with anything in it; its memory begins at a multiple of 64."""
         size = _rounded(num_bytes)
+        if self._lock.is_mine():  # a signal handler, while it is being decided which memory to lend
+            return _Block(size).lend(num_bytes)
         with self._lock:
             # The smallest that is large enough, unless that would waste more than half of it.
             fits = [block for block in self._idle() if size <= block.num_bytes <= 2 * size]
@@ -83,9 +86,10 @@ class BufferPool:
         return [block for block in self._blocks if block.is_idle()]
 
     def _shrink(self, max_idle_bytes: int) -> None:
-        idle = self._idle()
+        idle, dropped = self._idle(), set[_Block]()
         while idle and sum(block.num_bytes for block in idle) > max_idle_bytes:
-            self._blocks.remove(idle.pop(0))
+            dropped.add(idle.pop(0))
+        self._blocks = [block for block in self._blocks if block not in dropped]
 
 
 def _rounded(num_bytes: int) -> int:

@@ -1,6 +1,8 @@
 """Threads that lend a hand with one large copy: a core alone does not use what memory can give."""
 
+import contextlib
 import itertools
+import queue
 import threading
 from collections.abc import Callable
 
@@ -11,6 +13,7 @@ from arsrc._host.machine.threads import Workers, is_forked, num_cores
 
 _PART_BYTES = 4 * 2**20  # below, handing over takes longer than it saves
 _MAX_HELPERS = 3
+_LOOK_SECONDS = 0.05
 
 
 class Copier:
@@ -58,13 +61,16 @@ class Copier:
 
 
 class _Work:
-    """Parts of one piece of work, each taken by one thread; who comes late finds none."""
+    """Parts of one piece of work, each taken by one thread; who comes late finds none.
+
+    No lock is taken: who helps says so before it takes a part, and the caller waits for nobody else.
+    """
 
     def __init__(self, work: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
         self._work, self._parts = work, parts[::-1]
-        self._state = threading.Condition()
-        self._num_helping = 0  # helpers alone: an interrupt may keep the caller from counting itself
-        self._error: BaseException | None = None
+        self._helping: set[int] = set()
+        self._one_ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._errors: list[BaseException] = []
 
     def take_parts(self) -> None:
         """Do parts until none is left."""
@@ -77,21 +83,14 @@ class _Work:
 
     def help(self) -> None:
         """Do parts on a helper's thread until none is left, or one has failed."""
-        with self._state:
-            if not self._parts:
-                return
-            self._num_helping += 1
-        error: BaseException | None = None
+        self._helping.add(threading.get_ident())
         try:
             self.take_parts()
-        except BaseException as caught:
-            error = caught
-        with self._state:
-            self._num_helping -= 1
-            if error is not None:
-                self._error = error
-                self._parts.clear()
-            self._state.notify_all()
+        except BaseException as error:
+            self._errors.append(error)
+            self._parts.clear()
+        self._helping.discard(threading.get_ident())
+        self._one_ended.put(None)
 
     def finish(self) -> None:
         """Return when nobody helps any more: who called no longer expects anybody to write. Raise what failed."""
@@ -100,10 +99,11 @@ class _Work:
         except BaseException:  # an interrupt: wait all the same
             self._wait()
             raise
-        if self._error is not None:
-            raise self._error
+        for error in self._errors:
+            raise error
 
     def _wait(self) -> None:
-        with self._state:
-            self._parts.clear()
-            self._state.wait_for(lambda: not self._num_helping)
+        self._parts.clear()
+        while self._helping:
+            with contextlib.suppress(queue.Empty):
+                self._one_ended.get(timeout=_LOOK_SECONDS)

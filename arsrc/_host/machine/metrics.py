@@ -8,7 +8,7 @@ class Metrics:
     """Thread-safe sums by name."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # signal handlers look at them, too
         self._left_at: float | None = None  # when batches were given out last
         self._sums: dict[str, float] = {
             "records_read": 0,

@@ -7,6 +7,7 @@ read keeps the interpreter lock, as small ones of mapped files do, it is told of
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from time import perf_counter, sleep
 
@@ -24,19 +25,20 @@ class Reading:
         what: Says what is being read.
     """
 
-    __slots__ = ("_is_told", "_start", "_what")
+    __slots__ = ("__weakref__", "_is_told", "_reference", "_start", "_what")
 
     def __init__(self, what: Callable[[], str]) -> None:
         self._what, self._start, self._is_told = what, perf_counter(), False
+        self._reference = weakref.ref(self)
 
     def __enter__(self) -> None:
-        _under_way[self] = None
+        _under_way[self._reference] = None
         _watch.is_busy = True
         if not _watch.is_running:
             _watch.start()
 
     def __exit__(self, *_: object) -> None:
-        _under_way.pop(self, None)  # a fork forgets them
+        _under_way.pop(self._reference, None)  # a fork forgets them
         self.look()
         if self._is_told:
             _LOG.info("after %.0f s it is over: %s", perf_counter() - self._start, self._what())
@@ -58,7 +60,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.is_running = self.is_busy = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def start(self) -> None:
         if threads.is_forked():  # asked before the lock, which a thread of the parent may have held for ever
@@ -77,8 +79,11 @@ class _Watch:
         while idle_seconds < threads.IDLE_SECONDS:
             self.is_busy = False
             sleep(pause := min(_PAUSE, threads.IDLE_SECONDS))
-            for read in list(_under_way):
-                read.look()
+            for reference in list(_under_way):
+                if (read := reference()) is None:  # an interrupt kept it from ending
+                    del _under_way[reference]
+                else:
+                    read.look()
             idle_seconds = 0.0 if self.is_busy or _under_way else idle_seconds + pause
         with self._lock:
             self.is_running = False
@@ -86,6 +91,6 @@ class _Watch:
             self.start()
 
 
-_under_way: dict[Reading, None] = {}
+_under_way: dict[weakref.ref[Reading], None] = {}
 _watch = _Watch()
 os.register_at_fork(after_in_child=_under_way.clear)

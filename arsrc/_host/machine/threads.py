@@ -1,18 +1,21 @@
 """Threads: for work that may as well be done by somebody else, and for many files at once."""
 
 import collections
+import contextlib
 import os
+import queue
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from time import monotonic, perf_counter, thread_time
+from time import monotonic, perf_counter, sleep, thread_time
 from typing import TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
 _MAX_THREADS = 16
 _LEAST_WAIT = 0.01  # seconds: shorter waits are those for a core, or for threads of array_record's reader
+_LOOK_SECONDS = 1e-3
 _NICENESS = 5
 _PROCESS = os.getpid()
 
@@ -24,7 +27,8 @@ class Workers:
     """A few threads that do tasks in order: begun when there are some, ended when there have been none for a while.
 
     For tasks that whoever hands them over does by itself where they are not done in time: nobody waits for a thread. So
-    the threads are daemons, with which the interpreter can end whatever they are doing.
+    the threads are daemons, with which the interpreter can end whatever they are doing. Who hands over a task takes no
+    lock, so that an interrupt may come at any moment, and its handler may do the same.
 
     Args:
         name: Of the threads.
@@ -34,37 +38,28 @@ class Workers:
 
     def __init__(self, name: str, give_way: bool = False, on_idle: Callable[[], bool] = lambda: True) -> None:
         self._name, self._give_way, self._on_idle = name, give_way, on_idle
-        self._tasks: collections.deque[Callable[[], None]] = collections.deque()
-        self._threads: list[threading.Thread] = []
-        self._num_waiting = 0
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # one that never began falls out
+        self._idle: set[int] = set()  # of those that wait for a task, changed by themselves alone
         self._closed = False
-        self._state = threading.Condition(threading.Lock())
 
     def submit(self, task: Callable[[], None], most_threads: int) -> bool:
-        """Let one of at most so many threads do `task`, which raises nothing; False: there are none to be had."""
-        with self._state:
-            if self._closed or is_forked():
-                return False
-            self._tasks.append(task)
-            self._state.notify()
-            if self._num_waiting >= len(self._tasks) or len(self._threads) >= most_threads:
-                return True
-            try:
-                self._start()
-            except RuntimeError:  # the interpreter is exiting, or the system has no more threads
-                if not self._threads:
-                    self._tasks.clear()
-                return bool(self._threads)
+        """Let one of about so many threads do `task`, which raises nothing; False: there are none to be had."""
+        if self._closed or is_forked():
+            return False
+        self._tasks.put(task)
+        if len(self._idle) >= self._tasks.qsize() or len(self._threads) >= most_threads:
             return True
-
-    def _start(self) -> None:
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-        self._threads.append(thread)
+        self._threads.add(thread)
         try:
             thread.start()
-        except BaseException:
-            self._threads.remove(thread)
-            raise
+        except RuntimeError:  # the interpreter is exiting, or the system has no more threads
+            self._threads.discard(thread)
+            if not self._threads:
+                self._drop_tasks()
+            return bool(self._threads)
+        return True
 
     def _work(self) -> None:
         if self._give_way:
@@ -74,36 +69,43 @@ class Workers:
                 task()
                 del task  # and with it, what it refers to
         finally:
-            with self._state:
-                self._threads.remove(threading.current_thread())
+            self._threads.discard(threading.current_thread())
 
     def _next(self) -> Callable[[], None] | None:
         """Return the next task, waiting for it; None: there is nothing more to do for this thread."""
+        thread = threading.current_thread()
         while True:
-            with self._state:
-                self._num_waiting += 1
-                came = self._state.wait_for(lambda: self._tasks or self._closed, IDLE_SECONDS)
-                self._num_waiting -= 1
-                if self._closed:
+            self._idle.add(threading.get_ident())
+            try:
+                task = self._tasks.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                task = None
+            self._idle.discard(threading.get_ident())
+            if self._closed or task is not None:
+                return None if self._closed else task
+            if self._on_idle():
+                self._threads.discard(thread)
+                if self._tasks.empty():  # else it was handed over while this thread was still counted
                     return None
-                if came:
-                    return self._tasks.popleft()
-            if self._on_idle() and not self._tasks:
-                return None
+                self._threads.add(thread)
 
     def close(self) -> None:
         """Begin nothing more. May be called again."""
-        with self._state:
-            self._closed = True
-            self._tasks.clear()
-            self._state.notify_all()
+        self._closed = True
+        self._drop_tasks()
+        for _ in range(len(self._threads)):
+            self._tasks.put(None)
 
     def wait(self, seconds: float) -> None:
         """Wait so long at most for what is being done after `close`."""
         end = monotonic() + seconds
-        for thread in list(self._threads):
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, end - monotonic()))
+        while monotonic() < end and set(self._threads) - {threading.current_thread()}:
+            sleep(_LOOK_SECONDS)
+
+    def _drop_tasks(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._tasks.get_nowait()
 
 
 def is_forked() -> bool:
@@ -124,8 +126,7 @@ def give_way() -> None:
 
 def on_new_thread(function: Callable[[], T]) -> T:
     """Return `function()`, computed on a thread of its own while this one waits."""
-    with ThreadPoolExecutor(1, "arsrc-apart") as thread:
-        return thread.submit(function).result()
+    return _map(lambda _: function(), [None])[0]
 
 
 def on_threads(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
@@ -145,11 +146,33 @@ def on_threads(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
 
 
 def _map(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
+    """Return what `on_threads` does, all of it computed on threads where there are any."""
+    results: dict[int, T] = {}
+    todo = collections.deque(enumerate(values))
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            while todo:
+                with contextlib.suppress(IndexError):  # another one took the last
+                    row, value = todo.popleft()
+                    results[row] = function(value)
+            ended.put(None)
+        except BaseException as error:
+            todo.clear()
+            ended.put(error)
+
+    num_threads = 0
+    with contextlib.suppress(RuntimeError):  # at the interpreter's exit there are no new ones
+        while num_threads < min(_MAX_THREADS, len(values)):
+            threading.Thread(target=work, name="arsrc-files", daemon=True).start()
+            num_threads += 1
+    if not num_threads:
+        work()
     try:
-        with ThreadPoolExecutor(_MAX_THREADS, "arsrc-files") as threads:
-            return list(threads.map(function, values))
-    except RuntimeError as error:
-        # At the interpreter's exit there are no new threads, but a state may still be saved.
-        if "shutdown" not in str(error):
-            raise
-    return [function(value) for value in values]
+        errors = [ended.get() for _ in range(max(num_threads, 1))]
+    finally:
+        todo.clear()
+    for error in filter(None, errors):
+        raise error
+    return [results[row] for row in range(len(values))]

@@ -111,7 +111,7 @@ class Files:
         self.numbering = Numbering(self.slices)
         stamps = {piece.path: self.stamps[piece.path] for piece in self.numbering.slices}
         self._area = AddressRange.reserve(stamps, random_access) if self._map_files else None
-        self._growing = threading.Lock()
+        self._growing = threading.RLock()
         self._is_closed = False
         self._kinds: dict[str, ChunkKind] = {}  # of files that are not mapped
         self.opened = self._with(files)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from array_record.python.array_record_module import ArrayRecordReader
@@ -24,31 +24,30 @@ _OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 409
 _CORRUPT = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."
 _FAILURES = (RuntimeError, ValueError, IndexError, MemoryError)  # of C++, whatever it says
 _EXIT_SECONDS = 10.0  # for a read that is under way, of however slow a disk
-_reads: set[threading.Lock] = set()  # that are under way
+_LOOK_SECONDS = 1e-3
+_reading: set[int] = set()  # threads in the midst of a read
 
 
 @contextlib.contextmanager
 def _noted() -> Iterator[None]:
     """Note a read as long as it is under way."""
-    read = threading.Lock()
-    with read:
-        _reads.add(read)
-        try:
-            yield
-        finally:
-            _reads.discard(read)
+    _reading.add(threading.get_ident())
+    try:
+        yield
+    finally:
+        _reading.discard(threading.get_ident())
 
 
 @atexit.register
 def _end_reads() -> None:
     """Wait for reads: a thread that comes back from C++ where the interpreter is gone aborts the process."""
+    _reading.discard(threading.get_ident())  # as an interrupt may have left it
     end = monotonic() + _EXIT_SECONDS
-    while _reads and (left := end - monotonic()) > 0:
-        for read in list(_reads):
-            read.acquire(timeout=left)  # nobody needs it any more
+    while _reading and monotonic() < end:
+        sleep(_LOOK_SECONDS)
 
 
-os.register_at_fork(after_in_child=_reads.clear)
+os.register_at_fork(after_in_child=_reading.clear)
 
 
 class Opened(NamedTuple):

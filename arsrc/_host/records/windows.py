@@ -1,6 +1,5 @@
 """Windows of a block order, decoded whole: each group of a compressed file is decoded once per window."""
 
-import collections
 import threading
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
@@ -27,8 +26,8 @@ class Windows:
 
     def __init__(self, max_bytes: int, make_room: Callable[[int], None]) -> None:
         self._max_bytes, self._make_room = max_bytes, make_room
-        self._windows: collections.OrderedDict[tuple[object, Hashable], _Window] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._windows: dict[tuple[object, Hashable], _Window] = {}  # the one used last at the end
+        self._lock = threading.RLock()
 
     @property
     def num_bytes(self) -> int:
@@ -46,20 +45,22 @@ class Windows:
     def get(self, owner: object, key: Hashable, num_bytes: int, load: Callable[[], Leaves]) -> Leaves:
         """Return the leaves of a window of `owner`, loading it if it is not there."""
         with self._lock:
-            window = self._windows.get((owner, key))
+            window = self._windows.pop((owner, key), None)
             if window is None:
-                while len(self._windows) > 1 and self.num_bytes + num_bytes > self._max_bytes // 2:
-                    self._windows.popitem(last=False)
+                kept = list(self._windows)
+                while len(kept) > 1 and self.num_bytes + num_bytes > self._max_bytes // 2:
+                    self._windows.pop(kept.pop(0), None)
                 self._make_room(self._max_bytes - num_bytes)
-                window = self._windows[owner, key] = _Window(num_bytes, Once())
-            self._windows.move_to_end((owner, key))
+                window = _Window(num_bytes, Once())
+            self._windows[owner, key] = window  # the last
         return window.leaves.get(load)
 
     def forget(self, owner: object) -> None:
         """Let go of the windows of a source."""
         with self._lock:
-            for name in [name for name in self._windows if name[0] is owner]:
-                del self._windows[name]
+            for name in list(self._windows):
+                if name[0] is owner:
+                    self._windows.pop(name, None)
 
     def clear(self) -> None:
         """Let go of all windows."""

@@ -4,12 +4,12 @@ import collections
 import dataclasses
 import functools
 import logging
-import threading
 import weakref
 from time import perf_counter
 
 from arsrc._host.machine import threads
 from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.machine.locks import OwnedLock
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stopped
 from arsrc._host.machine.threads import Workers
@@ -61,6 +61,9 @@ class ReadAhead:
     Results are what `load` gives, with or without reading ahead: a request with a bad record, or of a part that fails
     as a whole, is loaded alone by whoever asks for it, so that an error reaches the step it belongs to.
 
+    The books of runs are changed under a lock. An interrupt in the midst of a change leaves them torn: the next change
+    begins anew with empty ones. A signal handler in the midst of a change reads without them.
+
     Args:
         buffers: Memory to be used again, which is given back first where there is too little.
         max_bytes: Most bytes kept, for all sources.
@@ -73,7 +76,9 @@ class ReadAhead:
     def __init__(self, buffers: BufferPool, max_bytes: int) -> None:
         self._buffers, self._max_bytes = buffers, max_bytes
         self.windows = Windows(max_bytes, self.make_room)
-        self._lock = threading.Lock()
+        self._lock = OwnedLock()
+        self._changing: Client | None = None  # whose change has begun, and not ended
+        self._forgets_all = False  # a signal handler wished so in the midst of a change
         self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
         self._num_calls = 0
         self._asked_at = perf_counter()
@@ -83,13 +88,15 @@ class ReadAhead:
     def get(self, client: Client, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what `request` brings; `outs` are arrays like its leaves, which may be used for them."""
         now = perf_counter()
-        try:
-            with self._lock:
-                (run, chunk, row), part = self._ask(client, request, now)
-        except BaseException:  # an interrupt, after which the books may be wrong
-            self.forget()
-            client.places.clear()
-            raise
+        if self._lock.is_mine():
+            planned = client.loader.plan(request, 1)
+            (alone,) = client.loader.load(planned, client.loader.locate(planned.requests), 0, 1, outs)
+            assert alone is not None  # one that holds a bad record raises
+            return alone
+        with self._lock:
+            self._begin_change(client)
+            (run, chunk, row), part = self._ask(client, request, now)
+            self._changing = None
         is_ready = part is not None and part.has(row)
         try:
             loaded = None if part is None else part.get(row)
@@ -105,7 +112,7 @@ class ReadAhead:
         """Whether `get(client, request)` would hardly have to wait."""
         with self._lock:
             place = client.places.get(request)
-            if place is None or (place.is_behind and place.run.ended):
+            if self._changing is not None or place is None or (place.is_behind and place.run.ended):
                 return False
             part = None if place.is_behind else place.chunk.parts[place.row]
             if part is not None:
@@ -115,7 +122,7 @@ class ReadAhead:
     def follows(self, client: Client, request: Request) -> bool:
         """Whether a run that has begun expects `request` next, of whoever has not asked for it yet."""
         with self._lock:
-            if (place := client.places.get(request)) is None:
+            if self._changing is not None or (place := client.places.get(request)) is None:
                 return request in client.expected
             run, chunk, row = place
             is_due = place.is_behind or chunk.num_asked[row] < run.num_askers
@@ -134,10 +141,13 @@ class ReadAhead:
 
     def forget(self, client: Client | None = None) -> None:
         """Let go of everything that is kept for a source, or for all."""
+        if self._lock.is_mine():
+            self._forgets_all = True
+            return
         with self._lock:
             for run, asked_by in list(self.runs.items()):
                 if client is None or asked_by is client:
-                    self._end(run)
+                    self._let_go(run, asked_by)
                     asked_by.places.clear()
         if client is None:
             self.windows.clear()
@@ -158,9 +168,11 @@ class ReadAhead:
 
     def make_room(self, most_bytes: int) -> None:
         """Let go of what is read ahead, until no more than so many bytes are kept."""
+        if self._lock.is_mine():
+            return
         with self._lock:
             while self.runs and self._num_bytes() > most_bytes:
-                self._end(next(iter(self.runs)))
+                self._let_go(*next(iter(self.runs.items())))
             self._buffers.shrink(most_bytes - self._num_bytes())
 
     def close(self) -> None:
@@ -188,6 +200,24 @@ class ReadAhead:
                 _LOG.exception("reading ahead failed; the error is raised where the batch is asked for")
 
     # The methods below run under the lock.
+
+    def _begin_change(self, client: Client) -> None:
+        if self._changing is not None or self._forgets_all:
+            for run, asked_by in self.runs.items():
+                asked_by.places = {}
+                for part in run.parts:
+                    part.is_dropped = True
+            if self._changing is not None:
+                self._changing.places = {}
+            self.runs = collections.OrderedDict()
+            self._forgets_all = False
+        self._changing = client
+
+    def _let_go(self, run: Run, client: Client) -> None:
+        self._begin_change(client)
+        if run in self.runs:
+            self._end(run)
+        self._changing = None
 
     def _ask(self, client: Client, request: Request, now: float) -> tuple[Place, Part | None]:
         """Return where `request` stands and the part it is loaded in, having planned what follows it."""

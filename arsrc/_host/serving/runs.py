@@ -68,7 +68,7 @@ class Part:
         self.num_bytes = (last - first) * run.request_bytes
         self.is_dropped = False
         self._run, self._chunk, self._first, self._last = run, chunk, first, last
-        self._loading = threading.Lock()
+        self._loading = threading.RLock()  # a signal handler loads it for itself
         self._loaded: list[Loaded | None] | None = None
         self._failed = False
         self._error: BaseException | None = None

@@ -1,6 +1,5 @@
 """Open files, and the few of many that stay open."""
 
-import collections
 import contextlib
 import os
 import threading
@@ -57,21 +56,21 @@ class KeptOpen(Generic[T]):
         """Keep at most `max_open`, and at most a quarter of what the process may open."""
         limit = os.sysconf("SC_OPEN_MAX")  # negative: none
         self._max_open = max_open if limit < 0 else max(1, min(max_open, limit // 4))
-        self._open: collections.OrderedDict[str, T] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._open: dict[str, T] = {}  # the one used last at the end
+        self._lock = threading.RLock()
 
     def get(self, path: str, open_it: Callable[[], T]) -> T:
         """Return what is open of `path`, or else what `open_it()` opens."""
         with self._lock:
-            if path in self._open:
-                self._open.move_to_end(path)
-                return self._open[path]
+            if (found := self._open.pop(path, None)) is not None:
+                self._open[path] = found
+                return found
         opened = open_it()
         with self._lock:
-            opened = self._open.setdefault(path, opened)  # another thread may have opened it meanwhile
-            self._open.move_to_end(path)
-            while len(self._open) > self._max_open:
-                self._open.popitem(last=False)
+            opened = self._open.pop(path, opened)  # another thread may have opened it meanwhile
+            self._open[path] = opened
+            for name in list(self._open)[: max(0, len(self._open) - self._max_open)]:
+                self._open.pop(name, None)
         return opened
 
     def close(self) -> None:
