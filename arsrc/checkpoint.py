@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arsrc._host import registry
+from arsrc._host.open_source import OpenSource
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, sides
 from arsrc.order.plan import ORDER_VERSION, PAD_ID
@@ -32,10 +33,11 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
         ArsrcReadError: A file cannot be read.
     """
     excluded = ", ".join(f"{start}..{stop - 1}" for start, stop in config.exclude)
-    return _data_and_order(config) + (f", without records {excluded}" if excluded else "")
+    found = _data_and_order(config, registry.source(config, strict=True))
+    return found + (f", without records {excluded}" if excluded else "")
 
 
-def _data_and_order(config: ArrayRecordSourceConfig) -> str:
+def _data_and_order(config: ArrayRecordSourceConfig, host: OpenSource) -> str:
     """Return the fingerprint but for excluded records: they change what is served, and no place of any other."""
     if config.shuffle_records and config.shuffle_block_size > 1:
         order = f"shuffled blocks of {config.shuffle_block_size} in windows of {config.shuffle_window_blocks}"
@@ -45,12 +47,13 @@ def _data_and_order(config: ArrayRecordSourceConfig) -> str:
         order = "shuffled files"
     else:
         order = "as stored"
-    host = registry.source(config, strict=True)
     return f"{host.plan.num_records} records, data {host.content_hash()}, order {ORDER_VERSION} {order}"
 
 
 def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[str, Any]:
     """Return `state` as plain Python values, fit for JSON, with format version, fingerprint and exclusions; host.
+
+    A signal handler may call it at any moment: of a source that is open it looks at no file a second time.
 
     Args:
         config: The source.
@@ -65,7 +68,7 @@ def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[s
         "epoch": int(state.epoch),
         "key_impl": str(jax.random.key_impl(state.key)),
         "key_words": np.asarray(jax.random.key_data(state.key)).tolist(),
-        "fingerprint": _data_and_order(config),
+        "fingerprint": _data_and_order(config, registry.opened(config)),
         "exclude": [list(pair) for pair in config.exclude],
     }
 
@@ -102,7 +105,7 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
     missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude"} - set(state_dict))
     if missing:
         raise ArsrcValueError(where, "is no source state", "Use to_state_dict.", missing=missing)
-    saved, here = state_dict["fingerprint"], _data_and_order(config)
+    saved, here = state_dict["fingerprint"], _data_and_order(config, registry.source(config, strict=True))
     if saved != here:
         raise ArsrcValueError(
             where,

@@ -4,16 +4,16 @@ import atexit
 import contextlib
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from arsrc._host.machine.locks import OwnedLock
 from arsrc._host.machine.once import Once
 from arsrc._host.open_source import Decoded, OpenFiles, OpenSource, Schema, first_record, random_access
 from arsrc._host.storage.stamps import FileChangedError
-from arsrc.errors import ArsrcTypeError, message
+from arsrc.errors import ArsrcReadError, ArsrcTypeError, message
 from arsrc.frozen import HashOnce
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Registry:
         """Begin with nothing open."""
         # A forked child has the parent's readers but not their threads: touching one, even to free it, can hang.
         self.left_behind.append(self.__dict__.copy())
-        self.lock = threading.RLock()  # a signal handler may close what its thread is opening
+        self.lock = OwnedLock()
         self.sources: dict[ArrayRecordSourceConfig, Once[OpenSource]] = {}
         self.replaced: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []
         self.closing: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []  # whose closing has begun, and not ended
@@ -56,6 +56,9 @@ class _Registry:
 
     def open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
         """Return the source of `config`, opening it if it is not; another that is being opened holds up nobody."""
+        if self.lock.is_mine():  # which others need who may be opening it, and who would be waited for
+            what = "a signal handler asked for a source in the midst of opening or closing one"
+            raise ArsrcReadError("open", what, "Let the handler set a flag, and ask when the step is over.")
         while True:
             with self.lock:
                 once = self.sources.setdefault(config, Once())

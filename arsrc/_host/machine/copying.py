@@ -35,12 +35,18 @@ class Copier:
         """
         shared = _Work(work, list(itertools.pairwise(bounds)))
         try:
-            for _ in range(len(bounds) - 2):
-                if not self._threads.submit(shared.help, _MAX_HELPERS):
-                    break
-            shared.take_parts()
-        finally:
-            shared.finish()
+            try:
+                for _ in range(len(bounds) - 2):
+                    if not self._threads.submit(shared.help, _MAX_HELPERS):
+                        break
+                shared.take_parts()
+            finally:
+                shared.wait()
+        except BaseException:  # an interrupt, which may have kept it from waiting
+            shared.wait()
+            raise
+        for error in shared.errors:
+            raise error
 
     def copy(self, source: NDArray[np.generic], out: NDArray[np.generic]) -> None:
         """Copy an array into another of the same shape and dtype."""
@@ -64,13 +70,16 @@ class _Work:
     """Parts of one piece of work, each taken by one thread; who comes late finds none.
 
     No lock is taken: who helps says so before it takes a part, and the caller waits for nobody else.
+
+    Attributes:
+        errors: What helpers raised.
     """
 
     def __init__(self, work: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
         self._work, self._parts = work, parts[::-1]
         self._helping: set[int] = set()
         self._one_ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._errors: list[BaseException] = []
+        self.errors: list[BaseException] = []
 
     def take_parts(self) -> None:
         """Do parts until none is left."""
@@ -87,22 +96,13 @@ class _Work:
         try:
             self.take_parts()
         except BaseException as error:
-            self._errors.append(error)
+            self.errors.append(error)
             self._parts.clear()
         self._helping.discard(threading.get_ident())
         self._one_ended.put(None)
 
-    def finish(self) -> None:
-        """Return when nobody helps any more: who called no longer expects anybody to write. Raise what failed."""
-        try:
-            self._wait()
-        except BaseException:  # an interrupt: wait all the same
-            self._wait()
-            raise
-        for error in self._errors:
-            raise error
-
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Return when nobody helps any more: who called no longer expects anybody to write."""
         self._parts.clear()
         while self._helping:
             with contextlib.suppress(queue.Empty):

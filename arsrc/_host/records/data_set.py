@@ -81,6 +81,7 @@ class DataSet:
         self.num_records = self._numbering.num_records
         self.is_closed = False
         self._bisection = Bisection()
+        self._content_hash: str | None = None
 
     @property
     def is_grouped(self) -> bool:
@@ -200,8 +201,13 @@ class DataSet:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.
 
         Raises:
-            ArsrcReadError: A file cannot be read, or is no longer what was opened.
+            ArsrcReadError: A file cannot be read, or is no longer what was opened, when first asked.
         """
+        if self._content_hash is None:
+            self._content_hash = self._sampled()
+        return self._content_hash
+
+    def _sampled(self) -> str:
         samples = max(1, _HASH_SAMPLES // len(self.slices))
         paths = list(self.files.stamps)
         with Reading(lambda: f"samples of {counted(len(paths), 'file')}, {paths[0]!r} the first"):

@@ -44,13 +44,14 @@ class Windows:
 
     def get(self, owner: object, key: Hashable, num_bytes: int, load: Callable[[], Leaves]) -> Leaves:
         """Return the leaves of a window of `owner`, loading it if it is not there."""
+        if (owner, key) not in self._windows:
+            self._make_room(self._max_bytes - num_bytes)
         with self._lock:
             window = self._windows.pop((owner, key), None)
             if window is None:
                 kept = list(self._windows)
                 while len(kept) > 1 and self.num_bytes + num_bytes > self._max_bytes // 2:
                     self._windows.pop(kept.pop(0), None)
-                self._make_room(self._max_bytes - num_bytes)
                 window = _Window(num_bytes, Once())
             self._windows[owner, key] = window  # the last
         return window.leaves.get(load)

@@ -159,10 +159,11 @@ class Loader:
         window, row = np.divmod(slot, np.uint32(order.window_size))
         shapes = [*self._elements.shapes, ((), np.dtype(bool))]
         leaves = [np.zeros((*slot.shape, *shape), dtype) for shape, dtype in shapes]
-        wanted = np.stack([epoch[valid], window[valid]], axis=-1)  # u32[num_valid, 2]
-        for one_epoch, one in np.unique(wanted, axis=0):
+        wanted = epoch[valid].astype(np.uint64) << np.uint64(32) | window[valid]  # u64[num_valid]
+        for number in np.unique(wanted).tolist():
+            one_epoch, one = np.uint32(number >> 32), np.uint32(number & 0xFFFFFFFF)
             load = functools.partial(self._load_window, order, key_words, one_epoch, one, stop)
-            key = key_words.tobytes(), int(one_epoch), int(one)
+            key = key_words.tobytes(), number
             whole = self._windows.get(self, key, order.window_size * self._elements.num_bytes, load)
             here = valid & (epoch == one_epoch) & (window == one)
             for leaf, found in zip(leaves, whole, strict=True):

@@ -1,0 +1,229 @@
+"""Interrupts and signal handlers, at any moment: nothing hangs, and afterwards all is as it was."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import arsrc
+from arsrc import ArrayRecordSourceConfig
+from arsrc._host.machine import copying, slow_reads, threads
+from arsrc._host.machine.copying import Copier
+from arsrc._host.machine.threads import on_threads
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals come at random times by a timer")
+
+SECONDS = "20" if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else "3"
+
+# What both scripts begin with: files, and a check of every byte that comes out of them.
+BEGIN = """
+import faulthandler, itertools, random, signal, sys, time
+faulthandler.dump_traceback_later(60 + float(sys.argv[2]), exit=True)
+import jax, numpy as np
+import arsrc
+from arsrc import ArrayRecordSourceConfig, ReadOptions
+from arsrc._host import registry
+
+rng = random.Random(int(sys.argv[3]))
+expected = np.arange(2_000, dtype="<u4").repeat(16).reshape(2_000, 16).view(np.uint8)
+
+def config(kind, **fields):
+    return ArrayRecordSourceConfig(f"{sys.argv[1]}/{kind}", 50, shuffle_records=True, **fields)
+
+configs = [
+    config("plain"), config("plain", read=ReadOptions(ahead="always")), config("zstd"), config("zstd", cacheable=True),
+    config("zstd", shuffle_block_size=20, shuffle_window_blocks=4),
+]
+
+def check(batch):
+    assert (np.asarray(batch.data) == expected[np.asarray(batch.record_ids)]).all()
+
+def look(config):
+    for _, batch in itertools.islice(arsrc.iterate(config), rng.randrange(1, 30)):
+        check(batch)
+
+def eager(config):
+    state = arsrc.init(config)
+    for _ in range(3):
+        state, batch = arsrc.next_batch(config, state)
+        check(batch)
+
+state = arsrc.init(configs[0])
+for one in configs:
+    look(one), eager(one)
+end = time.monotonic() + float(sys.argv[2])
+count = 0
+"""
+
+INTERRUPTED = (
+    BEGIN
+    + """
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+while time.monotonic() < end:
+    one = rng.choice(configs)
+    what = rng.choice([look, look, look, lambda one: arsrc.close(), arsrc.close, arsrc.num_records])
+    try:
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 2e-2))
+        what(one)
+    except KeyboardInterrupt:
+        count += 1
+    except SystemError as error:  # of Python itself, where JAX was interrupted
+        assert isinstance(error.__cause__, KeyboardInterrupt), error
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        count += 1
+for one in configs:
+    look(one), eager(one)
+arsrc.close()
+print(count)
+"""
+)
+
+HANDLED = (
+    BEGIN
+    + """
+calls = [
+    arsrc.io_metrics, arsrc.num_records, arsrc.steps_per_epoch, arsrc.fingerprint, arsrc.close, lambda _: arsrc.close(),
+    lambda one: arsrc.to_state_dict(one, state), lambda one: arsrc.operation_stats(one, state),
+    lambda one: registry.source(one).elements.read(np.arange(9, dtype=np.uint32)),
+    lambda one: check(next(arsrc.iterate(one))[1]),
+]
+
+def handle(*_):
+    global count
+    count += 1
+    try:
+        rng.choice(calls)(rng.choice(configs))
+    except arsrc.ArsrcReadError as error:
+        assert "signal handler" in str(error), error
+    signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 5e-3))
+
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 1e-3)
+while time.monotonic() < end:
+    rng.choice([look, look, look, lambda one: arsrc.close(), arsrc.close])(rng.choice(configs))
+signal.setitimer(signal.ITIMER_REAL, 0)
+for one in configs:
+    look(one), eager(one)
+print(count)
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("signals")
+    rows = np.arange(2_000, dtype="<u4").repeat(16).reshape(2_000, 16).view(np.uint8)
+    for name, options in (("plain", "group_size:1,uncompressed"), ("zstd", "group_size:20,zstd")):
+        arsrc.write_array_record(folder / name, rows, options=options)
+    return folder
+
+
+def run(script: str, folder: Path, seed: int) -> int:
+    """Run a script in a process of its own; return how many signals came."""
+    command = [sys.executable, "-c", textwrap.dedent(script), str(folder), SECONDS, str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return int(done.stdout.split()[-1])
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_interrupts_at_any_time_leave_nothing_that_hangs_or_is_wrong(folder: Path, seed: int) -> None:
+    assert run(INTERRUPTED, folder, seed) > 50
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_signal_handlers_may_call_the_source_at_any_time(folder: Path, seed: int) -> None:
+    assert run(HANDLED, folder, seed) > 50
+
+
+class Hit(BaseException):
+    """An interrupt."""
+
+
+def interrupted_at(number: int, work: Callable[[], Any], *modules: ModuleType) -> bool:
+    """Do `work`, interrupted at the n-th line that it runs of some modules; whether there is one."""
+    files, count = {module.__file__ for module in modules}, 0
+
+    def at_line(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        if event == "line" and count == number:
+            raise Hit
+        return at_line
+
+    sys.settrace(lambda frame, event, arg: at_line if frame.f_code.co_filename in files else None)
+    try:
+        work()
+    except Hit:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def test_a_copy_that_is_interrupted_at_any_line_writes_nothing_later() -> None:
+    copier, number, active = Copier(), 1, set[int]()
+
+    def work(start: int, stop: int) -> None:
+        active.add(start)
+        time.sleep(0.002)
+        active.discard(start)
+
+    bounds = list(range(7))
+    copier.run(work, bounds)
+    while interrupted_at(number, lambda: copier.run(work, bounds), copying, threads):
+        # The part that this thread was at may have been left in the midst.
+        assert len(active) <= 1
+        active.clear()
+        done: list[int] = []
+        copier.run(lambda start, stop, done=done: done.append(start), bounds)  # type: ignore[misc]
+        assert sorted(done) == bounds[:-1]
+        number += 1
+    copier.close()
+    assert number > 40
+
+
+def test_work_on_threads_that_is_interrupted_at_any_line_can_be_done_again() -> None:
+    number = 1
+
+    def slow(value: int) -> int:
+        time.sleep(0.011)
+        return -value
+
+    while interrupted_at(number, lambda: on_threads(slow, range(6)), threads):
+        assert on_threads(slow, range(6)) == [-value for value in range(6)]
+        number += 1
+    assert number > 20
+
+
+def test_a_read_that_was_interrupted_is_told_of_no_more() -> None:
+    read = slow_reads.Reading(lambda: "a file")
+    read.__enter__()
+    reference = read._reference
+    assert reference in slow_reads._under_way
+    del read
+    assert reference() is None
+
+
+def test_a_checkpoint_is_made_in_the_midst_of_a_step_whatever_became_of_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.array_record"
+    arsrc.write_array_record(path, np.zeros((10, 4), np.uint8))
+    config = ArrayRecordSourceConfig(str(path), 2)
+    state = arsrc.init(config)
+    saved = arsrc.to_state_dict(config, state)
+    path.unlink()
+    assert arsrc.to_state_dict(config, state) == saved
