@@ -79,5 +79,5 @@ def open_indexed(
     area = AddressRange.reserve({index.path: index.stamp for index in indices.values()}, random_access)
     assert area is not None
     assert all(area.map(index.path, index.stamp) for index in indices.values() if index.num_records)
-    defaults = {"max_open_files": 8, "buffers": BufferPool(1 << 30), "copier": Copier()}
+    defaults = {"buffers": BufferPool(1 << 30), "copier": Copier()}
     return Opened(numbering, MappedFiles(area, numbering, indices, **(defaults | options)))

@@ -206,4 +206,4 @@ def _uniform_groups(groups: Groups, group_size: int) -> Uniform | None:
     ):
         return None
     first, shift = int(begins[0]) + int(within[0]), int(within[0]) - int(last[0])
-    return Uniform(length, group_size, first, span, len(begins) - 2, shift)
+    return Uniform(length, group_size, first, span, len(begins) - 2, shift, len(last))

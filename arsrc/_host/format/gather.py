@@ -98,7 +98,7 @@ def _join(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[n
     records: list[Any] = [memory[b:e] for b, e in zip(begins.tolist(), ends, strict=True)]
     cut = np.flatnonzero(starts % STREAM_BYTES > STREAM_BYTES - lengths)
     if len(cut):
-        rows, piece_begins, sizes = _pieces(starts[cut], lengths[cut])
+        rows, piece_begins, sizes = pieces(starts[cut], lengths[cut])
         for row in cut.tolist():
             records[row] = b""
         columns = cut[rows], piece_begins, piece_begins + sizes
@@ -107,7 +107,7 @@ def _join(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[n
     return b"".join(records)
 
 
-def _pieces(
+def pieces(
     starts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Cut logical ranges at block headers: rows, physical begins and lengths, in order."""

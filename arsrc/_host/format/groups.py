@@ -7,8 +7,8 @@ An uncompressed simple chunk is its header of 40 bytes, then `00 | varint len(si
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.format.careful import copy_equal, copy_records
 from arsrc._host.format.footer import Chunks, decode_varints
-from arsrc._host.format.gather import gather_equal, gather_ragged
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES, LayoutError, to_physical
 from arsrc._host.format.places import Groups
 from arsrc._host.storage.address_range import AddressRange
@@ -58,7 +58,7 @@ def index_groups(area: AddressRange, chunks: Chunks, end: int) -> Groups:
 def _read_heads(area: AddressRange, chunks: Chunks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return (bytes in front of the sizes, bytes of chunk data, bytes of sizes), each i64[num_chunks]."""
     num_chunks = len(chunks.begins)
-    data = gather_equal(area.data, to_physical(chunks.begins), _HEAD_BYTES, None)
+    data = copy_equal(area, to_physical(chunks.begins), _HEAD_BYTES)
     rows = data.reshape(num_chunks, _HEAD_BYTES)
     words = rows[:, :CHUNK_HEADER_BYTES].copy().view("<i8")  # i64[num_chunks, 5]
     if (words[:, 3] != (ord("r") | chunks.counts << 8)).any() or (words[:, 4] != chunks.decoded_sizes).any():
@@ -79,7 +79,9 @@ def _read_sizes(
     """Return the bytes of each record of some chunks, whose sizes begin at `starts`."""
     offsets = np.zeros(len(starts) + 1, np.int64)
     np.cumsum(num_size_bytes, out=offsets[1:])
-    data = gather_ragged(area.data, starts, offsets, None)
+    data = np.empty(offsets[-1], np.uint8)
+    if len(copy_records(area, starts, offsets, data)):
+        raise LayoutError("a chunk cannot be read")
     lasts = np.flatnonzero(data < 0x80)  # i64[num_records], last byte of each size
     behind = np.cumsum(chunks.counts)
     if len(lasts) != behind[-1] or (lasts[behind - 1] != offsets[1:] - 1).any():

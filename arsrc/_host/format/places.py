@@ -9,13 +9,29 @@ positions in the range, and lengths: one number where all records that there are
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.format.footer import values_of_spans
 from arsrc._host.format.numbering import Column, Integers, column, pick
+
+
+class Enclosing(NamedTuple):
+    """The chunks around records, as the index has them.
+
+    Attributes:
+        begins: i64[n], logical positions of the chunk of each.
+        ends: i64[n], those behind its data.
+        num_bytes: i64[n], bytes of all its records.
+        counts: i64[n], how many there are.
+    """
+
+    begins: Integers
+    ends: Integers
+    num_bytes: Column
+    counts: Column
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,6 +45,7 @@ class Uniform:
         span: Bytes from one chunk to the next.
         last_chunk: Number of the last chunk.
         last_shift: By how much earlier records begin in the last chunk, which has fewer of them.
+        last_count: Records in the last chunk.
     """
 
     length: Column
@@ -37,6 +54,7 @@ class Uniform:
     span: Column
     last_chunk: Column = 0
     last_shift: Column = 0
+    last_count: Column = 1
 
     def cut(self, start: int, stop: int) -> Self:
         """Return what the positions `[start, stop)` need."""
@@ -61,6 +79,20 @@ class Uniform:
         starts += within * length + first
         starts -= (chunks == pick(self.last_chunk, slices)) * pick(self.last_shift, slices)
         return starts, length
+
+    def enclosing(self, slices: Integers, positions: Integers) -> Enclosing:
+        """Return the chunks of records."""
+        length, span, first = pick(self.length, slices), pick(self.span, slices), pick(self.first, slices)
+        if isinstance(self.group_size, int) and self.group_size == 1:
+            begins: Integers = positions * span + (first + length - span)
+            return Enclosing(begins, begins + span, length, 1)
+        group_size = pick(self.group_size, slices)
+        chunks = positions // group_size
+        is_last = chunks == pick(self.last_chunk, slices)
+        counts = group_size - is_last * (group_size - pick(self.last_count, slices))
+        begins = chunks * span + (first + group_size * length - span)
+        ends = begins + span - (group_size - counts) * length - is_last * pick(self.last_shift, slices)
+        return Enclosing(begins, ends, counts * length, counts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,6 +124,12 @@ class Spans:
         ends = self.begins[entries + 1]
         lengths = values_of_spans(ends - self.begins[entries])
         return ends - lengths, lengths
+
+    def enclosing(self, slices: Integers, positions: Integers) -> Enclosing:
+        """Return the chunks of records."""
+        entries = positions + pick(self.base, slices)
+        begins, ends = self.begins[entries], self.begins[entries + 1]
+        return Enclosing(begins, ends, values_of_spans(ends - begins), 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,6 +194,18 @@ class Groups:
         inside = np.flatnonzero((in_chunk + 1 < group_size) & (positions + 1 < pick(self.stop, slices)))
         ends[inside] = begins[inside] + self.within[entries[inside] + 1]
         return starts, ends - starts
+
+    def enclosing(self, slices: Integers, positions: Integers) -> Enclosing:
+        """Return the chunks of records."""
+        group_size = pick(self.group_size, slices)
+        chunks = positions // group_size
+        firsts = chunks * group_size
+        counts = np.minimum(group_size, pick(self.stop, slices) - firsts)
+        chunks += pick(self.chunk_base, slices)
+        begins = self.begins[chunks]
+        ends = self.begins[chunks + 1] if self.ends is None else self.ends[chunks]
+        heads = self.within[firsts + pick(self.base, slices)]
+        return Enclosing(begins, ends, ends - begins - heads, counts)
 
 
 Places: TypeAlias = Uniform | Spans | Groups

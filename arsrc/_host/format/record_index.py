@@ -1,6 +1,6 @@
 """Where records lie in files laid one behind the other into one range of addresses."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from arsrc._host.format.file_index import FileIndex
 from arsrc._host.format.layout import BLOCK_BYTES, STREAM_BYTES, to_physical
 from arsrc._host.format.numbering import Column, Found, Integers, Numbering
-from arsrc._host.format.places import Places
+from arsrc._host.format.places import Enclosing, Places
 
 
 class Located(NamedTuple):
@@ -16,12 +16,14 @@ class Located(NamedTuple):
 
     Attributes:
         slices: i64[n], the number of the slice of each.
+        positions: i64[n], the position of each in its file.
         starts: i64[n], logical positions in the range.
         begins: i64[n], physical ones.
         lengths: i64[n], bytes of each; one number where all records that there are have the same.
     """
 
     slices: Integers
+    positions: Integers
     starts: Integers
     begins: Integers
     lengths: Column
@@ -31,10 +33,17 @@ class Located(NamedTuple):
         """Bytes of all records if that is known without a sum, else None."""
         return self.lengths * len(self.starts) if isinstance(self.lengths, int) else None
 
+    def at(self, rows: Integers) -> "Located":
+        """Return where some of these records lie."""
+        lengths = self.lengths if isinstance(self.lengths, int) else self.lengths[rows]
+        slices, positions, starts, begins = (column[rows] for column in self[:4])
+        return Located(slices, positions, starts, begins, lengths)
+
     def part(self, start: int, stop: int) -> "Located":
         """Return where the records `[start, stop)` of these lie."""
         lengths = self.lengths if isinstance(self.lengths, int) else self.lengths[start:stop]
-        return Located(self.slices[start:stop], self.starts[start:stop], self.begins[start:stop], lengths)
+        slices, positions, starts, begins = (column[start:stop] for column in self[:4])
+        return Located(slices, positions, starts, begins, lengths)
 
 
 class RecordIndex:
@@ -69,11 +78,27 @@ class RecordIndex:
         slices, positions = found
         if self._is_one:
             starts, lengths = self._joined[0].locate(slices, positions)
-            return Located(slices, starts, to_physical(starts), lengths)
+            return Located(slices, positions, starts, to_physical(starts), lengths)
         starts, all_lengths = np.empty_like(positions), np.empty_like(positions)
+        for at, numbers, places in self._by_kind(slices):
+            starts[at], all_lengths[at] = places.locate(numbers, positions[at])
+        return Located(slices, positions, starts, to_physical(starts), all_lengths)
+
+    def enclosing(self, located: Located) -> Enclosing:
+        """Return the chunks that records lie in."""
+        slices, positions = located.slices, located.positions
+        if self._is_one:
+            return self._joined[0].enclosing(slices, positions)
+        columns = [np.empty_like(positions) for _ in Enclosing._fields]
+        for at, numbers, places in self._by_kind(slices):
+            for whole, part in zip(columns, places.enclosing(numbers, positions[at]), strict=True):
+                whole[at] = part
+        return Enclosing(*columns)
+
+    def _by_kind(self, slices: Integers) -> Iterator[tuple[Integers, Integers, Places]]:
+        """Yield the rows of each kind, the numbers of their slices among those of it, and the joined places."""
         kinds, numbers = self._kinds[slices], self._numbers[slices]
         for kind, places in enumerate(self._joined):
             at = np.flatnonzero(kinds == kind)
             if len(at):
-                starts[at], all_lengths[at] = places.locate(numbers[at], positions[at])
-        return Located(slices, starts, to_physical(starts), all_lengths)
+                yield at, numbers[at], places

@@ -96,7 +96,7 @@ class Files:
         """Open files; the arguments are those of `DataSet`."""
         start = perf_counter()
         self.pool = ReaderPool(max_open_files)
-        self._map_files, self._max_open_files = checksum == "auto", max_open_files
+        self._map_files = checksum == "auto"
         self._buffers, self._copier = buffers, copier
         paths = list(dict.fromkeys(piece.path for piece in slices))
         self.stamps = {path: _stamp(path) for path in paths}
@@ -210,7 +210,7 @@ class Files:
                 indices[path] = index
         mapped = None
         if area is not None and indices:
-            mapped = MappedFiles(area, self.numbering, indices, self._max_open_files, self._buffers, self._copier)
+            mapped = MappedFiles(area, self.numbering, indices, self._buffers, self._copier)
         is_open = np.array([piece.path in files for piece in slices])
         is_mapped = np.array([piece.path in indices for piece in slices])
         new = [path for path in in_slices if path not in indices and path not in self._kinds]

@@ -4,36 +4,51 @@
     files = MappedFiles(area, numbering, indices, ...)
     batch = files.copy(files.locate(numbering.find(record_ids)))
 
-What it gives is always a copy, so it outlives the map. What it cannot see is a payload that changed on the
-disk without a write to the file: that takes the chunks' hashes, which only array_record's reader computes. A
-disk that fails to read kills the process, as it does with any map.
+What it gives is always a copy, so it outlives the map. Around each record it checks what the file holds there against
+the index. What it cannot see is a payload that changed on the disk without a write to the file: that takes the chunks'
+hashes, which only array_record's reader computes.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.format.careful import copy_equal, copy_records
 from arsrc._host.format.file_index import FileIndex
 from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
-from arsrc._host.format.layout import STREAM_BYTES, to_physical
-from arsrc._host.format.numbering import Found, Numbering
+from arsrc._host.format.layout import CHUNK_HEADER_BYTES, to_physical
+from arsrc._host.format.numbering import Found, Integers, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
+from arsrc._host.format.structure import damaged
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.waiting import num_waits
 from arsrc._host.readers.cold_rule import ColdRule
-from arsrc._host.readers.large_records import read_record
 from arsrc._host.storage.address_range import AddressRange
-from arsrc._host.storage.open_file import KeptOpen, OpenFile
-from arsrc._host.storage.stamps import FileStamp, FileWatch, check_file, closed
+from arsrc._host.storage.stamps import FileWatch, closed
 from arsrc.errors import ArsrcValueError
 from arsrc.record_batch import RecordBatch, uniform_offsets
 
 _GAP_BYTES = 16_384  # reading so much more takes no longer than another request
+_NONE = np.zeros(0, np.int64)
 _POOL_BYTES = 1 << 16  # from here on JAX saves by memory that it need not copy, from 3 MiB on the copying itself too
+
+
+class BadRows(Exception):
+    """Some records cannot be read, or are not what the index says; whoever knows their ids makes the error of it.
+
+    Attributes:
+        what: What is wrong.
+        fix: What to do about it.
+        rows: i64[...], all such rows of those that were asked for.
+    """
+
+    def __init__(self, what: str, fix: str, rows: Integers) -> None:
+        super().__init__(what)
+        self.what, self.fix, self.rows = what, fix, rows
 
 
 class MappedFiles:
@@ -48,7 +63,6 @@ class MappedFiles:
         area: AddressRange,
         numbering: Numbering,
         indices: Mapping[str, FileIndex],
-        max_open_files: int,
         buffers: BufferPool,
         copier: Copier,
     ) -> None:
@@ -58,12 +72,11 @@ class MappedFiles:
             area: The files, mapped.
             numbering: The slices.
             indices: By the path of a slice; records of other slices cannot be read.
-            max_open_files: Most files with large records that are kept open.
             buffers: Where batches of 64 KiB or more come from, unless `copy` is given an output.
             copier: Threads for large batches.
         """
         self._area: AddressRange | None = area
-        self._open_files, self._buffers, self._copier = KeptOpen[OpenFile](max_open_files), buffers, copier
+        self._buffers, self._copier = buffers, copier
         self._index = RecordIndex(numbering, indices, area.begins)
         found = {number: indices.get(piece.path) for number, piece in enumerate(numbering.slices)}
         self._files = {number: (i.path, i.stamp) for number, i in found.items() if i is not None}
@@ -84,18 +97,25 @@ class MappedFiles:
         Raises:
             ArsrcReadError: A file was changed while it was open, or the files were closed.
             ArsrcValueError: `out` is too small.
+            BadRows: Some records cannot be read, or something else stands around them.
         """
         with Reading(lambda: self._describe(located)):
-            self._watch.check(located.slices)
             area = self._area  # keeps the map until this read is done, whoever closes it meanwhile
             if area is None:
                 raise closed()
-            before = num_waits()
-            if self.cold.is_worth_asking:  # a cold disk serves many requests at once faster than one by one
-                area.will_need(located.begins, to_physical(located.starts + located.lengths), _GAP_BYTES)
-            records = self._gather(area, located, out)
-            self.cold.note(len(located.starts), num_waits() != before)
-            return records
+            is_known = self._watch.check(located.slices, area.stamp)
+            before, is_cold = num_waits(), self.cold.is_worth_asking
+            if is_cold:  # a cold disk serves many requests at once faster than one by one
+                self._ask(area, located)
+            try:
+                return self._gather(area, located, out, is_careful=is_cold or not is_known)
+            except BadRows as error:
+                for number in set(located.slices[error.rows].tolist()):
+                    self._watch.look(number, area.stamp)
+                raise
+            finally:
+                self._watch.check(located.slices, area.stamp)
+                self.cold.note(len(located.starts), num_waits() != before)
 
     def _describe(self, located: Located) -> str:
         numbers = np.unique(located.slices).tolist()
@@ -110,13 +130,21 @@ class MappedFiles:
     def close(self) -> None:
         """Let go of the files: unmapped when no read is under way any more. Later ones fail."""
         self._area = None
-        self._open_files.close()
 
     def locate(self, found: Found) -> Located:
         """Return where records lie, to be copied at any later time."""
         return self._index.locate(found)
 
-    def _gather(self, area: AddressRange, located: Located, out: NDArray[np.uint8] | None) -> RecordBatch:
+    def _ask(self, area: AddressRange, located: Located) -> None:
+        """Let the system begin to read records, and what is checked around them."""
+        chunks = self._index.enclosing(located)
+        begins = chunks.begins, located.starts, chunks.ends
+        ends = chunks.begins + CHUNK_HEADER_BYTES, located.starts + located.lengths, chunks.ends + CHUNK_HEADER_BYTES
+        area.will_need(to_physical(np.concatenate(begins)), to_physical(np.concatenate(ends)), _GAP_BYTES)
+
+    def _gather(
+        self, area: AddressRange, located: Located, out: NDArray[np.uint8] | None, is_careful: bool
+    ) -> RecordBatch:
         num_rows, lengths = len(located.starts), located.lengths
         if not isinstance(lengths, int) and num_rows and (lengths == lengths[0]).all():
             lengths = int(lengths[0])
@@ -131,18 +159,26 @@ class MappedFiles:
         elif len(out) < num_bytes:
             what = "the output is smaller than the records"
             raise ArsrcValueError("read", what, out_bytes=len(out), record_bytes=num_bytes)
+        # Large records take no longer with care.
+        is_careful = area.can_copy and (is_careful or num_bytes > num_rows * LARGE_RECORD_BYTES)
+        copy = self._copy_carefully if is_careful else self._copy_rows
         length = lengths if isinstance(lengths, int) else None
         num_parts = min(self._copier.num_parts(num_bytes), max(num_rows, 1))
         if num_parts == 1:
-            return RecordBatch(self._copy_rows(area, located, length, offsets, out), offsets)
+            result, *bad = copy(area, located, length, offsets, out)
+            _raise_bad([bad])
+            return RecordBatch(result, offsets)
         result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
+        all_bad = []
 
         def work(first: int, last: int) -> None:
             bounds = offsets[first : last + 1]
             part = result[bounds[0] : bounds[-1]]
-            self._copy_rows(area, located.part(first, last), length, bounds - bounds[0], part)
+            _, *bad = copy(area, located.part(first, last), length, bounds - bounds[0], part)
+            all_bad.append([first + rows for rows in bad])
 
         self._copier.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
+        _raise_bad(all_bad)
         return RecordBatch(result, offsets)
 
     def _copy_rows(
@@ -150,47 +186,51 @@ class MappedFiles:
         area: AddressRange,
         located: Located,
         length: int | None,
-        offsets: NDArray[np.int64],
+        offsets: Integers,
         out: NDArray[np.uint8] | None,
-    ) -> NDArray[np.uint8]:
-        """Return the bytes of records, the beginning of `out` where that is given; `length` of each if it is one."""
-        if offsets[-1] > len(located.starts) * LARGE_RECORD_BYTES:
-            result = np.empty(offsets[-1], np.uint8) if out is None else out[: offsets[-1]]
-            self._read_large(area, located, offsets, result)
-            return result
+    ) -> tuple[NDArray[np.uint8], Integers, Integers]:
+        """Return the bytes of records, rows that cannot be read, and rows around which something else stands.
+
+        Args:
+            area: The files.
+            located: Where the records lie.
+            length: Bytes of each if it is one number.
+            offsets: i64[n + 1], where each record shall stand.
+            out: The bytes are the beginning of it where it is given.
+        """
+
+        def copy(begins: Integers, num_bytes: int) -> NDArray[np.uint8]:
+            return gather_equal(area.data, begins, num_bytes, None)
+
+        # First what is around them: their own bytes are on the way then.
+        wrong = damaged(copy, located, self._index.enclosing(located))
         if length is not None and length <= LARGE_RECORD_BYTES:
-            return gather_equal(area.data, located.begins, length, out)
-        return gather_ragged(area.data, located.starts, offsets, out)
+            return gather_equal(area.data, located.begins, length, out), _NONE, wrong
+        return gather_ragged(area.data, located.starts, offsets, out), _NONE, wrong
 
-    def _read_large(
-        self, area: AddressRange, located: Located, offsets: NDArray[np.int64], out: NDArray[np.uint8]
-    ) -> None:
-        memory: Any = memoryview(out)  # type: ignore[arg-type]
-        rows = np.argsort(located.slices, kind="stable")  # file by file: each is looked up once
-        columns = [
-            c[rows].tolist() for c in (located.slices, located.begins, located.starts, offsets[:-1], offsets[1:])
-        ]
-        file, number = None, -1
-        for this, begin, start, at, stop in zip(*columns, strict=True):
-            if this != number:
-                number, (path, stamp) = this, self._files[this]
-                file, file_begin = self._open(path, stamp), area.begins[path]
-            if file is not None and read_record(file, begin - file_begin, start % STREAM_BYTES, memory[at:stop]):
-                continue
-            check_file(path, stamp)  # it may have become shorter, before or after it was opened
-            # The path leads elsewhere now: nobody changes the mapped file any more.
-            gather_ragged(area.data, np.array([start]), np.array([0, stop - at]), out[at:stop])
+    def _copy_carefully(
+        self,
+        area: AddressRange,
+        located: Located,
+        length: int | None,
+        offsets: Integers,
+        out: NDArray[np.uint8] | None,
+    ) -> tuple[NDArray[np.uint8], Integers, Integers]:
+        """Return what `_copy_rows` does, by means of the system."""
+        del length
+        result = np.empty(offsets[-1], np.uint8) if out is None else out[: offsets[-1]]
+        missing = copy_records(area, located.starts, offsets, result)
+        return result, missing, damaged(functools.partial(copy_equal, area), located, self._index.enclosing(located))
 
-    def _open(self, path: str, stamp: FileStamp) -> OpenFile | None:
-        """Return an open file; None where its path does not lead to what was indexed any more."""
 
-        def open_it() -> OpenFile:
-            file = OpenFile(path)
-            if file.stamp() != stamp:
-                raise FileNotFoundError(path)
-            return file
-
-        try:
-            return self._open_files.get(path, open_it)
-        except OSError:
-            return None
+def _raise_bad(parts: Sequence[Sequence[Integers]]) -> None:
+    """Raise an error if there are rows that cannot be read, or around which something else stands."""
+    missing, wrong = map(np.concatenate, zip(*parts, strict=True))
+    if not len(missing) and not len(wrong):
+        return
+    if len(missing):
+        what, fix = "cannot read a mapped file", "Look whether its disk fails, or whether it was cut"
+    else:
+        what, fix = "a chunk is not what the footer says", "The file is damaged, or was copied only in part"
+    fix += ": replace it and call close(config), or exclude these."
+    raise BadRows(what, fix, np.union1d(missing, wrong))

@@ -17,6 +17,7 @@ from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.files import Files
+from arsrc._host.readers.mapped import BadRows, MappedFiles
 from arsrc._host.readers.official import ReadFailure
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp, changed, closed
@@ -115,12 +116,18 @@ class DataSet:
         opened = self.files.opened_for(found)
         mapped = opened.is_mapped[found.slices]
         if opened.mapped is not None and mapped.all():
-            return opened.mapped.copy(opened.mapped.locate(found))
+            return self._copy(opened.mapped, opened.mapped.locate(found), None, on_bad)
         records: list[bytes | None] = [None] * len(record_ids)
         if opened.mapped is not None and mapped.any():
             rows = np.flatnonzero(mapped)
-            batch = opened.mapped.copy(opened.mapped.locate(found.at(rows)))
-            for number, row in enumerate(rows.tolist()):
+            are_good = np.ones(len(rows), bool)
+
+            def tell(some: NDArray[np.int64], error: ArsrcError) -> None:
+                on_bad(rows[some], error)
+                are_good[some] = False
+
+            batch = self._copy(opened.mapped, opened.mapped.locate(found.at(rows)), None, tell)
+            for number, row in enumerate(rows[are_good].tolist()):
                 records[row] = batch[number]
         for row, record in self._read_by_reader(found, np.flatnonzero(~mapped), opened.group_sizes, on_bad):
             records[row] = record
@@ -149,19 +156,42 @@ class DataSet:
             return None
         return opened.mapped.locate(found)
 
-    def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:
+    def copy(
+        self, located: Located, out: NDArray[np.uint8] | None = None, on_bad: OnBad = raise_it
+    ) -> RecordBatch:
         """Return the records that `locate` found.
 
         Args:
             located: Where they lie.
             out: u8[at least all their bytes], contiguous, to write into.
+            on_bad: As for `read`.
 
         Raises:
             ArsrcReadError: A file changed since it was opened, or the files were closed.
         """
         if (mapped := self.files.opened.mapped) is None:
             raise closed()
-        return mapped.copy(located, out)
+        return self._copy(mapped, located, out, on_bad)
+
+    def _copy(
+        self, mapped: MappedFiles, located: Located, out: NDArray[np.uint8] | None, on_bad: OnBad
+    ) -> RecordBatch:
+        """Return the records of rows that are good; those that are not are told of, file by file."""
+        try:
+            return mapped.copy(located, out)
+        except BadRows as error:
+            failure = error
+        rows = np.arange(len(located.starts))
+        while True:
+            bad = rows[failure.rows]
+            for number in np.unique(located.slices[bad]):
+                some = bad[located.slices[bad] == number]
+                on_bad(some, self._unreadable(failure, Found(located.slices[some], located.positions[some])))
+            rows = np.delete(rows, failure.rows)
+            try:
+                return mapped.copy(located.at(rows))
+            except BadRows as error:
+                failure = error
 
     def _read_by_reader(
         self, found: Found, rows: NDArray[np.int64], group_sizes: NDArray[np.int64], on_bad: OnBad
@@ -179,7 +209,8 @@ class DataSet:
                 if isinstance(records, list):
                     yield from zip(part[some].tolist(), records, strict=True)
                 else:
-                    on_bad(part[some], _unreadable(records, path, wanted.positions[some], ids[some]))
+                    assert isinstance(records, ReadFailure)
+                    on_bad(part[some], self._unreadable(records, wanted.at(np.arange(len(part))[some])))
 
     def _read_file(
         self, path: str, positions: Sequence[int], ids: NDArray[np.int64], first: int, last: int
@@ -191,6 +222,16 @@ class DataSet:
             return self.files.pool.read(path, positions[first:last], self.files.stamps[path])
         except ArsrcReadError as error:  # of the whole file
             raise error.naming(record_ids=_few(ids[first:last])) from error
+
+    def _unreadable(self, failure: ReadFailure | BadRows, found: Found) -> ArsrcReadError:
+        """Return the error for records of one file that cannot be read."""
+        path, ids = self._numbering.slices[found.slices[0]].path, self._numbering.ids(found)
+        where = {"path": path, "positions": _few(found.positions), "record_ids": _few(ids)}
+        error = ArsrcReadError("read", failure.what, failure.fix, **where).at(
+            path, int(found.positions[0]), int(ids[0])
+        )
+        error.__cause__ = failure.__cause__
+        return error
 
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""
@@ -229,15 +270,6 @@ class DataSet:
         self.is_closed = True
         self.files.close()
         self.copier.close()
-
-
-def _unreadable(failure: Faulty, path: str, positions: NDArray[np.int64], ids: NDArray[np.int64]) -> ArsrcReadError:
-    """Return the error for records of a file of which none can be read."""
-    assert isinstance(failure, ReadFailure)
-    where = {"path": path, "positions": _few(positions), "record_ids": _few(ids)}
-    error = ArsrcReadError("read", failure.what, failure.fix, **where).at(path, int(positions[0]), int(ids[0]))
-    error.__cause__ = failure.__cause__
-    return error
 
 
 def _few(numbers: Sequence[int] | NDArray[np.int64]) -> str:

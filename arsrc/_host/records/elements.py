@@ -106,7 +106,7 @@ class Elements:
             # So many bytes are in the records: perhaps they are the elements as they stand.
             out = outs[0].reshape(-1).view(np.uint8)
         rows = Rows(record_ids.ravel().astype(np.int64), self.faults, masks)
-        leaves = self._decode(self._data_set.copy(located, out), rows, record_ids.size, start, stop)
+        leaves = self._decode(self._data_set.copy(located, out, rows.fail), rows, record_ids.size, start, stop)
         return _shaped(rows.complete(leaves), record_ids.shape)
 
     def read_once(self, record_ids: NDArray[np.uint32], stop: Stop | None = None, masks: bool = False) -> Leaves:

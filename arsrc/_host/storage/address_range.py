@@ -3,7 +3,6 @@
 A range is reserved without memory behind it, and each file is mapped over its part when it is opened.
 """
 
-import contextlib
 import itertools
 import mmap
 import weakref
@@ -14,13 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.storage import system
-from arsrc._host.storage.open_file import OpenFile
+from arsrc._host.storage.open_file import OpenFile, most_open
 from arsrc._host.storage.stamps import FileStamp, changed
 from arsrc.errors import ArsrcReadError
 
 _PART_BYTES = 1 << 16  # files begin at multiples of it; whole ArrayRecord files are as long as some
 # Every file is one map, and Linux allows a process 65530 unless told otherwise: leave some to others.
 _MAX_MAPS = 32_768
+_MAX_PIECES = 1024  # of one call, says Linux
+_kept: weakref.WeakSet[OpenFile] = weakref.WeakSet()  # of all ranges
+
+
+def _can_copy() -> bool:
+    """Whether the system lets this process copy from itself: containers may forbid the call."""
+    source = np.ones(1, np.uint8)
+    try:
+        return system.calls.copy(np.array([[source.ctypes.data, 1]], np.uint64), np.empty(1, np.uint8)) == 1
+    except OSError:
+        return False
 
 
 class _Memory:
@@ -42,15 +52,17 @@ class AddressRange:
 
     Attributes:
         data: u8[num_bytes], the whole range, read only. Touching it behind the end of a file that was truncated
-            meanwhile kills the process.
+            meanwhile, or where the disk fails, kills the process; `copy` does not.
         begins: Where each file begins in it, by path.
+        can_copy: Whether the system permits `copy`.
     """
 
     def __init__(self, address: int, num_bytes: int, begins: dict[str, int], random_access: bool) -> None:
         self.data: NDArray[np.uint8] = np.asarray(_Memory(address, num_bytes))
         self.begins = begins
         self._address, self._random_access = address, random_access
-        self._mapped: set[str] = set()
+        self._mapped: dict[str, OpenFile | None] = {}  # None: a descriptor too many
+        self.can_copy = _can_copy()
 
     @classmethod
     def reserve(cls, files: Mapping[str, FileStamp], random_access: bool) -> Self | None:
@@ -75,20 +87,53 @@ class AddressRange:
         if path in self._mapped:
             return True
         try:
-            with contextlib.closing(OpenFile(path)) as file:
-                if (now := file.stamp()) != stamp:
-                    raise changed(path, stamp, now)
-                address = self._address + self.begins[path]
-                if not system.calls.map(file.fd, address, stamp.num_bytes):
-                    return False
+            file = OpenFile(path)
+            if (now := file.stamp()) != stamp:
+                file.close()
+                raise changed(path, stamp, now)
+            address = self._address + self.begins[path]
+            if not system.calls.map(file.fd, address, stamp.num_bytes):
+                return False
         except ArsrcReadError:
             raise
         except OSError:
             return False
         if self._random_access:
             system.calls.advise(address, stamp.num_bytes, mmap.MADV_RANDOM)
-        self._mapped.add(path)
+        is_kept = len(_kept) < most_open()
+        if is_kept:
+            _kept.add(file)
+        self._mapped[path] = file if is_kept else None
         return True
+
+    def stamp(self, path: str) -> FileStamp | None:
+        """Return what a mapped file is now, wherever it was moved to; None where no descriptor of it is kept."""
+        file = self._mapped[path]
+        return None if file is None else file.stamp()
+
+    def copy(self, begins: NDArray[np.int64], sizes: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Copy pieces of the range one behind the other by the system, which tells of what cannot be read.
+
+        Args:
+            begins: i64[n]
+            sizes: i64[n]
+            out: u8[sum of sizes]
+
+        Returns:
+            i64[...], numbers of the pieces that cannot be read; what stands in their place means nothing.
+        """
+        pieces = np.stack((begins + self._address, sizes), axis=1).astype(np.uint64)
+        ends = np.cumsum(sizes)
+        failed, first = [], 0
+        while first < len(pieces):
+            last = min(first + _MAX_PIECES, len(pieces))
+            at = int(ends[first] - sizes[first])
+            done = at + system.calls.copy(pieces[first:last], out[at : int(ends[last - 1])])
+            first = last
+            if done != ends[last - 1]:
+                first = int(np.searchsorted(ends, done, side="right")) + 1
+                failed.append(first - 1)
+        return np.array(failed, np.int64)
 
     def will_need(self, begins: NDArray[np.int64], ends: NDArray[np.int64], gap: int) -> None:
         """Start reading the bytes `[begins, ends)` into the page cache, without waiting for them.

@@ -2,15 +2,22 @@
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from arsrc._host.storage import system
 from arsrc._host.storage.stamps import FileStamp
 
 T = TypeVar("T")
+
+
+def most_open() -> int:
+    """Return how many files may stay open for one purpose: a quarter of what the process may open."""
+    limit = os.sysconf("SC_OPEN_MAX")  # negative: none
+    return sys.maxsize if limit < 0 else max(1, limit // 4)
 
 
 class OpenFile:
@@ -36,10 +43,6 @@ class OpenFile:
         """Return the bytes from a position on, fewer where the file ends."""
         return system.calls.pread(self.fd, num_bytes, position)
 
-    def read_into(self, buffers: Sequence[memoryview | bytearray], position: int) -> int:
-        """Fill buffers, one after the other, from a position on; return how many bytes there were."""
-        return system.calls.preadv(self.fd, buffers, position)
-
 
 def _close(calls: system.System, fd: int) -> None:
     with contextlib.suppress(OSError):  # it is closed all the same, and what matters was synced before
@@ -54,8 +57,7 @@ class KeptOpen(Generic[T]):
 
     def __init__(self, max_open: int) -> None:
         """Keep at most `max_open`, and at most a quarter of what the process may open."""
-        limit = os.sysconf("SC_OPEN_MAX")  # negative: none
-        self._max_open = max_open if limit < 0 else max(1, min(max_open, limit // 4))
+        self._max_open = min(max_open, most_open())
         self._open: dict[str, T] = {}  # the one used last at the end
         self._lock = threading.RLock()
 

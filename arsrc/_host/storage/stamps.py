@@ -1,16 +1,16 @@
 """Noticing files that were truncated or written to while they are mapped.
 
-Reading a map behind the end of a file that became shorter kills the process, and a file rewritten in place
-gives records that nobody wrote: so files are looked at right before they are read. That leaves the
-microseconds of the reading itself; where there are many files, up to 25 microseconds for each of them, since looking
-must not take longer than reading; and file systems that tell late what another machine did.
+Touching a map behind the end of a file that became shorter kills the process, and a file rewritten in place
+gives records that nobody wrote: so files are looked at right before and after they are read. That leaves truncations
+within the microseconds of the reading itself; where there are many files, up to 25 microseconds for each of them, since
+looking must not take longer than reading; and file systems that tell late what another machine did.
 """
 
 import copy
 import os
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,28 +49,38 @@ class FileStamp(NamedTuple):
             raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
 
 
+StampOf: TypeAlias = Callable[[str], FileStamp | None]
+
 # With this many seconds for each file that there is, looking takes less than a tenth of the time; in turn, of
 # ten thousand files each is looked at only four times a second.
 _SECONDS_PER_FILE = 25e-6
 
 
 class FileWatch:
-    """Compares files with what they were when they were indexed.
+    """Compares mapped files with what they were when they were indexed.
 
-    It asks by path, which needs no open descriptors: a path that is gone or leads to another file means that
-    the mapped one was removed or replaced by renaming, and then nobody can change it any more. A file that was
-    changed before stays refused.
+    It asks by descriptor, wherever the file is now. Where there are more files than descriptors it asks by path: one
+    that is gone or leads elsewhere says nothing about the mapped file, which was removed, replaced or moved. A file
+    that was changed before stays refused.
     """
 
     def __init__(self, files: Mapping[int, tuple[str, FileStamp]]) -> None:
         """Take files by number: their paths, and what they were."""
         self._files = files
         self._refused: dict[int, ArsrcReadError] = {}
+        self._unknown: set[int] = set()  # of which nobody knows where they are now
         self._seconds = _SECONDS_PER_FILE * len(files)
         self._due = np.zeros(max(files, default=0) + 1)  # f64[numbers], when to look at each again
 
-    def check(self, files: NDArray[np.int64]) -> None:
+    def check(self, files: NDArray[np.int64], stamp_of: StampOf) -> bool:
         """Look at those of the files with these numbers that have not been looked at just now.
+
+        Args:
+            files: i64[n], numbers.
+            stamp_of: Gives what the mapped file of a path is now, None where it has no descriptor.
+
+        Returns:
+            Whether all of them could be looked at.
 
         Raises:
             ArsrcReadError: A file was changed.
@@ -80,43 +90,65 @@ class FileWatch:
                 raise copy.copy(error)
         if len(self._files) == 1:
             for number in self._files:
-                self._look(number)
-            return
+                self.look(number, stamp_of)
+            return not self._unknown
         now = time.monotonic()
         due = self._due[files] <= now
         if due.any():
             for number in set(files[due].tolist()):
-                self._look(number)
+                self.look(number, stamp_of)
                 self._due[number] = now + self._seconds
+        return not self._unknown or not np.isin(files, list(self._unknown)).any()
 
     def take_over(self, before: "FileWatch") -> None:
         """Refuse what another one of the same numbering refuses."""
         self._refused |= before._refused
 
-    def _look(self, number: int) -> None:
+    def look(self, number: int, stamp_of: StampOf) -> None:
+        """Look at one file now; the arguments are those of `check`.
+
+        Raises:
+            ArsrcReadError: It was changed.
+        """
+        path, was = self._files[number]
         try:
-            check_file(*self._files[number])
+            is_known = check_file(path, was, stamp_of)
         except ArsrcReadError as error:
             if not isinstance(error.__cause__, OSError):  # a look that failed says nothing of the file
                 self._refused[number] = error
             raise
+        if is_known:
+            self._unknown.discard(number)
+        else:
+            self._unknown.add(number)
 
 
-def check_file(path: str, was: FileStamp) -> None:
-    """Look whether an open file was changed in place; what is gone, or was replaced by renaming, was not.
+def check_file(path: str, was: FileStamp, stamp_of: StampOf = lambda _: None) -> bool:
+    """Look whether an open file was changed in place.
+
+    Args:
+        path: Where it was opened.
+        was: What it was then.
+        stamp_of: Gives what the open file of a path is now, None where nobody can tell.
+
+    Returns:
+        Whether it was looked at; not where its path leads nowhere, or to another file.
 
     Raises:
         ArsrcReadError: It was changed.
     """
     try:
-        now = FileStamp.of(system.calls.stat(path))
+        now = stamp_of(path) or FileStamp.of(system.calls.stat(path))
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
         what = f"cannot look at an open file ({error.strerror})"
         raise ArsrcReadError("read", what, path=path) from error
-    if now != was and (now.device, now.inode) == (was.device, was.inode):
+    if (now.device, now.inode) != (was.device, was.inode):
+        return False
+    if now != was:
         raise changed(path, was, now)
+    return True
 
 
 class FileChangedError(ArsrcReadError):

@@ -1,0 +1,71 @@
+"""Checking what stands around records: whether it is what the index says, so that zeros, shifts and swaps are seen.
+
+Of each record these are looked at: the header of its chunk, the headers of the blocks that hold it, and the kind of the
+chunk behind its own, which tells whether the bytes go on to the end. What is left are the hashes: that of a header
+covers only fields that are compared here, and those of the data are what `checksum="always"` is for.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.format.layout import (
+    BLOCK_BYTES,
+    BLOCK_HEADER_BYTES,
+    CHUNK_HEADER_BYTES,
+    STREAM_BYTES,
+    to_physical,
+)
+from arsrc._host.format.places import Enclosing
+from arsrc._host.format.record_index import Located
+
+# Copies what begins at physical positions i64[n], of one length, to u8[n * length].
+CopyEqual: TypeAlias = Callable[[NDArray[np.int64], int], NDArray[np.uint8]]
+
+_RECORDS, _PADDING = ord("r"), ord("p")
+_KIND = 24  # where it stands in a chunk header
+
+
+def damaged(copy: CopyEqual, located: Located, chunks: Enclosing) -> NDArray[np.int64]:
+    """Return the rows of the records around which something else stands.
+
+    Args:
+        copy: Copies bytes of the files.
+        located: Where the records lie.
+        chunks: The chunks that they lie in.
+    """
+    # data_size, data_hash, kind and number of records, decoded_data_size
+    fields = copy(to_physical(chunks.begins + 8), CHUNK_HEADER_BYTES - 8).view("<i8").reshape(-1, 4)
+    wrong: NDArray[np.bool_] = fields[:, 0] != chunks.ends - chunks.begins - CHUNK_HEADER_BYTES
+    wrong |= fields[:, 2] != (_RECORDS | chunks.counts << 8)
+    wrong |= fields[:, 3] != chunks.num_bytes
+    behind = copy(to_physical(chunks.ends + _KIND), 1)
+    is_other = behind != _RECORDS
+    if is_other.any():
+        wrong |= is_other & (behind != _PADDING)
+    wrong[_between_blocks(copy, located, chunks)] = True
+    return np.flatnonzero(wrong)
+
+
+def _between_blocks(copy: CopyEqual, located: Located, chunks: Enclosing) -> NDArray[np.int64]:
+    """Return the rows of the records with a wrong block header: inside of them, or inside of their chunk nearby."""
+    firsts = np.maximum(located.starts // STREAM_BYTES, -(-chunks.begins // STREAM_BYTES))
+    counts = (located.starts + (located.lengths - 1)) // STREAM_BYTES + 1 - firsts
+    cut = np.flatnonzero(counts > 0)
+    if not len(cut):
+        return cut
+    counts = counts[cut]
+    rows = np.repeat(cut, counts)  # i64[num_headers]
+    blocks = np.arange(len(rows)) + np.repeat(firsts[cut] - np.cumsum(counts) + counts, counts)
+    at = blocks * BLOCK_BYTES
+    distances = copy(at + 8, BLOCK_HEADER_BYTES - 8).view("<i8").reshape(-1, 2)
+    wrong = distances[:, 0] != at - _boundary(chunks.begins[rows])
+    wrong |= distances[:, 1] != _boundary(chunks.ends[rows]) - at
+    return rows[wrong]
+
+
+def _boundary(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the physical positions of chunk boundaries: where a block begins, in front of its header."""
+    return positions - BLOCK_HEADER_BYTES * (-positions // STREAM_BYTES)
