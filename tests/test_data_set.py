@@ -386,7 +386,7 @@ def test_a_read_that_is_under_way_ends_well_when_the_files_are_closed(
     ids = np.arange(NUM_RECORDS)[::-1]
     batch = mapped.read(ids)
     assert [batch[row] for row in range(NUM_RECORDS)] == records[::-1]
-    assert maps_while_reading == [1]
+    assert maps_while_reading == [2]  # the map and its descriptor
     assert not open_now(path)
     with pytest.raises(ArsrcReadError, match="the files were closed"):
         mapped.read(ids)
