@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from arsrc._host.format.fingerprint import content_sample
 from arsrc._host.format.numbering import Found
 from arsrc._host.format.record_index import Located
-from arsrc._host.machine.bisection import Bisection, Faulty
+from arsrc._host.machine.bisection import Bisection
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.slow_reads import Reading
@@ -156,9 +156,7 @@ class DataSet:
             return None
         return opened.mapped.locate(found)
 
-    def copy(
-        self, located: Located, out: NDArray[np.uint8] | None = None, on_bad: OnBad = raise_it
-    ) -> RecordBatch:
+    def copy(self, located: Located, out: NDArray[np.uint8] | None = None, on_bad: OnBad = raise_it) -> RecordBatch:
         """Return the records that `locate` found.
 
         Args:
@@ -173,9 +171,7 @@ class DataSet:
             raise closed()
         return self._copy(mapped, located, out, on_bad)
 
-    def _copy(
-        self, mapped: MappedFiles, located: Located, out: NDArray[np.uint8] | None, on_bad: OnBad
-    ) -> RecordBatch:
+    def _copy(self, mapped: MappedFiles, located: Located, out: NDArray[np.uint8] | None, on_bad: OnBad) -> RecordBatch:
         """Return the records of rows that are good; those that are not are told of, file by file."""
         try:
             return mapped.copy(located, out)
