@@ -480,6 +480,7 @@ CHANGES: list[dict[str, Any]] = [
     {"precomputed_stats": None, "batch_stats_fn": mean_of},
     {"name": None},
     {"read": ReadOptions()},
+    {"on_bad_record": "mask"},
 ]
 
 
