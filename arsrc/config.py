@@ -156,8 +156,8 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
         read: Threads, read-ahead, memory and descriptors: speed only.
         on_bad_record: With "mask", a record that cannot be read or decoded is a masked row, as one of `exclude` is, and
             `bad_records` lists it; with "raise" it is an error. A file that is gone or cannot be opened is one in
-            either case, and so is what is no record's fault: a codec whose arrays are not what its spec says, one that
-            fails for several records and for none of them alone, and too little memory.
+            either case, and so is what is no record's fault: a codec whose arrays are not what its spec says, that
+            fails for several records and for none of them alone, or that has too little memory.
 
     Raises:
         ArsrcValueError: A field has a value that cannot be used (at construction).
