@@ -106,7 +106,8 @@ class DataSet:
 
         Args:
             record_ids: i64[num_rows]
-            on_bad: Told of rows that cannot be read, by ascending ids; where it raises nothing, they are left out.
+            on_bad: Told of rows that cannot be read, file by file and there by ascending positions; where it raises
+                nothing, they are left out.
 
         Raises:
             ArsrcIndexError: An id lies outside.
@@ -179,7 +180,7 @@ class DataSet:
             failure = error
         rows = np.arange(len(located.starts))
         while True:
-            bad = rows[failure.rows]
+            bad = rows[failure.rows[np.argsort(located.positions[rows[failure.rows]])]]
             for number in np.unique(located.slices[bad]):
                 some = bad[located.slices[bad] == number]
                 on_bad(some, self._unreadable(failure, Found(located.slices[some], located.positions[some])))
