@@ -269,7 +269,7 @@ def test_globs_are_those_of_python(tree: Path, pattern: str) -> None:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tree")
+    folder = tmp_path_factory.mktemp("tree") / "so" / "deep" / "that" / "none leaves it"
     for name in ("a/a/b", "a/b", "a/.a/a", "ab/ab", "ab/a/.b", ".a/a", "b"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
