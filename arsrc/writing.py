@@ -99,12 +99,10 @@ def write_array_record(
     with contextlib.ExitStack() as stack:
         lock = None
         if num_shards > 1:
-            folder, name = os.path.split(absolute(targets[0]))
-            (of_set,) = shard_sets([name])
             with _failing(targets[0]):
-                lock = SetLock(folder, of_set)
+                lock = SetLock(first := absolute(targets[0]))
                 stack.callback(lock.release)
-                _begin_set(lock, folder, of_set)
+                _begin_set(lock, first)
         records = track(stream.records, "write_array_record", stream.num_records)
         stack.enter_context(contextlib.closing(records))
         shards = []
@@ -157,11 +155,13 @@ def _file(target: str) -> str:
     return file
 
 
-def _begin_set(lock: SetLock, folder: str, shards: ShardSet) -> None:
+def _begin_set(lock: SetLock, first: str) -> None:
     """Remove what writers of a set have left that were killed; refuse shards of another number.
 
     A glob would read those as well.
     """
+    folder, name = os.path.split(first)
+    (shards,) = shard_sets([name])
     names = names_in(folder)
     of_set = lambda one: one._replace(number=shards.number) == shards  # noqa: E731
     found = shard_sets(names)

@@ -284,9 +284,9 @@ class Replacing(system.System):
             if self.num_left == 0:
                 self.replace()
 
-    def stat(self, path: str) -> os.stat_result:
+    def stat(self, path: str, follow_links: bool = True) -> os.stat_result:
         self.count(path)
-        return super().stat(path)
+        return super().stat(path, follow_links)
 
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         self.count(path)

@@ -329,7 +329,7 @@ def test_a_set_whose_writer_was_killed_between_two_shards_is_an_error_until_it_i
     command = [sys.executable, "-c", textwrap.dedent(KILLED_BETWEEN_SHARDS), str(tmp_path / "data")]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     assert [read(path) for path in paths] == [[b"new"], [b"old"], [b"old"]]
-    text = r"^\[arsrc\] paths: the shards may be a mixture .* got path='.*/\.data\.array_record\.writing'\. Wait"
+    text = r"^\[arsrc\] open: the shards may be a mixture .* got path='.*/\.data\.array_record\.writing'\. Wait"
     for names in (tmp_path / "data-*", tmp_path / "data@3.array_record", paths, paths[1]):
         with pytest.raises(ArsrcReadError, match=text):
             arsrc.num_records(arsrc.ArrayRecordSourceConfig(names, 1))

@@ -83,10 +83,6 @@ class OpenFiles:
             buffers=buffers,
         )
         self.ahead = ReadAhead(buffers, config.read.read_ahead_bytes)
-        if not self.is_current(strict=True):
-            self.close()
-            what, fix = "files were replaced while they were opened", "Call again when their writer is done."
-            raise ArsrcReadError("open", what, fix, paths=config.paths[:3])
 
     def is_current(self, strict: bool) -> bool:
         """Whether the paths still lead to the files that were opened, unchanged.

@@ -25,6 +25,7 @@ from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.paths import FileSlice
+from arsrc._host.storage.set_lock import check_whole
 from arsrc._host.storage.stamps import FileStamp, changed, closed
 from arsrc.advice import CHECKSUM, NO_MAP
 from arsrc.amounts import counted, in_bytes
@@ -100,6 +101,8 @@ class Files:
         self._buffers, self._copier = buffers, copier
         paths = list(dict.fromkeys(piece.path for piece in slices))
         self.stamps = {path: _stamp(path) for path in paths}
+        # Behind all of these: what a writer puts into place from now on is not what they say.
+        check_whole(paths)
         uncounted = {piece.path for piece in slices if piece.stop is None}
         files = self._open(paths if len(paths) <= _TOGETHER else [path for path in paths if path in uncounted])
         self.slices = [one.within(files[one.path].num_records) if one.path in files else one for one in slices]

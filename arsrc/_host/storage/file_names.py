@@ -33,11 +33,6 @@ class ShardSet(NamedTuple):
         """Return the name of one shard, counted from 0."""
         return f"{self.stem}-{shard:05d}-of-{self.number:05d}{self.suffix}"
 
-    @property
-    def lock(self) -> str:
-        """The name of the file that its writer holds, which globs do not find."""
-        return f".{self.stem}{self.suffix}.writing"
-
     def __str__(self) -> str:
         return f"{self.stem}@{self.number}{self.suffix}"
 
@@ -184,6 +179,13 @@ def shard_sets(names: Iterable[str]) -> dict[ShardSet, list[str]]:
             if int(match["shard"]) < one.number and name == one.shard(int(match["shard"])):
                 found[one].append(name)
     return found
+
+
+def lock_of(path: str) -> str | None:
+    """Return the file that the writer of a shard's set holds, which globs do not find; None: it is no shard."""
+    folder, name = os.path.split(path)
+    shard = _SHARD.fullmatch(name)
+    return shard and os.path.join(folder, f".{shard['stem']}{shard['suffix'] or ''}.writing")
 
 
 def _listed(values: Sequence[str]) -> str:

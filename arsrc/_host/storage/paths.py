@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from arsrc._host.storage.file_names import absolute, describe, explain, is_folder, look, matches
-from arsrc._host.storage.set_lock import check_whole
 from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -106,7 +105,7 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
 
     Raises:
         ArsrcFileNotFoundError: Paths, globs or sets match nothing; all are named.
-        ArsrcReadError: It cannot be told, or a set is a mixture of old and new shards.
+        ArsrcReadError: It cannot be told.
     """
     found: list[FileSlice] = []
     missing: list[str] = []
@@ -124,5 +123,4 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
     for piece in found:
         if is_folder(piece.path):
             raise ArsrcValueError("paths", "is a folder", f"Name its files. {describe(piece.path)}", path=piece.path)
-    check_whole({piece.path for piece in found})
     return found

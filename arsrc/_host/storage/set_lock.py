@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable
 
 from arsrc._host.storage import system
-from arsrc._host.storage.file_names import ShardSet, look, shard_sets
+from arsrc._host.storage.file_names import lock_of, look
 from arsrc._host.storage.open_file import OpenFile
 from arsrc.errors import ArsrcReadError, ArsrcWriteError
 
@@ -28,13 +28,16 @@ class SetLock:
         is_alone: Whether there is certainly no other writer.
     """
 
-    def __init__(self, folder: str, shards: ShardSet) -> None:
-        """Begin to write.
+    def __init__(self, shard: str) -> None:
+        """Begin to write the set of which this is a shard.
 
         Raises:
-            ArsrcWriteError: Another writer does, or the folder cannot be written to.
+            ArsrcWriteError: Another writer does.
+            OSError: The folder cannot be written to.
         """
-        self._folder, self.path = folder, os.path.join(folder, shards.lock)
+        lock = lock_of(shard)
+        assert lock is not None
+        self._folder, self.path = os.path.dirname(lock), lock
         self._text = f"Shards are being put into place, by writer {uuid.uuid4().hex}.\n".encode()
         self._is_done, self.is_alone = False, True
         while (file := self._opened()) is None:
@@ -96,16 +99,12 @@ def check_whole(files: Iterable[str]) -> None:
     Raises:
         ArsrcReadError: One may be a mixture of old and new shards.
     """
-    by_folder: dict[str, list[str]] = {}
-    for file in files:
-        folder, name = os.path.split(file)
-        by_folder.setdefault(folder, []).append(name)
-    locks = {os.path.join(folder, one.lock) for folder, names in by_folder.items() for one in shard_sets(names)}
+    locks = {lock for file in files if (lock := lock_of(file)) is not None}
     for lock in sorted(locks):
         if (found := look(lock)) is not None and found.st_size > 0:
             what = "the shards may be a mixture of old and new ones: their writer is at it, or was stopped"
             fix = "Wait until it is done, or write them once more."
-            raise ArsrcReadError("paths", what, fix, path=lock)
+            raise ArsrcReadError("open", what, fix, path=lock)
 
 
 def sync_folder(folder: str) -> None:
