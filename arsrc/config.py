@@ -84,8 +84,11 @@ class ReadOptions(Terse):
         max_open_files: Files held open at once, of those that array_record reads, and of those with records above
             16 KiB; the least recently used ones are closed. Lowered by itself where the process may open fewer.
         cache_bytes: Memory that `cacheable=True` may fill with decoded elements, in bytes.
-        cache_dir: Folder for a cache that exceeds `cache_bytes`; None refuses such a cache. Processes of one machine
-            may share it, machines must not. Kept as an absolute path.
+        cache_dir: Folder for a cache that exceeds `cache_bytes`; None refuses such a cache. `init` raises where it
+            cannot be used or has no room for all decoded records. If room runs out later, or the disk fails, that is
+            logged, once: what is there stays in use, and the rest is read from the data. What was found in it is
+            compared with its checksum when a process first takes it. A folder that cannot be written to is only read.
+            Processes of one machine may share it, machines must not. Kept as an absolute path.
         checksum: "always" reads through array_record's reader, which verifies a hash of each chunk it
             reads. "auto" reads uncompressed files through a memory map, which is many times faster and
             does not notice flipped bits inside a record.

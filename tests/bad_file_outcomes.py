@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
-from arsrc.paths import FileSlice
 from bad_files import GOOD, Base, Case, edited
 
 import arsrc
 from arsrc._host import registry
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.records.data_set import DataSet
+from arsrc._host.storage.paths import FileSlice
 from arsrc.codecs import Ragged
 from arsrc.errors import ArsrcError
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
-from arsrc.paths import FileSlice
 from bad_files import GOOD, Base
 from hostile_files import Chunk, Draft
 
@@ -22,6 +21,7 @@ from arsrc._host.readers import footer_records
 from arsrc._host.readers.footer_records import list_chunks
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.storage.open_file import OpenFile
+from arsrc._host.storage.paths import FileSlice
 from arsrc.errors import ArsrcReadError
 
 WriteRecords = Callable[..., str]

@@ -399,7 +399,7 @@ CASES = {
         ),
         VALUE,
         "cacheable",
-        ("are free in cache_dir", "/cache'"),
+        ("more than are free there", "/cache/arsrc-"),
     ),
     # states
     "init with what is no key": Case(lambda world: arsrc.init(world.config(), 3), TYPE, "init", ("key=3",)),

@@ -16,7 +16,7 @@ from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.readers.mapped import BadRows
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.storage import system
-from arsrc.paths import FileSlice
+from arsrc._host.storage.paths import FileSlice
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="files are mapped on Linux only")
 

@@ -275,11 +275,6 @@ class OpenSource:
         self._is_closed = True
         self.files.ahead.forget(self._client)
 
-    def write_out(self) -> None:
-        """Write out what a cache in files holds."""
-        if self.elements.cache is not None:
-            self.elements.cache.close()
-
 
 def random_access(config: "ArrayRecordSourceConfig") -> bool:
     """Whether records are read in random order, without locality."""

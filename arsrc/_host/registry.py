@@ -136,8 +136,6 @@ class _Registry:
             unused = self._take(retired)
         for files in unused:
             files.retire()
-        for one in retired:
-            one.write_out()
 
     def close(self, config: "ArrayRecordSourceConfig | None", seconds: float) -> None:
         """Close a source or all, within so many seconds whatever their codecs are doing."""
@@ -150,8 +148,6 @@ class _Registry:
             unused = self._take(closed)
         for files in unused:
             files.close()
-        for one in closed:
-            one.write_out()
         for files in unused:
             files.ahead.wait(max(0.0, end - monotonic()))
         self.closing = [(one, source) for one, source in self.closing if source not in closed]

@@ -233,7 +233,8 @@ class DataSet:
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""
         with Reading(lambda: f"looking at {counted(len(self.files.stamps), 'file')}"):
-            return all(FileStamp.at(path) == stamp for path, stamp in self.files.stamps.items())
+            stamps = ((FileStamp.at(path), stamp) for path, stamp in self.files.stamps.items())
+            return all(now is not None and now.is_untouched(stamp) for now, stamp in stamps)
 
     def content_hash(self) -> str:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.
@@ -259,8 +260,12 @@ class DataSet:
         return digest.hexdigest()[:32]
 
     def stamps(self) -> str:
-        """Return sizes and times of change of the files: what `content_hash` may not see, these do."""
-        return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}" for stamp in self.files.stamps.values())
+        """Return sizes and times of change of the files: what `content_hash` may not see, these do.
+
+        Without inodes: a file that was replaced has another `ctime_ns`, and mounted storage numbers its files anew.
+        """
+        stamps = self.files.stamps.values()
+        return ",".join(f"{stamp.num_bytes}:{stamp.mtime_ns}:{stamp.ctime_ns}" for stamp in stamps)
 
     def close(self) -> None:
         """Let go of all files; reads of a file that are under way end well, later ones fail."""

@@ -1,7 +1,7 @@
 """What the host knows of elements: arrays in a fixed order, their shapes, and what makes them of records."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from arsrc.record_batch import RecordBatch
 
 Leaves = list[NDArray[np.generic]]
+
+Load: TypeAlias = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], Leaves]]
+"""Gives those of some record ids whose records can be read, and the leaves of these."""
 
 LeafShapes = Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
 

@@ -7,10 +7,11 @@ looking must not take longer than reading; and file systems that tell late what 
 """
 
 import copy
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +20,25 @@ from arsrc._host.storage import system
 from arsrc.errors import ArsrcReadError
 
 
-class FileStamp(NamedTuple):
-    """What shows that a file was changed in place: its identity, size, and time of last change."""
+@dataclasses.dataclass(frozen=True)
+class FileStamp:
+    """What shows that a file was changed in place: its identity, size, and time of last change.
+
+    Attributes:
+        ctime_ns: When anything of the file changed, as a link to it or its mode too: so stamps that differ in it alone
+            are equal. But it cannot be set, as `mtime_ns` can after new data was written.
+    """
 
     device: int
     inode: int
     num_bytes: int
     mtime_ns: int
+    ctime_ns: int = dataclasses.field(compare=False)
 
     @classmethod
     def of(cls, stat: os.stat_result) -> "FileStamp":
         """Return the stamp of what `os.stat` or `os.fstat` gave."""
-        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     @classmethod
     def at(cls, path: str) -> "FileStamp | None":
@@ -47,6 +55,10 @@ class FileStamp(NamedTuple):
             return cls.of(system.calls.stat(path))
         except OSError as error:
             raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
+
+    def is_untouched(self, before: "FileStamp") -> bool:
+        """Whether nothing at all of a file changed since it had another stamp."""
+        return self == before and self.ctime_ns == before.ctime_ns
 
 
 StampOf: TypeAlias = Callable[[str], FileStamp | None]

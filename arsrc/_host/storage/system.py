@@ -64,6 +64,12 @@ class System:
         """Write at a position; return how many bytes were written."""
         return os.pwrite(fd, data, position)
 
+    def append(self, fd: int, data: bytes | memoryview) -> int:
+        """Write at the end of a file that was opened for it, behind what others write there; return where it begins."""
+        if os.write(fd, data) < memoryview(data).nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.lseek(fd, 0, os.SEEK_CUR) - memoryview(data).nbytes
+
     def allocate(self, fd: int, num_bytes: int) -> None:
         """Make a file at least so long, with room on the disk for all of it."""
         os.posix_fallocate(fd, 0, num_bytes)
@@ -99,6 +105,18 @@ class System:
     def make_folder(self, path: str) -> None:
         """Make a folder, and those above it, where there is none."""
         os.makedirs(path, exist_ok=True)
+
+    def free_bytes(self, folder: str) -> int:
+        """Return how many bytes can still be written to the disk of a folder."""
+        found = os.statvfs(folder)
+        return found.f_bavail * found.f_frsize
+
+    def view(self, fd: int, num_bytes: int) -> memoryview:
+        """Return the beginning of a file, mapped to be read."""
+        try:
+            return memoryview(mmap.mmap(fd, num_bytes, access=mmap.ACCESS_READ))
+        except ValueError as error:  # the file is shorter
+            raise OSError(errno.EINVAL, str(error)) from error
 
     def reserve(self, num_bytes: int) -> int | None:
         """Return the address of a range without memory behind it; None where there is none to be had."""
