@@ -26,6 +26,7 @@ MAX_BATCH_SIZE = 2**30
 """Largest batch size; keeps every sum of the u32 arithmetic below 2**32."""
 
 _MOST_SHOWN = 3
+_YEAR = 365 * 86_400  # seconds
 
 
 def _boolean(field: str, value: Any) -> bool:
@@ -68,6 +69,17 @@ def _ranges(exclude: Any) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
+def _seconds(field: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ArsrcTypeError(field, "must be a number of seconds or None", **{_leaf(field): value})
+    if not 0 < value <= _YEAR:
+        fix = "None waits for ever."
+        raise ArsrcValueError(field, "must be more than 0, and a year at most", fix, **{_leaf(field): value})
+    return float(value)
+
+
 def _leaf(field: str) -> str:
     return field.rpartition(".")[2]
 
@@ -94,6 +106,10 @@ class ReadOptions(Terse):
             does not notice flipped bits inside a record.
         ahead: "auto" lets threads load batches ahead where that is of use, judged by how long loads and the steps
             between them take; "always" and "never" decide.
+        timeout_seconds: A read that takes longer is an error that names what was being read, and the next call reads
+            again; None waits for ever, and logs a warning after 30 s. Each piece of reading has so much time: to open
+            some files, to look at them, to read what a batch needs of one. It is done on another thread, which costs
+            a batch some 50 microseconds, and which is left behind where it hangs. Codecs and caches have no limit.
     """
 
     num_threads: int = 2
@@ -103,6 +119,7 @@ class ReadOptions(Terse):
     cache_dir: str | None = None
     checksum: Checksum = "auto"
     ahead: Ahead = "auto"
+    timeout_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for field, least in (
@@ -113,6 +130,7 @@ class ReadOptions(Terse):
         ):
             number = whole_number(f"ReadOptions.{field}", field, getattr(self, field), least)
             object.__setattr__(self, field, number)
+        object.__setattr__(self, "timeout_seconds", _seconds("ReadOptions.timeout_seconds", self.timeout_seconds))
         if self.cache_dir is not None:
             if not isinstance(self.cache_dir, (str, os.PathLike)):
                 raise ArsrcTypeError("ReadOptions.cache_dir", "must be a path or None", cache_dir=self.cache_dir)

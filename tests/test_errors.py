@@ -998,8 +998,7 @@ class Running:
         self.step = jax.jit(functools.partial(arsrc.next_batch, config))
         self.loop = arsrc.iterate(config)
         self.goes_on(arsrc.init(config))
-        workers = registry.opened(config).files.ahead._workers
-        while workers._tasks or workers._num_waiting < len(workers._threads):  # a thread is reading
+        while not registry.opened(config).files.ahead._workers.is_idle:  # a thread is reading
             time.sleep(0.01)
 
     def goes_on(self, state: arsrc.SourceState) -> None:

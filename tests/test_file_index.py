@@ -15,7 +15,7 @@ from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Numbering
 from arsrc._host.format.places import Groups, Spans, Uniform
 from arsrc._host.readers.mapped import BadRows
-from arsrc._host.storage import address_range
+from arsrc._host.storage import system
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.paths import FileSlice
 
@@ -169,7 +169,7 @@ def test_where_files_cannot_be_mapped_there_is_no_map(
     path = write_records(tmp_path / "a", [b"abc"] * 10, options)
     index = file_index(path)
     assert index is not None
-    monkeypatch.setattr(address_range, "_LIBC", None)  # as on systems other than Linux
+    monkeypatch.setattr(system, "_LIBC", None)  # as on systems other than Linux
     assert AddressRange.reserve({index.path: index.stamp}, False) is None
     grouped = write_records(tmp_path / "b", [b"abc"] * 10, "group_size:4,uncompressed")
     assert file_index(grouped) is None

@@ -153,8 +153,7 @@ def test_a_further_seed_name_or_batch_size_costs_no_file_no_map_and_no_thread(fo
     config = ArrayRecordSourceConfig(mapped, 8, shuffle_records=True, read=ReadOptions(num_threads=1))
     next(arsrc.iterate(config))
     before = usage(folder)
-    assert before.maps == NUM_FILES
-    assert before.descriptors == 0
+    assert before.maps == before.descriptors == NUM_FILES
     others = [dataclasses.replace(config, seed=seed) for seed in range(8)]
     others += [dataclasses.replace(config, name=name) for name in ("train", "valid")]
     others += [dataclasses.replace(config, batch_size=size) for size in (1, 16)]
@@ -163,11 +162,10 @@ def test_a_further_seed_name_or_batch_size_costs_no_file_no_map_and_no_thread(fo
         _, batch = next(arsrc.iterate(other))
         np.testing.assert_array_equal(np.asarray(batch.data), DATA[np.asarray(batch.record_ids)])
     now = usage(folder)
-    assert now.maps == NUM_FILES
-    assert now.descriptors == 0
+    assert now.maps == now.descriptors == NUM_FILES
     assert now.threads <= before.threads
     arsrc.close()
-    assert usage(folder).maps == 0
+    assert usage(folder).maps == usage(folder).descriptors == 0
 
 
 def test_metrics_are_shared_by_configs_that_differ_in_seed_or_statistics_and_not_in_name(mapped):

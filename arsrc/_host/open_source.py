@@ -81,6 +81,7 @@ class OpenFiles:
             max_open_files=config.read.max_open_files,
             random_access=random_access(config),
             buffers=buffers,
+            limit=config.read.timeout_seconds,
         )
         self.ahead = ReadAhead(buffers, config.read.read_ahead_bytes)
 

@@ -176,7 +176,8 @@ class _Registry:
 def _files_of(config: "ArrayRecordSourceConfig") -> Hashable:
     """Return what tells the files of a config apart from others."""
     read = config.read
-    return config.paths, read.checksum, read.max_open_files, read.read_ahead_bytes, random_access(config)
+    limits = read.max_open_files, read.read_ahead_bytes, read.timeout_seconds
+    return config.paths, read.checksum, limits, random_access(config)
 
 
 _registry = _Registry()

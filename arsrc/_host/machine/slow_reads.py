@@ -1,4 +1,4 @@
-"""Reads that take unusually long, as of a disk that is gone: told of while they do.
+"""Reads that take unusually long, as of a disk that is gone: told of while they do, and given up at a limit.
 
 One thread looks at those that are under way every few seconds, and ends when nothing has been read for a while. Where a
 read keeps the interpreter lock, as small ones of mapped files do, it is told of as soon as it is over.
@@ -10,9 +10,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from time import perf_counter, sleep
+from typing import TypeVar
 
 from arsrc._host.machine import threads
+from arsrc.errors import ArsrcReadError
 
+T = TypeVar("T")
 SLOW_SECONDS = 30.0
 _PAUSE = 3.0  # seconds between two looks
 _LOG = logging.getLogger("arsrc")
@@ -48,6 +51,32 @@ class Reading:
         if not self._is_told and perf_counter() - self._start > SLOW_SECONDS:
             self._is_told = True
             _LOG.warning("a read takes longer than %.0f s: %s", SLOW_SECONDS, self._what())
+
+
+def read(what: Callable[[], str], function: Callable[[], T], limit: float | None) -> T:
+    """Return `function()`, which reads.
+
+    Args:
+        what: Says what is being read.
+        function: With a limit it is done on another thread, and must write to nothing but what it returns.
+        limit: Most seconds that it may take; None for any.
+
+    Raises:
+        ArsrcReadError: It takes longer.
+    """
+
+    def watched() -> T:
+        with Reading(what):
+            return function()
+
+    if limit is None:
+        return watched()
+    try:
+        return threads.within(limit, watched)
+    except threads.Late as error:
+        late = f"a read takes longer than it may: {what()}"
+        fix = "The next call reads again. Look whether the disk or the network hangs, or raise the limit."
+        raise ArsrcReadError("read", late, fix, timeout_seconds=limit) from error
 
 
 class _Watch:

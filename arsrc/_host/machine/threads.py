@@ -14,6 +14,7 @@ from typing import TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 _MAX_THREADS = 16
+_MOST_LEFT_BEHIND = 64
 _LEAST_WAIT = 0.01  # seconds: shorter waits are those for a core, or for threads of array_record's reader
 _LOOK_SECONDS = 1e-3
 _NICENESS = 5
@@ -60,6 +61,11 @@ class Workers:
                 self._drop_tasks()
             return bool(self._threads)
         return True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing that is being done, or to be done."""
+        return self._tasks.empty() and len(self._idle) >= len(self._threads)
 
     def _work(self) -> None:
         if self._give_way:
@@ -108,6 +114,9 @@ class Workers:
                 self._tasks.get_nowait()
 
 
+_left_behind = Workers("arsrc-limited")
+
+
 def is_forked() -> bool:
     """Whether this process is a fork of the one that imported arsrc: array_record's readers crash on its threads."""
     return os.getpid() != _PROCESS
@@ -127,6 +136,37 @@ def give_way() -> None:
 def on_new_thread(function: Callable[[], T]) -> T:
     """Return `function()`, computed on a thread of its own while this one waits."""
     return _map(lambda _: function(), [None])[0]
+
+
+class Late(Exception):
+    """Something takes longer than somebody waits for it."""
+
+
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """Return `function()`, computed on another thread, which is left behind where it takes longer.
+
+    Where no thread is to be had, as in a forked child, it is computed on this one, however long it takes.
+
+    Raises:
+        Late: It takes longer.
+    """
+    ended: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            ended.put((function(), None))
+        except BaseException as error:
+            ended.put((None, error))
+
+    if not _left_behind.submit(work, _MOST_LEFT_BEHIND):
+        return function()
+    try:
+        result, error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise Late from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
 
 
 def on_threads(function: Callable[[S], T], values: Sequence[S]) -> list[T]:

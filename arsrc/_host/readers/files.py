@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from arsrc._host.format.chunk_kind import ChunkKind, chunk_kind
 from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Found, Numbering
+from arsrc._host.machine import slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
-from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
@@ -93,14 +93,18 @@ class Files:
         random_access: bool,
         buffers: BufferPool,
         copier: Copier,
+        limit: float | None,
     ) -> None:
         """Open files; the arguments are those of `DataSet`."""
         start = perf_counter()
-        self.pool = ReaderPool(max_open_files)
+        self.pool = ReaderPool(max_open_files, limit)
+        self._limit = limit
         self._map_files = checksum == "auto"
         self._buffers, self._copier = buffers, copier
         paths = list(dict.fromkeys(piece.path for piece in slices))
-        self.stamps = {path: _stamp(path) for path in paths}
+        self.stamps = slow_reads.read(
+            lambda: f"looking at {files_of(paths)}", lambda: {path: FileStamp.there(path) for path in paths}, limit
+        )
         # Behind all of these: what a writer puts into place from now on is not what they say.
         check_whole(paths)
         uncounted = {piece.path for piece in slices if piece.stop is None}
@@ -194,16 +198,18 @@ class Files:
         return opened
 
     def _open_some(self, paths: Sequence[str]) -> list[_File]:
-        with Reading(lambda: f"opening {counted(len(paths), 'file')}, {paths[0]!r} the first"):
-            indices = index_files(paths) if self._map_files else [None] * len(paths)
-            files = []
-            for path, index in zip(paths, indices, strict=True):
-                stamp = self.stamps[path]
-                if index is not None and index.stamp != stamp:
-                    raise changed(path, stamp, index.stamp)
-                num_records = self.pool.reader(path, stamp).chunks.num_records if index is None else index.num_records
-                files.append(_File(num_records, index))
-            return files
+        return slow_reads.read(lambda: f"opening {files_of(paths)}", lambda: self._opened_files(paths), self._limit)
+
+    def _opened_files(self, paths: Sequence[str]) -> list[_File]:
+        indices = index_files(paths) if self._map_files else [None] * len(paths)
+        files = []
+        for path, index in zip(paths, indices, strict=True):
+            stamp = self.stamps[path]
+            if index is not None and index.stamp != stamp:
+                raise changed(path, stamp, index.stamp)
+            num_records = self.pool.reader(path, stamp).chunks.num_records if index is None else index.num_records
+            files.append(_File(num_records, index))
+        return files
 
     def _with(self, files: dict[str, _File]) -> Opened:
         """Return what is open when these files are."""
@@ -213,7 +219,7 @@ class Files:
                 indices[path] = index
         mapped = None
         if area is not None and indices:
-            mapped = MappedFiles(area, self.numbering, indices, self._buffers, self._copier)
+            mapped = MappedFiles(area, self.numbering, indices, self._buffers, self._copier, self._limit)
         is_open = np.array([piece.path in files for piece in slices])
         is_mapped = np.array([piece.path in indices for piece in slices])
         new = [path for path in in_slices if path not in indices and path not in self._kinds]
@@ -241,6 +247,6 @@ class Files:
         return NO_MAP if file.index is not None else kind.encoding or "of another layout"
 
 
-def _stamp(path: str) -> FileStamp:
-    with Reading(lambda: f"looking at {path!r}"):
-        return FileStamp.there(path)
+def files_of(paths: Sequence[str]) -> str:
+    """Return some paths in words."""
+    return repr(paths[0]) if len(paths) == 1 else f"{len(paths):,} files, {paths[0]!r} the first"

@@ -22,9 +22,9 @@ from arsrc._host.format.layout import CHUNK_HEADER_BYTES, to_physical
 from arsrc._host.format.numbering import Found, Integers, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
 from arsrc._host.format.structure import damaged
+from arsrc._host.machine import slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
-from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.waiting import num_waits
 from arsrc._host.readers.cold_rule import ColdRule
 from arsrc._host.storage.address_range import AddressRange
@@ -65,6 +65,7 @@ class MappedFiles:
         indices: Mapping[str, FileIndex],
         buffers: BufferPool,
         copier: Copier,
+        limit: float | None = None,
     ) -> None:
         """Join the indices of files.
 
@@ -74,9 +75,10 @@ class MappedFiles:
             indices: By the path of a slice; records of other slices cannot be read.
             buffers: Where batches of 64 KiB or more come from, unless `copy` is given an output.
             copier: Threads for large batches.
+            limit: Most seconds that a read may take, None for any.
         """
         self._area: AddressRange | None = area
-        self._buffers, self._copier = buffers, copier
+        self._buffers, self._copier, self._limit = buffers, copier, limit
         self._index = RecordIndex(numbering, indices, area.begins)
         found = {number: indices.get(piece.path) for number, piece in enumerate(numbering.slices)}
         self._files = {number: (i.path, i.stamp) for number, i in found.items() if i is not None}
@@ -99,23 +101,29 @@ class MappedFiles:
             ArsrcValueError: `out` is too small.
             BadRows: Some records cannot be read, or something else stands around them.
         """
-        with Reading(lambda: self._describe(located)):
-            area = self._area  # keeps the map until this read is done, whoever closes it meanwhile
-            if area is None:
-                raise closed()
-            is_known = self._watch.check(located.slices, area.stamp)
-            before, is_cold = num_waits(), self.cold.is_worth_asking
-            if is_cold:  # a cold disk serves many requests at once faster than one by one
-                self._ask(area, located)
-            try:
-                return self._gather(area, located, out, is_careful=is_cold or not is_known)
-            except BadRows as error:
-                for number in set(located.slices[error.rows].tolist()):
-                    self._watch.look(number, area.stamp)
-                raise
-            finally:
-                self._watch.check(located.slices, area.stamp)
-                self.cold.note(len(located.starts), num_waits() != before)
+        if self._limit is not None:  # a thread that is left behind must not write to what the caller has
+            out = None
+        return slow_reads.read(lambda: self._describe(located), lambda: self._copied(located, out), self._limit)
+
+    def _copied(self, located: Located, out: NDArray[np.uint8] | None) -> RecordBatch:
+        area = self._area  # keeps the map until this read is done, whoever closes it meanwhile
+        if area is None:
+            raise closed()
+        is_known = self._watch.check(located.slices, area.stamp)
+        before, is_cold = num_waits(), self.cold.is_worth_asking
+        if is_cold:  # a cold disk serves many requests at once faster than one by one
+            self._ask(area, located)
+        # With a limit, too: who waits for the disk by a system call does not hold the interpreter meanwhile.
+        is_careful = is_cold or not is_known or self._limit is not None
+        try:
+            return self._gather(area, located, out, is_careful)
+        except BadRows as error:
+            for number in set(located.slices[error.rows].tolist()):
+                self._watch.look(number, area.stamp)
+            raise
+        finally:
+            self._watch.check(located.slices, area.stamp)
+            self.cold.note(len(located.starts), num_waits() != before)
 
     def _describe(self, located: Located) -> str:
         numbers = np.unique(located.slices).tolist()

@@ -12,8 +12,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from arsrc._host.format.chunk_list import ChunkList
 from arsrc._host.format.file_kinds import what_is_wrong
+from arsrc._host.machine import slow_reads
 from arsrc._host.machine.bisection import Faulty
-from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.readers.footer_records import list_chunks
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file
@@ -65,8 +65,10 @@ class Opened(NamedTuple):
 class ReaderPool(KeptOpen[Opened]):
     """Open readers by path; the least recently used ones are let go."""
 
-    def __init__(self, max_open: int) -> None:
+    def __init__(self, max_open: int, limit: float | None) -> None:
+        """Keep at most `max_open`; a read may take `limit` seconds."""
         super().__init__(max_open)
+        self._limit = limit
         self._lists: dict[str, ChunkList] = {}  # of files that are opened again
 
     def reader(self, path: str, stamp: FileStamp) -> Opened:
@@ -108,12 +110,21 @@ class ReaderPool(KeptOpen[Opened]):
             ReadFailure: The reader fails, gives fewer records, or those of other chunks: one of them is bad.
             ArsrcReadError: The file changed since, is gone, or cannot be opened again.
         """
-        with Reading(lambda: f"opening {path!r}"):
+
+        def open_it() -> Opened:
             opened = self.reader(path, stamp)
             check_file(path, stamp)
+            return opened
+
+        def read() -> list[bytes]:
+            with _noted():
+                found: list[bytes] = opened.reader.read(list(positions))
+                return found
+
+        opened = slow_reads.read(lambda: f"opening {path!r}", open_it, self._limit)
+        what_is_read = f"{len(positions)} records of {path!r}, the first at {positions[0]}"
         try:
-            with _noted(), Reading(lambda: f"{len(positions)} records of {path!r}, the first at {positions[0]}"):
-                records: list[bytes] = opened.reader.read(list(positions))
+            records = slow_reads.read(lambda: what_is_read, read, self._limit)
         except _FAILURES as error:
             check_file(path, stamp)
             if FileStamp.at(path) is None:  # no record's fault, as it seems

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 from arsrc._host.format.fingerprint import content_sample
 from arsrc._host.format.numbering import Found
 from arsrc._host.format.record_index import Located
+from arsrc._host.machine import slow_reads
 from arsrc._host.machine.bisection import Bisection
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
-from arsrc._host.machine.slow_reads import Reading
 from arsrc._host.machine.threads import on_threads
-from arsrc._host.readers.files import Files
+from arsrc._host.readers.files import Files, files_of
 from arsrc._host.readers.mapped import BadRows, MappedFiles
 from arsrc._host.readers.official import ReadFailure
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp, changed, closed
-from arsrc.amounts import counted
 from arsrc.errors import ArsrcError, ArsrcReadError
 from arsrc.record_batch import RecordBatch
 
@@ -58,6 +57,7 @@ class DataSet:
         max_open_files: int,
         random_access: bool,
         buffers: BufferPool,
+        limit: float | None = None,
     ) -> None:
         """Open files.
 
@@ -67,6 +67,7 @@ class DataSet:
             max_open_files: Most files that are kept open, beside those that are mapped.
             random_access: Whether records will be read in random order.
             buffers: Where large batches come from.
+            limit: Most seconds that a read may take, None for any.
         """
         self.copier = Copier()
         self.files = Files(
@@ -76,12 +77,13 @@ class DataSet:
             random_access=random_access,
             buffers=buffers,
             copier=self.copier,
+            limit=limit,
         )
         self.slices, self._numbering = self.files.slices, self.files.numbering
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = self._numbering.num_records
         self.is_closed = False
-        self._bisection = Bisection()
+        self._bisection, self._limit = Bisection(), limit
         self._content_hash: str | None = None
 
     @property
@@ -232,9 +234,12 @@ class DataSet:
 
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""
-        with Reading(lambda: f"looking at {counted(len(self.files.stamps), 'file')}"):
+
+        def look() -> bool:
             stamps = ((FileStamp.at(path), stamp) for path, stamp in self.files.stamps.items())
             return all(now is not None and now.is_untouched(stamp) for now, stamp in stamps)
+
+        return slow_reads.read(lambda: f"looking at {files_of(list(self.files.stamps))}", look, self._limit)
 
     def content_hash(self) -> str:
         """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.
@@ -249,8 +254,11 @@ class DataSet:
     def _sampled(self) -> str:
         samples = max(1, _HASH_SAMPLES // len(self.slices))
         paths = list(self.files.stamps)
-        with Reading(lambda: f"samples of {counted(len(paths), 'file')}, {paths[0]!r} the first"):
-            contents = dict(zip(paths, on_threads(lambda path: content_sample(path, samples), paths), strict=True))
+
+        def sample(path: str) -> bytes:
+            return slow_reads.read(lambda: f"samples of {path!r}", lambda: content_sample(path, samples), self._limit)
+
+        contents = dict(zip(paths, on_threads(sample, paths), strict=True))
         for path, stamp in self.files.stamps.items():  # afterwards: what was sampled is what was opened
             if (now := FileStamp.there(path)) != stamp:
                 raise changed(path, stamp, now)
