@@ -606,10 +606,10 @@ def test_where_all_records_that_are_tried_are_bad_that_is_an_error_which_says_so
 
 
 def wait_for_parts(config: Config) -> None:
-    """Wait until all that is read ahead is there."""
+    """Wait until all that is read ahead is there, or has failed."""
     parts = [part for run in list(registry.opened(config).files.ahead.runs) for part in list(run.parts)]
     end = time.monotonic() + 60
-    while not all(part.is_loaded for part in parts) and time.monotonic() < end:
+    while not all(part.is_loaded or part._failed for part in parts) and time.monotonic() < end:
         time.sleep(0.001)
 
 
