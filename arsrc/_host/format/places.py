@@ -56,6 +56,11 @@ class Uniform:
     last_shift: Column = 0
     last_count: Column = 1
 
+    @property
+    def is_single(self) -> bool:
+        """Whether each record has a chunk of its own."""
+        return isinstance(self.group_size, int) and self.group_size == 1
+
     def cut(self, start: int, stop: int) -> Self:
         """Return what the positions `[start, stop)` need."""
         del start, stop
@@ -71,7 +76,7 @@ class Uniform:
     def locate(self, slices: Integers, positions: Integers) -> tuple[Integers, Column]:
         """Return starts and lengths."""
         length, span, first = pick(self.length, slices), pick(self.span, slices), pick(self.first, slices)
-        if isinstance(self.group_size, int) and self.group_size == 1:
+        if self.is_single:
             return positions * span + first, length
         group_size = pick(self.group_size, slices)
         chunks, within = positions // group_size, positions % group_size
@@ -83,7 +88,7 @@ class Uniform:
     def enclosing(self, slices: Integers, positions: Integers) -> Enclosing:
         """Return the chunks of records."""
         length, span, first = pick(self.length, slices), pick(self.span, slices), pick(self.first, slices)
-        if isinstance(self.group_size, int) and self.group_size == 1:
+        if self.is_single:
             begins: Integers = positions * span + (first + length - span)
             return Enclosing(begins, begins + span, length, 1)
         group_size = pick(self.group_size, slices)
@@ -107,6 +112,7 @@ class Spans:
 
     begins: Integers
     base: Column = 0
+    is_single = True
 
     def cut(self, start: int, stop: int) -> "Spans":
         """Return what the positions `[start, stop)` need."""
@@ -154,6 +160,7 @@ class Groups:
     stop: Column
     chunk_base: Column = 0
     base: Column = 0
+    is_single = False
 
     def cut(self, start: int, stop: int) -> "Groups":
         """Return what the positions `[start, stop)` need: whole chunks."""

@@ -33,21 +33,24 @@ class Located(NamedTuple):
         """Bytes of all records if that is known without a sum, else None."""
         return self.lengths * len(self.starts) if isinstance(self.lengths, int) else None
 
-    def at(self, rows: Integers) -> "Located":
-        """Return where some of these records lie."""
-        lengths = self.lengths if isinstance(self.lengths, int) else self.lengths[rows]
-        slices, positions, starts, begins = (column[rows] for column in self[:4])
-        return Located(slices, positions, starts, begins, lengths)
-
     def part(self, start: int, stop: int) -> "Located":
         """Return where the records `[start, stop)` of these lie."""
-        lengths = self.lengths if isinstance(self.lengths, int) else self.lengths[start:stop]
-        slices, positions, starts, begins = (column[start:stop] for column in self[:4])
-        return Located(slices, positions, starts, begins, lengths)
+        return self.at(slice(start, stop))
+
+    def at(self, rows: Integers | slice) -> "Located":
+        """Return where some of these records lie."""
+        slices, positions, starts, begins = (column[rows] for column in self[:4])
+        return Located(
+            slices, positions, starts, begins, self.lengths if isinstance(self.lengths, int) else self.lengths[rows]
+        )
 
 
 class RecordIndex:
-    """The places of the records of slices, those of one kind joined."""
+    """The places of the records of slices, those of one kind joined.
+
+    Attributes:
+        is_single: Whether each record has a chunk of its own, whose header stands right in front of it.
+    """
 
     def __init__(self, numbering: Numbering, indices: Mapping[str, FileIndex], begins: Mapping[str, int]) -> None:
         """Join the indices of files.
@@ -71,6 +74,7 @@ class RecordIndex:
             self._kinds[numbers] = len(self._joined)
             self._numbers[numbers] = np.arange(len(numbers))
             self._joined.append(kind.join(places, shifts))
+        self.is_single = all(places.is_single for places in self._joined)
         self._is_one = len(self._joined) == 1 and len(numbers) == len(self._kinds)
 
     def locate(self, found: Found) -> Located:

@@ -21,7 +21,7 @@ from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_r
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES, to_physical
 from arsrc._host.format.numbering import Found, Integers, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
-from arsrc._host.format.structure import damaged
+from arsrc._host.format.structure import damaged, damaged_in_memory
 from arsrc._host.machine import slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
@@ -206,12 +206,8 @@ class MappedFiles:
             offsets: i64[n + 1], where each record shall stand.
             out: The bytes are the beginning of it where it is given.
         """
-
-        def copy(begins: Integers, num_bytes: int) -> NDArray[np.uint8]:
-            return gather_equal(area.data, begins, num_bytes, None)
-
         # First what is around them: their own bytes are on the way then.
-        wrong = damaged(copy, located, self._index.enclosing(located))
+        wrong = damaged_in_memory(area.data, located, self._index)
         if length is not None and length <= LARGE_RECORD_BYTES:
             return gather_equal(area.data, located.begins, length, out), _NONE, wrong
         return gather_ragged(area.data, located.starts, offsets, out), _NONE, wrong
@@ -228,7 +224,7 @@ class MappedFiles:
         del length
         result = np.empty(offsets[-1], np.uint8) if out is None else out[: offsets[-1]]
         missing = copy_records(area, located.starts, offsets, result)
-        return result, missing, damaged(functools.partial(copy_equal, area), located, self._index.enclosing(located))
+        return result, missing, damaged(functools.partial(copy_equal, area), located, self._index)
 
 
 def _raise_bad(parts: Sequence[Sequence[Integers]]) -> None:
