@@ -10,7 +10,7 @@ hashes, which only array_record's reader computes.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_r
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES, to_physical
 from arsrc._host.format.numbering import Found, Integers, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
-from arsrc._host.format.structure import damaged, damaged_in_memory
+from arsrc._host.format.singles import damaged_singles
+from arsrc._host.format.structure import damaged
 from arsrc._host.machine import slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
@@ -173,20 +174,20 @@ class MappedFiles:
         length = lengths if isinstance(lengths, int) else None
         num_parts = min(self._copier.num_parts(num_bytes), max(num_rows, 1))
         if num_parts == 1:
-            result, *bad = copy(area, located, length, offsets, out)
-            _raise_bad([bad])
+            result, missing, wrong = copy(area, located, length, offsets, out)
+            _raise_bad(missing, wrong)
             return RecordBatch(result, offsets)
         result = np.empty(num_bytes, np.uint8) if out is None else out[:num_bytes]
-        all_bad = []
+        bad: list[tuple[Integers, Integers]] = []
 
         def work(first: int, last: int) -> None:
             bounds = offsets[first : last + 1]
             part = result[bounds[0] : bounds[-1]]
-            _, *bad = copy(area, located.part(first, last), length, bounds - bounds[0], part)
-            all_bad.append([first + rows for rows in bad])
+            _, missing, wrong = copy(area, located.part(first, last), length, bounds - bounds[0], part)
+            bad.append((first + missing, first + wrong))
 
         self._copier.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
-        _raise_bad(all_bad)
+        _raise_bad(*map(np.concatenate, zip(*bad, strict=True)))
         return RecordBatch(result, offsets)
 
     def _copy_rows(
@@ -207,7 +208,11 @@ class MappedFiles:
             out: The bytes are the beginning of it where it is given.
         """
         # First what is around them: their own bytes are on the way then.
-        wrong = damaged_in_memory(area.data, located, self._index)
+        longest = located.lengths if isinstance(located.lengths, int) else int(located.lengths.max(initial=0))
+        if self._index.is_single and longest <= LARGE_RECORD_BYTES:
+            wrong = damaged_singles(area.data, located)
+        else:
+            wrong = damaged(lambda begins, n: gather_equal(area.data, begins, n, None), located, self._index)
         if length is not None and length <= LARGE_RECORD_BYTES:
             return gather_equal(area.data, located.begins, length, out), _NONE, wrong
         return gather_ragged(area.data, located.starts, offsets, out), _NONE, wrong
@@ -227,9 +232,8 @@ class MappedFiles:
         return result, missing, damaged(functools.partial(copy_equal, area), located, self._index)
 
 
-def _raise_bad(parts: Sequence[Sequence[Integers]]) -> None:
+def _raise_bad(missing: Integers, wrong: Integers) -> None:
     """Raise an error if there are rows that cannot be read, or around which something else stands."""
-    missing, wrong = map(np.concatenate, zip(*parts, strict=True))
     if not len(missing) and not len(wrong):
         return
     if len(missing):
