@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.machine import profile
+from arsrc._host.machine import profile, slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
@@ -71,7 +71,8 @@ class OpenFiles:
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig") -> None:
-        self._paths, self._slices = config.paths, paths.expand(config.paths)
+        self._paths, self._limit = config.paths, config.read.timeout_seconds
+        self._slices = self._found()
         self._looked_at, self._look_seconds = -math.inf, math.inf
         self.is_closed = False
         buffers = BufferPool(config.read.read_ahead_bytes)
@@ -81,9 +82,12 @@ class OpenFiles:
             max_open_files=config.read.max_open_files,
             random_access=random_access(config),
             buffers=buffers,
-            limit=config.read.timeout_seconds,
+            limit=self._limit,
         )
         self.ahead = ReadAhead(buffers, config.read.read_ahead_bytes)
+
+    def _found(self) -> list[paths.FileSlice]:
+        return slow_reads.read(lambda: f"looking for {self._paths}", lambda: paths.expand(self._paths), self._limit)
 
     def is_current(self, strict: bool) -> bool:
         """Whether the paths still lead to the files that were opened, unchanged.
@@ -97,7 +101,7 @@ class OpenFiles:
             return True
         self._looked_at = start  # and not when it ends: what is written meanwhile is looked at again
         try:
-            is_current = paths.expand(self._paths) == self._slices and self.data_set.is_current()
+            is_current = self._found() == self._slices and self.data_set.is_current()
         except (ArsrcFileNotFoundError, ArsrcReadError):
             if strict:
                 raise

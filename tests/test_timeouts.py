@@ -1,0 +1,118 @@
+"""Reads that hang: an error at the limit that names what was being read, and afterwards the exact bytes."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import arsrc
+from arsrc import ArrayRecordSourceConfig, ArsrcReadError, ReadOptions
+from arsrc._host.machine import threads
+from arsrc._host.machine.threads import Late, within
+from arsrc._host.storage import system
+
+pytestmark = pytest.mark.slow
+
+ROWS = np.arange(40 * 5, dtype=np.uint8).reshape(40, 5)
+LARGE = np.arange(8 * 40_000, dtype="<u4").view(np.uint8).reshape(8, -1)
+KINDS = {
+    "single": (ROWS, "group_size:1,uncompressed"),
+    "grouped": (ROWS, "group_size:4,uncompressed"),
+    "large": (LARGE, "group_size:1,uncompressed"),
+    "zstd": (ROWS, "group_size:4,zstd"),
+}
+
+
+class Hanging(system.System):
+    """Lets one kind of call hang until it is released."""
+
+    def __init__(self, name: str) -> None:
+        self.release, self.num_hung = threading.Event(), 0
+        real = getattr(self, name)
+
+        def hang(*args: Any) -> Any:
+            if not self.release.is_set():
+                self.num_hung += 1
+                self.release.wait(60)
+            return real(*args)
+
+        setattr(self, name, hang)
+
+
+@pytest.fixture(params=KINDS)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[ArrayRecordSourceConfig, np.ndarray]]:
+    rows, options = KINDS[request.param]
+    path = tmp_path / "a.array_record"
+    arsrc.write_array_record(path, rows, options=options)
+    yield ArrayRecordSourceConfig(str(path), 4, read=ReadOptions(timeout_seconds=0.2), num_epochs=1), rows
+    arsrc.close()
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "pread"])
+def test_a_file_system_that_hangs_while_files_are_opened_is_an_error_and_then_all_is_well(
+    source: tuple[ArrayRecordSourceConfig, np.ndarray], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    config, rows = source
+    hanging = Hanging(call)
+    monkeypatch.setattr(system, "calls", hanging)
+    for _ in range(2):
+        start = time.monotonic()
+        with pytest.raises(ArsrcReadError, match=r"longer than it may: .*a\.array_record.*timeout_seconds=0\.2"):
+            arsrc.init(config)
+        assert time.monotonic() - start < 30
+    assert hanging.num_hung >= 1
+    hanging.release.set()
+    assert_exact(config, rows)
+
+
+@pytest.mark.parametrize("call", ["stat", "fstat", "copy", "pread"])
+def test_a_read_that_hangs_is_an_error_and_then_all_is_well(
+    source: tuple[ArrayRecordSourceConfig, np.ndarray], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    config, rows = source
+    state = arsrc.init(config)
+    arsrc.next_batch(config, state)
+    hanging = Hanging(call)
+    monkeypatch.setattr(system, "calls", hanging)
+    failed = 0
+    for _ in range(3):
+        try:
+            np.testing.assert_array_equal(arsrc.take(config, [3, 1]).data, rows[[3, 1]])
+        except Exception as error:
+            assert "longer than it may" in str(error), error
+            assert "a.array_record" in str(error)
+            failed += 1
+    if call == "copy":  # as mapped files are read where there is a limit
+        assert failed == (3 if hanging.num_hung else 0)
+        assert hanging.num_hung or "zstd" in str(arsrc.explain(config))
+    hanging.release.set()
+    assert_exact(config, rows)
+
+
+def assert_exact(config: ArrayRecordSourceConfig, rows: np.ndarray) -> None:
+    found = np.concatenate([np.asarray(batch.data) for _, batch in arsrc.iterate(config)])
+    np.testing.assert_array_equal(found, rows)
+
+
+def test_what_takes_no_longer_gives_what_it_gives() -> None:
+    assert within(30, lambda: 7) == 7
+    with pytest.raises(KeyError, match="x"):
+        within(30, lambda: {}["x"])
+    with pytest.raises(Late):
+        within(0.01, lambda: time.sleep(0.5))
+
+
+def test_a_forked_child_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "is_forked", lambda: True)
+    assert within(1e-9, lambda: 7) == 7
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), "3", True, [1]])
+def test_a_limit_is_a_positive_number_of_seconds(wrong: Any) -> None:
+    with pytest.raises(arsrc.ArsrcError, match=r"\[arsrc\] ReadOptions\.timeout_seconds: must be"):
+        ReadOptions(timeout_seconds=wrong)
+    assert ReadOptions(timeout_seconds=3).timeout_seconds == 3.0
