@@ -120,6 +120,9 @@ class InMemory(System):
     def stat(self, path: str, follow_links: bool = True) -> os.stat_result:
         return _stat_result(self._at(path))
 
+    def open_memory(self) -> int:
+        raise OSError(errno.ENOSYS, "array_record's reader is outside of it")
+
     def fstat(self, fd: int) -> os.stat_result:
         return _stat_result(self._open[fd][1])
 
@@ -296,7 +299,7 @@ class Injecting(System):
             self.order.point()
         self.log.append((threading.current_thread().name, name))
         first = arguments[0] if arguments else ""
-        path = first if isinstance(first, str) else self.open_paths.get(first, "")
+        path = first if isinstance(first, str) else self.open_paths.get(first, "") if isinstance(first, int) else ""
         call = Call(name, arguments, path, self.inner)
         fault = self.rule(call)
         try:

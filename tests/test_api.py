@@ -82,7 +82,7 @@ CLASSES = {
     ),
     "ReadOptions": (
         "(num_threads=2, read_ahead_bytes=268435456, max_open_files=256, cache_bytes=4294967296, "
-        "cache_dir=None, checksum='auto', ahead='auto')"
+        "cache_dir=None, checksum='auto', ahead='auto', timeout_seconds=None)"
     ),
     "SourceState": "(index, epoch, key)",
     "Batch": "(data, mask, record_ids, epochs)",

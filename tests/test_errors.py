@@ -315,6 +315,12 @@ CASES = {
     "a cache folder that is none": Case(
         lambda world: ReadOptions(cache_dir=3), TYPE, "ReadOptions.cache_dir", ("cache_dir=3",)
     ),
+    "a limit that is no number": Case(
+        lambda world: ReadOptions(timeout_seconds="1"), TYPE, "ReadOptions.timeout_seconds", ("timeout_seconds='1'",)
+    ),
+    "a limit of no time": Case(
+        lambda world: ReadOptions(timeout_seconds=0), VALUE, "ReadOptions.timeout_seconds", ("None waits for ever",)
+    ),
     "an unknown checksum": Case(
         lambda world: ReadOptions(checksum="crc"), VALUE, "ReadOptions.checksum", ("'crc'", "'always'")
     ),

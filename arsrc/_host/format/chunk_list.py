@@ -25,7 +25,6 @@ from arsrc._host.storage.open_file import OpenFile
 from arsrc._host.storage.stamps import FileStamp
 
 _SLAB_RECORDS = 1 << 13  # the arrays of one slab stay in the cache
-_UNKNOWN, _RIGHT, _WRONG = range(3)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class ChunkList:
         group_size: Records of each chunk but the last.
         begins: i64[num_chunks], logical positions of the chunks; of none where each is one record.
         decoded_sizes: u8, u16, u32 or u64[num_chunks], bytes of all records of each.
-        states: u8[num_chunks], whether their headers were looked at, and say the same; likewise.
+        are_right: bool[num_chunks], whether their headers were looked at, and say the same; likewise.
         largest: The most bytes that one chunk takes in the file, or decoded.
     """
 
@@ -45,7 +44,7 @@ class ChunkList:
     group_size: int
     begins: NDArray[np.int64]
     decoded_sizes: NDArray[np.integer]
-    states: NDArray[np.uint8]
+    are_right: NDArray[np.bool_]
     largest: int
 
     @classmethod
@@ -78,7 +77,7 @@ class ChunkList:
             group_size,
             known,
             sizes.astype(np.min_scalar_type(most)),
-            np.zeros(len(known), np.uint8),
+            np.zeros(len(known), np.bool_),
             largest,
         )
 
@@ -97,23 +96,24 @@ class ChunkList:
             is_wrong = lengths != self.decoded_sizes[at]
         else:
             chunks = at // self.group_size
-            if len(unknown := np.unique(chunks[self.states[chunks] == _UNKNOWN])):
-                self._look(path, stamp, unknown)
-            is_wrong = self.states[chunks] == _WRONG
+            unknown = np.unique(chunks[~self.are_right[chunks]])
+            is_wrong = np.isin(chunks, self._look(path, stamp, unknown)) if len(unknown) else np.zeros(len(at), bool)
         found: list[int] = at[is_wrong].tolist()
         return found
 
-    def _look(self, path: str, stamp: FileStamp, chunks: NDArray[np.int64]) -> None:
-        """Compare the headers of chunks with what the footer says."""
+    def _look(self, path: str, stamp: FileStamp, chunks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Compare the headers of chunks with what the footer says; return those that say something else."""
         with contextlib.suppress(FileNotFoundError), contextlib.closing(OpenFile(path)) as file:
             if file.stamp() != stamp:
-                return
+                return chunks[:0]
             begins = to_physical(self.begins[chunks]).tolist()
             headers = b"".join(_header(file, begin) for begin in begins)
             words = np.frombuffer(headers, "<u8").reshape(-1, CHUNK_HEADER_BYTES // 8)
             counts = np.minimum(self.num_records - chunks * self.group_size, self.group_size)
             is_right = (words[:, 3] >> 8 == counts) & (words[:, 4] == self.decoded_sizes[chunks])
-            self.states[chunks] = np.where(is_right, _RIGHT, _WRONG)
+            self.are_right[chunks] = is_right
+            return chunks[~is_right]
+        return chunks[:0]
 
 
 def _header(file: OpenFile, begin: int) -> bytes:

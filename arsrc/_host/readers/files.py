@@ -175,7 +175,7 @@ class Files:
         return f"{num_records} in {num_files}, {num_bytes}"
 
     def _log(self, level: int, seconds: float) -> None:
-        _LOG.log(level, "opened %s, in %.2f s: %s", self, seconds, self.describe())
+        _LOG.log(level, "opened %s, in %.2f s: %s", str(self), seconds, self.describe())  # who keeps it keeps no files
 
     def close(self) -> None:
         """Let go of all; reads of a file that are under way end well, later ones fail."""

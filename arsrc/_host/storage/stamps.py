@@ -127,7 +127,7 @@ class FileWatch:
             is_known = check_file(path, was, stamp_of)
         except ArsrcReadError as error:
             if not isinstance(error.__cause__, OSError):  # a look that failed says nothing of the file
-                self._refused[number] = error
+                self._refused[number] = copy.copy(error)  # whose traceback would keep files open
             raise
         if is_known:
             self._unknown.discard(number)
