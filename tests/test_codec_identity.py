@@ -157,6 +157,7 @@ REACHED = {
     "a method of a struct": "import struct\ndef make(f): return lambda r: f(r)\nfn = make(struct.Struct('2h').unpack)",
     "a method of an array": "import numpy as np\ntake = (np.arange(9) * 2).take\ndef fn(record): return take(record)",
     "a method of a pattern": "import re\nfind = re.compile('a{2}').findall\ndef fn(record): return find(record)",
+    "another method of a pattern": "import re\nfn = re.compile('a{2}').match",
     "a method of a class": "f = [0, 1, list.append, list.remove][2]\ndef fn(record): return f([record], record)",
     "which class's method": """
         f = [0, 1, str.__format__, str.__mod__][2].__get__("a")

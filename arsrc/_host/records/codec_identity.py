@@ -1,6 +1,7 @@
 """A text for what decodes records, the same in every process: it tells the caches of different codecs apart."""
 
 import abc
+import collections
 import contextlib
 import enum
 import functools
@@ -182,6 +183,7 @@ def _attributes(value: Any, base: type, by_names: bool) -> dict[str, Any]:
     slots = [
         (f"{each.__qualname__}.{name}", member)
         for each in made
+        if "__slots__" in vars(each)  # members of classes that are not made in Python need not be all there is
         for name, member in vars(each).items()
         if isinstance(member, types.MemberDescriptorType)
     ]
@@ -260,6 +262,7 @@ _WHOLE: dict[type, Callable[[Any], Iterable[Any]]] = {
     types.CodeType: _code,
     types.MethodType: lambda method: (method.__func__, method.__self__),
     types.BuiltinMethodType: _by_name,
+    type(re.compile("").match): _by_name,  # of those that know their class
     types.MethodWrapperType: _by_name,
     types.MethodDescriptorType: _by_name,
     types.WrapperDescriptorType: _by_name,
@@ -293,6 +296,7 @@ _BASES: dict[type, Callable[[Any], Iterable[Any]]] = {
     tuple: tuple.__iter__,
     list: list.__iter__,
     dict: lambda value: (*dict.keys(value), *dict.values(value)),
+    collections.defaultdict: lambda value: (value.default_factory, *dict.keys(value), *dict.values(value)),
     set: lambda value: (frozenset(set.__iter__(value)),),
     frozenset: lambda value: value if type(value) is frozenset else (frozenset(frozenset.__iter__(value)),),
     functools.partial: lambda value: (value.func, value.args, value.keywords, vars(value)),
