@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from typing import Any
 from unittest import mock
 
@@ -183,7 +184,7 @@ class _NoReaders:
 def _simulated_data_set(files: list[FileSlice]) -> ArsrcDataSet:
     """Return a data set of files that do not exist, of a kind that cannot be mapped: the most costly one."""
     found = {
-        "_stamp": lambda path: FileStamp(0, 0, 2**17, 0),
+        "FileStamp": types.SimpleNamespace(there=lambda path: FileStamp(0, 0, 2**17, 0, 0)),
         "index_files": lambda paths: [None] * len(paths),
         "ReaderPool": _NoReaders,
     }

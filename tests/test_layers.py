@@ -83,19 +83,15 @@ FILES_OF_NUMPY = {"fromfile", "load", "loadtxt", "memmap", "save", "savetxt", "s
 SEAM = "arsrc._host.storage.system"
 ASKS_FOR_NO_FILE = {
     "os.PathLike", "os.cpu_count", "os.fspath", "os.getpid", "os.nice", "os.path", "os.register_at_fork",
-    "os.sched_getaffinity", "os.sep", "os.stat_result", "os.strerror", "os.sysconf", "os.sysconf_names", "os.O_CREAT",
-    "os.O_RDONLY", "os.O_RDWR", "os.path.abspath", "os.path.basename", "os.path.dirname", "os.path.expanduser",
+    "os.sched_getaffinity", "os.sep", "os.stat_result", "os.strerror", "os.sysconf", "os.sysconf_names", "os.O_APPEND",
+    "os.O_CREAT", "os.O_NOFOLLOW", "os.O_NONBLOCK", "os.O_RDONLY", "os.O_RDWR", "os.O_TRUNC", "os.O_WRONLY", "os.path.abspath", "os.path.basename", "os.path.dirname", "os.path.expanduser",
     "os.path.isabs", "os.path.join", "os.path.samestat", "os.path.split", "glob.has_magic", "mmap.MADV_RANDOM",
     "mmap.MADV_WILLNEED", "mmap.PAGESIZE",
 }  # fmt: skip
 ASKS_FOR_FILES = {"fcntl", "glob", "io", "mmap", "os", "pathlib", "shutil", "tempfile"}
 BESIDE_THE_SEAM = {
     "arsrc._host.machine.memory": {"pathlib.Path"},  # what the system says of itself
-    "arsrc._host.records.cache": {
-        "filled.tofile", "np.fromfile", "np.memmap", "open", "os.makedirs", "os.path.exists", "os.path.getsize",
-        "os.remove", "os.replace", "os.scandir", "shutil.disk_usage", "shutil.disk_usage(folder).free",
-    },
-}  # fmt: skip
+}
 
 OF_NUMPY = {f"np.{name}" for name in FILES_OF_NUMPY}
 

@@ -65,7 +65,7 @@ class Opened(NamedTuple):
 class ReaderPool(KeptOpen[Opened]):
     """Open readers by path; the least recently used ones are let go."""
 
-    def __init__(self, max_open: int, limit: float | None) -> None:
+    def __init__(self, max_open: int, limit: float | None = None) -> None:
         """Keep at most `max_open`; a read may take `limit` seconds."""
         super().__init__(max_open)
         self._limit = limit
