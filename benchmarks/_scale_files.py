@@ -167,14 +167,13 @@ def _resident_bytes() -> int:
 class _NoReaders:
     """Stands in for the pool of readers, and for each of them: counts and gives records without files."""
 
-    def __init__(self, max_open: int) -> None:
-        pass
+    num_records = _RECORDS_PER_FILE
+
+    def __init__(self, max_open: int, limit: float | None) -> None:
+        self.chunks = self
 
     def reader(self, path: str, stamp: FileStamp) -> "_NoReaders":
         return self
-
-    def num_records(self) -> int:
-        return _RECORDS_PER_FILE
 
     def read(self, path: str, positions: list[int], num_bytes: int) -> list[bytes]:
         del path, num_bytes
