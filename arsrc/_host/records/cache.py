@@ -70,8 +70,8 @@ class MemoryCache:
         # After the rows: two threads may fill a row, with the same bytes, but none may see it half filled.
         with self._lock:
             num_new = len(np.unique(ids[~self._filled[ids]]))
-            self._num_missing -= num_new
             self._filled[ids] = True
+            self._num_missing -= num_new  # afterwards: an interrupt between leaves rows to look for, and none unfilled
             is_full = num_new > 0 == self._num_missing
         if is_full:
             _LOG.info("%s", self)
