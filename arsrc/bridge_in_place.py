@@ -18,6 +18,7 @@ from jax.interpreters import batching, mlir
 
 from arsrc.errors import ArsrcValueError
 from arsrc.host_call import HostCall, Leaves
+from arsrc.programs import compiled_for_each
 
 Array = Any
 
@@ -42,7 +43,7 @@ def register(portable: Callable[[HostCall, Array], Leaves]) -> None:
         with jax.disable_jit(False):
             return jitted(call, operand)
 
-    jitted = jax.jit(portable)
+    jitted: Callable[..., Leaves] = compiled_for_each()(portable)
     lower_by_callback = mlir.lower_fun(by_callback, multiple_results=True)
     lower_in_place = mlir.lower_fun(_in_place, multiple_results=True)
 

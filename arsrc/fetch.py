@@ -6,6 +6,7 @@ nothing where they are not used.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from arsrc.codecs.check import whole_number
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.resident import check_table, gather, table_spec
 from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
-from arsrc.errors import ArsrcReadError, ArsrcTypeError, sides
+from arsrc.errors import ArsrcReadError, ArsrcTypeError, ArsrcValueError, sides
 from arsrc.host_call import HostCall, Leaves
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID
@@ -30,6 +31,8 @@ from arsrc.state import Array, checked_ids, next_rows, whole_numbers
 from arsrc.types import Batch, SourceState, check_state
 
 T = TypeVar("T")
+
+_MOST_BYTES = 2**48  # XLA ends the process where sizes overflow
 
 
 def next_batch(
@@ -154,11 +157,10 @@ def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
     schema = _schema(config)
     record_ids = whole_numbers("take", "record_ids", record_ids)
     if not isinstance(record_ids, jax.core.Tracer):
-        pads = record_ids == PAD_ID
-        stand_in = np.where(pads, 0, record_ids)
-        record_ids = checked_ids("take", "record_ids", stand_in, 0, schema.plan.num_records)
-        record_ids = jnp.where(pads, np.uint32(PAD_ID), record_ids)
-    return _take(schema, checked_ids("take", "record_ids", record_ids, 0, 2**32))
+        valid = record_ids[record_ids != PAD_ID]
+        checked_ids("take", "record_ids", valid, 0, schema.plan.num_records)
+    record_ids = checked_ids("take", "record_ids", record_ids, 0, 2**32)
+    return _take(schema, record_ids.shape, record_ids)
 
 
 def _schema(config: ArrayRecordSourceConfig) -> Schema:
@@ -180,7 +182,7 @@ def _next(
     return _next_batches(schema, num_batches, hashable(axis_name), state, resident)
 
 
-@compiled_for_each(num_static=2)
+@compiled_for_each(3)
 def _next_batches(
     schema: Schema, num_batches: int | None, axis_name: AxisName | None, state: SourceState, resident: Any
 ) -> tuple[SourceState, Batch]:
@@ -207,21 +209,21 @@ def _next_batches(
     return state, jax.tree.map(lambda leaf: leaf[0], batch) if num_batches is None else batch
 
 
-@compiled_for_each(num_static=1)
+@compiled_for_each(2)
 def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Batch:
     plan = schema.plan
     row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
     position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records))
     ids = record_order.record_at(jnp, plan, jax.random.key_data(state.key), state.epoch, position)
-    batch = _take(schema, record_order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
+    batch = _take(schema, position.shape, record_order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
     return dataclasses.replace(batch, epochs=jnp.full(size, state.epoch))
 
 
-@compiled_for_each()
-def _take(schema: Schema, record_ids: Array) -> Batch:
+@compiled_for_each(2)
+def _take(schema: Schema, shape: tuple[int, ...], record_ids: Array) -> Batch:
     flat = record_ids.ravel()
     read = _call_host(_ReadRecords(schema), schema, flat.shape, flat)
-    data, held = jax.tree.map(lambda leaf: leaf.reshape(record_ids.shape + leaf.shape[1:]), read)
+    data, held = jax.tree.map(lambda leaf: leaf.reshape(shape + leaf.shape[1:]), read)
     return _batch(data, record_ids != np.uint32(PAD_ID), record_ids, jnp.zeros_like(record_ids), held)
 
 
@@ -297,6 +299,10 @@ def _call_host(
     """
     held = np.empty((), bool) if schema.config._masks else None
     leaves, treedef = jax.tree.flatten((schema.codec.element_spec(), held))
+    num_bytes = math.prod(lead) * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    if num_bytes > _MOST_BYTES:
+        what, fix = f"a batch of {math.prod(lead)} records has {num_bytes} bytes", "Use smaller batches or elements."
+        raise ArsrcValueError("read", what, fix)
     results = (jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
     found: tuple[Any, Array | None] = jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
     return found

@@ -11,7 +11,7 @@ from arsrc._host import registry
 from arsrc._host.open_source import OpenSource
 from arsrc._host.serving.requests import Request
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.devices.placement import Placement, check_placement, place, place_beside, replicated, rows_of_process
+from arsrc.devices.placement import Placement, check_placement, place, placer, replicated, rows_of_process
 from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcTypeError
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
@@ -60,6 +60,7 @@ def _batches(
     dtypes += [np.dtype(bool)] * schema.config._masks  # which rows hold a record
     treedef = jax.tree.structure(schema.codec.element_spec())
     key_words = np.asarray(jax.random.key_data(start.key))
+    place_both = placer(placement, rows.start, config.batch_size, schema)
     key = jax.random.wrap_key_data(place(key_words, replicated(placement)), impl=jax.random.key_impl(start.key))
 
     def source() -> OpenSource:
@@ -88,7 +89,7 @@ def _batches(
         batch = Batch(data=data, mask=mask, record_ids=ids, epochs=epochs)
         index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
         state = SourceState(index=index, epoch=epoch, key=key)
-        return loaded.after, place_beside(state, batch, placement, rows.start, config.batch_size)
+        return loaded.after, place_both(state, batch)
 
     state = (int(start.index), int(start.epoch), *key_words.tolist())
     request = Request((state,), 1, rows.start, len(rows))

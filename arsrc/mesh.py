@@ -53,7 +53,7 @@ def next_global_batch(
     return _next_global_batch(config._of_programs, mesh, hashable(axis_name), num_batches, state)
 
 
-@compiled_for_each(num_static=3)
+@compiled_for_each(4)
 def _next_global_batch(
     config: ArrayRecordSourceConfig,
     mesh: Mesh,

@@ -139,7 +139,7 @@ def record_keys(config: ArrayRecordSourceConfig, state: SourceState, batch: Batc
     """
     _checked("record_keys", config, state)
     check_batch("record_keys", batch)
-    return _record_keys(state.key, batch.epochs, batch.record_ids)
+    return _record_keys(batch.record_ids.shape, state.key, batch.epochs, batch.record_ids)
 
 
 def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int | Array) -> Array:
@@ -156,7 +156,8 @@ def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int |
         ArsrcIndexError: An id is not in the data set (where it is not traced).
     """
     plan, state = _checked("locate", config, state)
-    return _locate(plan, state, checked_ids("locate", "record_id", record_id, 0, plan.num_records))
+    ids = checked_ids("locate", "record_id", record_id, 0, plan.num_records)
+    return _locate(plan, ids.shape, state, ids)
 
 
 def checked_ids(
@@ -170,7 +171,7 @@ def checked_ids(
     if outside.any():
         wrong = int(values[outside].ravel()[0])
         raise kind(where, f"{name} must be in [{least}, {stop})", **{name: wrong})
-    return jnp.asarray(values.astype(np.int64) % stop, jnp.uint32)
+    return jax.device_put((values.astype(np.int64) % stop).astype(np.uint32))  # jnp.asarray compiles for each shape
 
 
 def whole_numbers(where: str, name: str, value: Any) -> Any:
@@ -261,19 +262,20 @@ def _is_exhausted(plan: Plan, state: SourceState) -> Array:
     return epoch >= np.uint32(plan.num_epochs)
 
 
-@compiled_for_each(num_static=1)
+@compiled_for_each(2)
 def _rows(plan: Plan, axis_name: AxisName | None, state: SourceState) -> tuple[Array, Array]:
     return next_rows(plan, state, *rows_of_device(plan, axis_name))[:2]
 
 
-@jax.jit
-def _record_keys(key: Array, epochs: Array, record_ids: Array) -> Array:
+@compiled_for_each()
+def _record_keys(shape: tuple[int, ...], key: Array, epochs: Array, record_ids: Array) -> Array:
     def of_row(epoch: Array, record_id: Array) -> Array:
         return jax.random.fold_in(jax.random.fold_in(key, epoch), record_id)
 
-    return functools.reduce(lambda fold, _: jax.vmap(fold), record_ids.shape, of_row)(epochs, record_ids)
+    return functools.reduce(lambda fold, _: jax.vmap(fold), shape, of_row)(epochs, record_ids)
 
 
-@compiled_for_each()
-def _locate(plan: Plan, state: SourceState, record_id: Array) -> Array:
+@compiled_for_each(2)
+def _locate(plan: Plan, shape: tuple[int, ...], state: SourceState, record_id: Array) -> Array:
+    del shape
     return record_order.position_of(jnp, plan, jax.random.key_data(state.key), state.epoch, record_id)
