@@ -14,7 +14,7 @@ from arsrc._host.storage.file_names import absolute
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.decoder import ElementDecoder
-from arsrc.errors import ArsrcTypeError, ArsrcValueError
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, said
 from arsrc.frozen import FrozenStats, HashOnce, Terse
 
 Remainder = Literal["drop", "pad", "wrap"]
@@ -132,9 +132,11 @@ class ReadOptions(Terse):
             object.__setattr__(self, field, number)
         object.__setattr__(self, "timeout_seconds", _seconds("ReadOptions.timeout_seconds", self.timeout_seconds))
         if self.cache_dir is not None:
-            if not isinstance(self.cache_dir, (str, os.PathLike)):
-                raise ArsrcTypeError("ReadOptions.cache_dir", "must be a path or None", cache_dir=self.cache_dir)
-            object.__setattr__(self, "cache_dir", absolute(os.fspath(self.cache_dir)))
+            given: Any = self.cache_dir
+            folder = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+            if not isinstance(folder, str):
+                raise ArsrcTypeError("ReadOptions.cache_dir", "must be a path or None", cache_dir=given)
+            object.__setattr__(self, "cache_dir", absolute(folder, "ReadOptions.cache_dir"))
         _one_of("ReadOptions.checksum", self.checksum, get_args(Checksum))
         _one_of("ReadOptions.ahead", self.ahead, get_args(Ahead))
 
@@ -242,9 +244,11 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
             files.expand(self.paths)
         try:
             hash(self)
-        except TypeError as error:
+        except Exception as error:
             raise ArsrcTypeError(
-                "config", f"a field cannot be hashed ({error})", "Codecs must be frozen dataclasses of hashable values."
+                "config",
+                f"a field cannot be hashed ({said(error)})",
+                "Codecs must be frozen dataclasses of hashable values.",
             ) from error
 
     @functools.cached_property
@@ -262,7 +266,9 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
 
     def _decoder(self, first_record: bytes) -> ElementDecoder:
         """Return what decodes the records, with the codec resolved by the first one; host only."""
-        return ElementDecoder(self.codec.resolve(first_record))
+        decoder = ElementDecoder(self.codec.resolve(first_record))
+        decoder.try_out(first_record)
+        return decoder
 
     def _shown(self, field: str) -> str:
         if field == "exclude":
@@ -316,7 +322,7 @@ def _frozen(stats: Any) -> FrozenStats | None:
         with jax.ensure_compile_time_eval():  # copies of JAX arrays that are made in a trace are no arrays
             return FrozenStats(stats)
     except Exception as error:
-        what, fix = f"cannot be copied ({error})", "Give numbers, arrays, texts, and containers of these."
+        what, fix = f"cannot be copied ({said(error)})", "Give numbers, arrays, texts, and containers of these."
         raise ArsrcTypeError("precomputed_stats", what, fix, names=list(stats)) from error
 
 

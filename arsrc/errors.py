@@ -5,7 +5,10 @@
 JAX keeps only the text of an exception that is raised inside a callback, so each message stands on its own.
 """
 
+import operator
 from typing import Any, Self
+
+_MOST_SHOWN = 2000  # characters of one part of a message
 
 
 class ArsrcError(Exception):
@@ -51,7 +54,9 @@ class ArsrcError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Configs hold what cannot be pickled, and errors have to get from one process to another all the same.
-        got = {name: value if isinstance(value, str | int | float) else repr(value) for name, value in self.got.items()}
+        got = {
+            name: value if isinstance(value, str | int | float) else shown(value) for name, value in self.got.items()
+        }
         return _restored, (type(self), *self.args), self.__dict__ | {"got": got}
 
 
@@ -92,19 +97,46 @@ class RecordError(ArsrcValueError):
     """
 
     def __init__(self, row: int, what: str, fix: str = "") -> None:
-        super().__init__("decode", f"row {row}: {what}", fix)
-        self.row = row
-        self.what = what
-        self.fix = fix
+        self.row = operator.index(row)
+        self.what, self.fix = str(what), str(fix)
+        super().__init__("decode", f"row {row}: {what}", self.fix)
 
 
 def message(where: str, what: str, fix: str = "", /, **got: Any) -> str:
-    """Return one text in the form that every error of arsrc has; the arguments are those of `ArsrcError`."""
-    values = ", ".join(f"{name}={value!r}" for name, value in got.items())
-    text = f"[arsrc] {where}: {what}"
+    """Return one text in the form that every error of arsrc has; the arguments are those of `ArsrcError`.
+
+    Each part of it is cut in its middle if it is long, and can be printed, whatever a user's values may hold.
+    """
+    values = ", ".join(f"{name}={shown(value)}" for name, value in got.items())
+    text = f"[arsrc] {_cut(where)}: {_cut(what)}"
     if values:
-        text += f"; got {values}"
-    return f"{text}. {fix}".rstrip() if fix else f"{text}."
+        text += f"; got {_cut(values)}"
+    text = f"{text}. {_cut(fix)}".rstrip() if fix else f"{text}."
+    # Lone surrogates cannot be printed, and JAX would cut the text at a null character.
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def shown(value: object) -> str:
+    """Return the repr of a user's value, whatever that is."""
+    try:
+        return _cut(repr(value))
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def said(error: BaseException) -> str:
+    """Return the kind of a user's error and what it says, whatever that is."""
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}" if str(error) else kind
+    except Exception:
+        return kind
+
+
+def _cut(text: str) -> str:
+    left_out = len(text) - _MOST_SHOWN
+    half = _MOST_SHOWN // 2
+    return text if left_out <= 0 else f"{text[:half]} ... ({left_out} characters) ... {text[-half:]}"
 
 
 def _restored(kind: type[ArsrcError], text: str) -> ArsrcError:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,19 @@ class RecordBatch:
     """The bytes of several records laid end to end, as in Arrow's variable-size binary layout.
 
     Attributes:
-        data: u8[total_bytes], the records' bytes; contiguous.
-        offsets: i64[num_records + 1]; record `row` is `data[offsets[row]:offsets[row + 1]]`.
+        data: u8[total_bytes], the records' bytes; contiguous and read-only.
+        offsets: i64[num_records + 1], read-only; record `row` is `data[offsets[row]:offsets[row + 1]]`.
     """
 
     data: NDArray[np.uint8]
     offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        # Views: whoever made the arrays may go on writing.
+        if self.data.flags.writeable:
+            object.__setattr__(self, "data", _read_only(self.data))
+        if self.offsets.flags.writeable:
+            object.__setattr__(self, "offsets", _read_only(self.offsets))
 
     @classmethod
     def from_records(cls, records: Sequence[bytes]) -> Self:
@@ -40,6 +47,12 @@ class RecordBatch:
     def lengths(self) -> NDArray[np.int64]:
         """i64[num_records], bytes of each record."""
         return np.diff(self.offsets)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array[:]
+    view.flags.writeable = False
+    return view
 
 
 @functools.lru_cache(8)

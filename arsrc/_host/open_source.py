@@ -210,8 +210,11 @@ class OpenSource:
             request: The request.
             outs: Arrays like the leaves that it brings, which may be used for them.
         """
-        with profile.annotate(self._waiting):
-            return self.files.ahead.get(self._client, request, outs)
+        try:
+            with profile.annotate(self._waiting):
+                return self.files.ahead.get(self._client, request, outs)
+        except MemoryError as error:
+            raise self._out_of_memory(request.num_elements) from error
 
     def take(self, record_ids: NDArray[np.uint32]) -> Leaves:
         """Return one array `[*record_ids.shape, ...]` per leaf, of records u32[num_members, num_records]."""
@@ -220,8 +223,15 @@ class OpenSource:
         try:
             with profile.annotate(self._waiting):
                 return read(record_ids, masks=self.masks)
+        except MemoryError as error:
+            raise self._out_of_memory(record_ids.size) from error
         finally:
             self._metrics.serve(len(record_ids), asked_at, is_here=True)
+
+    def _out_of_memory(self, num_elements: int) -> ArsrcReadError:
+        what = f"memory ran out while {num_elements} records were read"
+        fix = "Use smaller batches, or less memory for others: caches, read_ahead_bytes."
+        return ArsrcReadError("read", what, fix, num_bytes=num_elements * self.elements.num_bytes)
 
     def is_ready(self, request: Request) -> bool:
         """Whether `get(request)` would hardly have to wait."""
@@ -242,7 +252,7 @@ class OpenSource:
     def _put(self, leaf: NDArray[np.generic], out: NDArray[np.generic]) -> NDArray[np.generic]:
         if leaf.dtype != out.dtype:
             return leaf
-        if leaf.__array_interface__ != out.__array_interface__:  # another place in memory
+        if _place(leaf) != _place(out):
             self.files.data_set.copier.copy(leaf, out)
         return out
 
@@ -279,6 +289,12 @@ class OpenSource:
         """Let go of what is read ahead for it, and tell loads that are under way to end."""
         self._is_closed = True
         self.files.ahead.forget(self._client)
+
+
+def _place(array: NDArray[np.generic]) -> tuple[object, ...]:
+    """Return where an array lies in memory."""
+    found = array.__array_interface__
+    return found["data"][0], found["shape"], found["strides"]
 
 
 def random_access(config: "ArrayRecordSourceConfig") -> bool:

@@ -13,9 +13,10 @@ class Codec(Protocol):
 
     Codecs are frozen, hashable dataclasses: they are part of the config and thereby of what `jit` keys its
     cache on. `decode` runs on host threads inside a callback: NumPy only, no JAX arrays, and it must not
-    depend on anything but its arguments. Decoded elements that are kept in files are found again by the codec's code,
-    what that reaches and what the codec holds, or, where it has a method `cache_key()`, by its class's name and
-    what this gives.
+    depend on anything but its arguments. Arrays that it gives and still holds, perhaps to write into them again, are
+    copied; it then decodes on one thread at a time. Whatever it raises is an error of its records. Decoded elements
+    that are kept in files are found again by the codec's code, what that reaches and what the codec holds, or, where
+    it has a method `cache_key()`, by its class's name and what this gives.
     """
 
     def resolve(self, first_record: bytes) -> "Codec":
@@ -32,6 +33,8 @@ class Codec(Protocol):
 
     def decode(self, records: RecordBatch) -> PyTree:
         """Decode a batch: the tree of `element_spec`, with leaves of shape `[len(records), ...]`.
+
+        The arrays of `records` are read-only.
 
         Raises:
             RecordError: A record does not fit the codec.

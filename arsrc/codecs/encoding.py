@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import Codec, PyTree
 from arsrc.codecs.element_tree import array_text, both_sides, leaf_paths, structure_difference
-from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError
+from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError, said
+from arsrc.own_code import raised_at
 from arsrc.record_batch import RecordBatch
 
 PIECE_BYTES = 4 * 2**20
@@ -146,8 +147,25 @@ def _encode_piece(
     except ArsrcError as error:
         error.add_note(f"while encoding the elements {start} to {start + length - 1}")
         raise
-    if len(records) != length:
-        what = f"{type(codec).__name__}.encode gave another number of records"
-        raise ArsrcValueError("codec", what, elements=length, records=len(records))
+    except Exception as error:  # of a codec of the user's own
+        what = f"{type(codec).__name__}.encode raised {said(error)}"
+        raise ArsrcValueError("codec", what, raised_at(error), first_element=start, num_elements=length) from error
+    _check_records(records, length, type(codec).__name__)
     for row in range(length):
         yield records[row]
+
+
+def _check_records(records: Any, length: int, codec: str) -> None:
+    """Refuse what is no batch of so many records: wrong offsets would write bytes of others."""
+    if not isinstance(records, RecordBatch):
+        raise ArsrcTypeError("codec", f"{codec}.encode gave no RecordBatch", records=type(records).__name__)
+    data, offsets = np.asarray(records.data), np.asarray(records.offsets)
+    if data.dtype != np.uint8 or data.ndim != 1 or offsets.dtype.kind not in "iu" or offsets.ndim != 1:
+        found = both_sides("uint8[n], int64[n]", f"{array_text(data.dtype, data.shape)}, {offsets.dtype}")
+        raise ArsrcTypeError("codec", f"{codec}.encode gave data and offsets of other dtypes", found)
+    if len(records) != length:
+        what = f"{codec}.encode gave another number of records"
+        raise ArsrcValueError("codec", what, elements=length, records=len(records))
+    if offsets[0] < 0 or offsets[-1] > len(data) or (np.diff(offsets) < 0).any():
+        what = f"{codec}.encode gave offsets that are no places in its data"
+        raise ArsrcValueError("codec", what, num_bytes=len(data), offsets=offsets)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec, is_pair
 from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference, tree_text
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, said
 from arsrc.frozen import Terse
 from arsrc.own_code import ByNames, raised_at
 from arsrc.record_batch import RecordBatch
@@ -125,8 +125,10 @@ class Map(Terse):
         try:
             element = self.fn(record)
             leaves = self._tree.flatten(element)
-        except Exception as error:
-            what = f"{_name(self.fn)} raised {type(error).__name__}: {error}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it is, it ends no thread and no process
+            what = f"{_name(self.fn)} raised {said(error)}"
             raise RecordError(row, what, raised_at(error)) from error
         if leaves is None:
             raise RecordError(row, *structure_difference(self.spec, element))
@@ -146,7 +148,7 @@ class Map(Terse):
         try:
             record: Any = self.encode_fn(self._tree.treedef.unflatten(leaves))
         except Exception as error:
-            what = f"element {row}: {_name(self.encode_fn)} raised {type(error).__name__}: {error}"
+            what = f"element {row}: {_name(self.encode_fn)} raised {said(error)}"
             raise ArsrcValueError("Map.encode", what) from error
         if not isinstance(record, bytes):
             what = f"element {row}: {_name(self.encode_fn)} must return bytes"

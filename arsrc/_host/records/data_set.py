@@ -20,7 +20,7 @@ from arsrc._host.readers.files import Files, files_of
 from arsrc._host.readers.mapped import BadRows, MappedFiles
 from arsrc._host.readers.official import ReadFailure
 from arsrc._host.storage.paths import FileSlice
-from arsrc._host.storage.stamps import FileStamp, changed, closed
+from arsrc._host.storage.stamps import FileStamp, check_same, closed
 from arsrc.errors import ArsrcError, ArsrcReadError
 from arsrc.record_batch import RecordBatch
 
@@ -260,8 +260,7 @@ class DataSet:
 
         contents = dict(zip(paths, on_threads(sample, paths), strict=True))
         for path, stamp in self.files.stamps.items():  # afterwards: what was sampled is what was opened
-            if (now := FileStamp.there(path)) != stamp:
-                raise changed(path, stamp, now)
+            check_same(path, stamp)
         digest = hashlib.sha256()
         for piece in self.slices:
             digest.update(contents[piece.path] + f"{piece.start}:{piece.stop};".encode())

@@ -9,7 +9,7 @@ from arsrc._host.machine.bisection import Bisection, Faulty
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.faults import Rows
 from arsrc._host.records.leaves import Decoder, Leaves
-from arsrc.errors import ArsrcError, ArsrcValueError, RecordError
+from arsrc.errors import ArsrcError, ArsrcValueError, RecordError, said
 from arsrc.own_code import raised_at
 from arsrc.record_batch import RecordBatch
 
@@ -83,7 +83,7 @@ class Decoding:
         return ArsrcValueError(f"decode{self._label}", self._raised(error), fix, record_ids=shown)
 
     def _raised(self, error: Exception) -> str:
-        return f"the codec {type(self._decoder.codec).__name__} raised {type(error).__name__}: {error}"
+        return f"the codec {type(self._decoder.codec).__name__} raised {said(error)}"
 
 
 def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str) -> ArsrcValueError:
