@@ -15,11 +15,12 @@ import numpy as np
 from arsrc._host import registry
 from arsrc._host.open_source import OpenSource
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, sides
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, said, sides
 from arsrc.order.plan import ORDER_VERSION, PAD_ID
 from arsrc.types import SourceState, check_state
 
 FORMAT_VERSION = 1
+_FIELDS = ("version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude")
 
 
 def fingerprint(config: ArrayRecordSourceConfig) -> str:
@@ -95,17 +96,20 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
             "Arguments are the config, then what to_state_dict gave: json.loads(text), say.",
             state_dict=type(state_dict).__name__,
         )
-    if state_dict.get("version", FORMAT_VERSION) != FORMAT_VERSION:
+    state_dict = _plain(state_dict)
+    if _integers([state_dict.get("version", FORMAT_VERSION)]) != [FORMAT_VERSION]:
         raise ArsrcValueError(
             where,
             f"knows format version {FORMAT_VERSION}",
             "Read it with the arsrc that wrote it.",
             version=state_dict["version"],
         )
-    missing = sorted({"version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude"} - set(state_dict))
+    missing = sorted(set(_FIELDS) - set(state_dict))
     if missing:
         raise ArsrcValueError(where, "is no source state", "Use to_state_dict.", missing=missing)
     saved, here = state_dict["fingerprint"], _data_and_order(config, registry.source(config, strict=True))
+    if not isinstance(saved, str):
+        raise ArsrcValueError(where, "the fingerprint is no text", fingerprint=saved)
     if saved != here:
         raise ArsrcValueError(
             where,
@@ -129,28 +133,56 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
     )
 
 
-def _key(words: Any, impl: str) -> jax.Array:
+def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields with scalars as Python has them: savers of arrays give arrays without axes back."""
     try:
-        key = jax.random.wrap_key_data(jnp.asarray(np.array([operator.index(w) for w in words], np.uint32)), impl=impl)
+        found = {field: state_dict[field] for field in _FIELDS if field in state_dict}
+        return {field: one.item() if _is_scalar(one) else one for field, one in found.items()}
+    except Exception as error:
+        raise ArsrcValueError("from_state_dict", f"the state cannot be read ({said(error)})") from error
+
+
+def _is_scalar(value: Any) -> bool:
+    is_array = isinstance(value, (np.ndarray, np.generic, jax.Array))
+    return is_array and value.ndim == 0 and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _integers(values: Any) -> list[int] | None:
+    """Return whole numbers below 2**32; None if some are none."""
+    if not isinstance(values, (list, tuple, np.ndarray, jax.Array)):
+        return None
+    try:
+        numbers = [-1 if isinstance(value, (bool, np.bool_)) else operator.index(value) for value in values]
+    except Exception:  # of whatever stands there
+        return None
+    return numbers if all(0 <= number <= PAD_ID for number in numbers) else None
+
+
+def _key(words: Any, impl: Any) -> jax.Array:
+    numbers = _integers(words)
+    try:
+        if numbers is None or not isinstance(impl, str):
+            raise ValueError("it is no list of words and the name of a kind")
+        key = jax.random.wrap_key_data(jnp.asarray(np.array(numbers, np.uint32)), impl=impl)
         if key.shape != ():
             raise ValueError("is no single key")
         return key
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ArsrcValueError(
-            "from_state_dict", f"the key is damaged ({error})", key_words=words, key_impl=impl
-        ) from error
+    except (ValueError, TypeError) as error:
+        what = f"the key is damaged ({error})"
+        raise ArsrcValueError("from_state_dict", what, key_words=words, key_impl=impl) from error
 
 
 def _pairs(value: Any) -> list[tuple[int, int]]:
-    try:
-        return [(operator.index(start), operator.index(stop)) for start, stop in value]
-    except (TypeError, ValueError) as error:
-        what = "exclude is no list of ranges of records"
-        raise ArsrcValueError("from_state_dict", what, exclude=value) from error
+    is_list = isinstance(value, (list, tuple, np.ndarray, jax.Array))
+    pairs = [_integers(pair) for pair in value] if is_list else [None]
+    found = [(pair[0], pair[1]) for pair in pairs if pair is not None and len(pair) == 2 and pair[0] <= pair[1]]
+    if len(found) < len(pairs):
+        raise ArsrcValueError("from_state_dict", "exclude is no list of ranges of records", exclude=value)
+    return found
 
 
 def _u32(state_dict: Mapping[str, Any], field: str) -> np.uint32:
-    value = state_dict[field]
-    if type(value) is not int or not 0 <= value <= PAD_ID:
-        raise ArsrcValueError("from_state_dict", f"{field} is no u32", **{field: value})
-    return np.uint32(value)
+    numbers = _integers([state_dict[field]])
+    if numbers is None:
+        raise ArsrcValueError("from_state_dict", f"{field} is no u32", **{field: state_dict[field]})
+    return np.uint32(numbers[0])

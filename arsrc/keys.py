@@ -10,6 +10,7 @@ import numpy as np
 
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
+from arsrc.types import is_deleted
 
 Array = jax.Array
 
@@ -34,6 +35,8 @@ def order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] 
 
 def _typed_key(key: Any) -> Array:
     """Return `key` as a typed key in memory of its own: states are donated, and the caller's key is not."""
+    if is_deleted(key):
+        raise ArsrcValueError("init", "the key is deleted: it was donated to a function", "Make it again.")
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
         return jnp.copy(key)

@@ -46,7 +46,8 @@ def operation_stats(
         `{"applied_count", "skipped_count"}`, exact integers. Excluded records count like others: they are served as
         padding.
     """
-    check_state("operation_stats", state)
+    for one in (state,) if since is None else (state, since):
+        check_state("operation_stats", one)
     if isinstance(state.index, jax.core.Tracer):
         raise ArsrcTypeError("operation_stats", "runs on the host, not inside a JAX transformation")
     plan = registry.source(config).plan

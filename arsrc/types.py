@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arsrc.codecs.element_tree import tree_text
-from arsrc.errors import ArsrcTypeError
+from arsrc.errors import ArsrcTypeError, ArsrcValueError
 
 Array = jax.Array
 
@@ -63,6 +63,7 @@ def check_state(where: str, state: Any) -> None:
 
     Raises:
         ArsrcTypeError: `state` is none, or a stack of states, as an ensemble has.
+        ArsrcValueError: Its arrays are deleted.
     """
     if not isinstance(state, SourceState):
         fix = "Arguments are the config, then a state: from init, or the first of what next_batch gives."
@@ -70,6 +71,15 @@ def check_state(where: str, state: Any) -> None:
     if shape := jnp.shape(state.index):
         fix = "Use jax.vmap, or take them one by one: jax.tree.map(lambda leaf: leaf[i], states)."
         raise ArsrcTypeError(where, "takes one state, and this is a stack of them", fix, shape=shape)
+    if any(is_deleted(leaf) for leaf in (state.index, state.epoch, state.key)):
+        what = "the state is deleted: it was donated to a function that was called with it"
+        fix = "Go on with the state that this function gave; or make it again, say by state_at(config, step)."
+        raise ArsrcValueError(where, what, fix)
+
+
+def is_deleted(leaf: Any) -> bool:
+    """Whether an array was deleted, as by donating it."""
+    return not isinstance(leaf, jax.core.Tracer) and isinstance(leaf, jax.Array) and leaf.is_deleted()
 
 
 def check_batch(where: str, batch: Any) -> None:

@@ -100,7 +100,7 @@ def write_array_record(
         lock = None
         if num_shards > 1:
             with _failing(targets[0]):
-                lock = SetLock(first := absolute(targets[0]))
+                lock = SetLock(first := absolute(targets[0], "path"))
                 stack.callback(lock.release)
                 _begin_set(lock, first)
         records = track(stream.records, "write_array_record", stream.num_records)
@@ -142,7 +142,7 @@ def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
 def _file(target: str) -> str:
     """Return the file that a path leads to, its links followed, which need not be there; it can be replaced."""
     with _failing(target):
-        file = system.calls.resolve(absolute(target))
+        file = system.calls.resolve(absolute(target, "path"))
     if not is_folder(folder := os.path.dirname(file)):
         fix = "Create it with os.makedirs(folder)."
         raise ArsrcFileNotFoundError("path", "the folder does not exist", fix, folder=folder)
@@ -242,10 +242,10 @@ class _Shard:
     def open(self) -> None:
         try:
             with _failing(self.target):
-                self._writer = ArrayRecordWriter(self._temporary, self._options)
+                self._writer = ArrayRecordWriter(os.fsencode(self._temporary), self._options)
                 if not self._writer.ok():
                     self._writer.close()  # raises with the reason
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # the second of what is no UTF-8
             raise ArsrcValueError("options", str(error), "", options=self._options) from error
 
     def write(self, record: bytes) -> None:
@@ -259,7 +259,7 @@ class _Shard:
         """Complete the file, check it, and bring it to the disk."""
         with _failing(self.target):
             self._writer.close()
-            reader = ArrayRecordReader(self._temporary)
+            reader = ArrayRecordReader(os.fsencode(self._temporary))
             found = reader.num_records()
             reader.close()  # raises if the file could not be read
             with contextlib.closing(OpenFile(self._temporary)) as file:

@@ -136,6 +136,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, write_records: Any) -> World
     whole = Path(path).read_bytes()
     for name, content in OTHER_FILES.items():
         (folder / name).write_bytes(content)
+    os.mkfifo(folder / "fifo")
+    (folder / "nowhere").symlink_to("gone")
     (folder / "truncated").write_bytes(whole[: len(whole) // 2 // 65536 * 65536])
     (folder / "cut").write_bytes(whole[:-1])
     (folder / "begun").write_bytes(whole[:10])
@@ -222,6 +224,17 @@ def saved(world: World, **changes: Any) -> Any:
     return arsrc.from_state_dict(config, arsrc.to_state_dict(config, arsrc.init(config)) | changes)
 
 
+class Unreadable(dict[str, Any]):
+    def __getitem__(self, key: str) -> Any:
+        raise OSError("gone")
+
+
+def deleted(state: arsrc.SourceState) -> arsrc.SourceState:
+    for leaf in jax.tree.leaves(state):
+        leaf.delete()
+    return state
+
+
 def scan(world: World, num_steps: int, **options: Any) -> Any:
     config = world.config()
     return arsrc.scan_steps(config, arsrc.init(config), (), lambda c, b: ((), None), num_steps, **options)
@@ -255,6 +268,13 @@ CASES = {
     "an instruction that is no range": Case(
         construct(paths=Instruction("a", 5, -1, 3)), VALUE, "paths", ("'a'", "skip=5", "take=-1")
     ),
+    "an instruction whose numbers are none": Case(
+        construct(paths=Instruction("a", "x", 1, 3)), TYPE, "paths", ("'a'", "skip='x'")
+    ),
+    "a path that no file can have": Case(construct(paths="a\0b"), VALUE, "paths", ("null character",)),
+    "a FIFO": Case(opened("fifo"), VALUE, "paths", ("is a FIFO", "/fifo'")),
+    "a link to nothing": Case(opened("nowhere"), MISSING, "paths", ("link to '", "/gone', where there is nothing")),
+    "a link to nothing among others": Case(opened("nowher*"), MISSING, "paths", ("leads to no file", "/nowhere'")),
     "a slice that ends before it starts": Case(construct(paths="a[5:3]"), VALUE, "paths", ("/a[5:3]'",)),
     "missing local files": Case(
         construct(paths=["gone-1", "gone-2*"], local_files_only=True),
@@ -620,6 +640,27 @@ CASES = {
     "a state dict with a damaged index": Case(
         lambda world: saved(world, index=-3), VALUE, "from_state_dict", ("index=-3",)
     ),
+    "a state dict with another fingerprint": Case(
+        lambda world: saved(world, fingerprint=3), VALUE, "from_state_dict", ("fingerprint=3",)
+    ),
+    "a state dict that cannot be read": Case(
+        lambda world: arsrc.from_state_dict(world.config(), Unreadable(index=0)),
+        VALUE,
+        "from_state_dict",
+        ("OSError: gone",),
+    ),
+    "a state that was donated": Case(
+        lambda world: arsrc.advance(world.config(), deleted(world.state())), VALUE, "advance", ("donated",)
+    ),
+    "a key that was donated": Case(
+        lambda world: arsrc.init(world.config(), deleted(world.state()).key), VALUE, "init", ("donated",)
+    ),
+    "a batch larger than any memory": Case(
+        lambda world: arsrc.next_batch(world.config(batch_size=2**20, codec=Huge(), remainder="pad"), world.state()),
+        VALUE,
+        "read",
+        (str(2**60), "smaller batches"),
+    ),
     "an axis that no shard_map divides": Case(
         lambda world: arsrc.next_batch(world.config(), world.state(), axis_name="data"),
         VALUE,
@@ -690,6 +731,9 @@ NOT_PROVOKED = {
     "cannot look at an open file": "needs a file system that fails",
     "the output is smaller than the records": "a guard between the parts of the host side",
     "a record id lies outside": "a guard: ids are checked before",
+    "memory ran out while": "needs a process with little memory",
+    "is relative, and the working folder": "needs a working folder that is gone",
+    "is no regular file": "a guard: what paths lead to is looked at before",
     "cannot read a file": "needs a file system that fails",
 }
 

@@ -134,8 +134,8 @@ def test_dots_that_lead_out_of_the_working_folder_are_resolved(
 ) -> None:
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
-    assert absolute(path) == f"{tmp_path}/{kept}"
-    assert absolute(absolute(path)) == absolute(path)
+    assert absolute(path, "paths") == f"{tmp_path}/{kept}"
+    assert absolute(f"{tmp_path}/{kept}", "paths") == f"{tmp_path}/{kept}"
 
 
 # Brackets.

@@ -83,7 +83,7 @@ FILES_OF_NUMPY = {"fromfile", "load", "loadtxt", "memmap", "save", "savetxt", "s
 SEAM = "arsrc._host.storage.system"
 ASKS_FOR_NO_FILE = {
     "os.PathLike", "os.cpu_count", "os.fspath", "os.getpid", "os.nice", "os.path", "os.register_at_fork",
-    "os.sched_getaffinity", "os.sep", "os.stat_result", "os.strerror", "os.sysconf", "os.sysconf_names",
+    "os.sched_getaffinity", "os.sep", "os.stat_result", "os.strerror", "os.sysconf", "os.sysconf_names", "os.fsencode",
     "os.O_APPEND", "os.O_CREAT", "os.O_NOFOLLOW", "os.O_NONBLOCK", "os.O_RDONLY", "os.O_RDWR", "os.O_TRUNC",
     "os.O_WRONLY", "os.path.abspath", "os.path.basename", "os.path.dirname", "os.path.expanduser", "os.path.isabs",
     "os.path.join", "os.path.samestat", "os.path.split", "glob.has_magic", "mmap.MADV_RANDOM", "mmap.MADV_WILLNEED",

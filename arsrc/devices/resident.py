@@ -13,7 +13,7 @@ from arsrc._host.machine import memory
 from arsrc._host.open_source import Schema
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import Placement, check_placement, place
-from arsrc.errors import ArsrcValueError, sides
+from arsrc.errors import ArsrcValueError, said, sides
 from arsrc.order.plan import Plan
 
 Array = jax.Array
@@ -49,8 +49,14 @@ def load_resident(config: ArrayRecordSourceConfig, *, device: Placement = None) 
     rows = host.plan.num_records
     _check_fits([jax.ShapeDtypeStruct((rows, *shape), dtype) for shape, dtype in host.elements.shapes], device)
     treedef = jax.tree.structure(table_spec(host.schema))
-    table = jax.tree.unflatten(treedef, host.all_elements("load_resident"))
-    return place(table, device)
+    try:
+        table = jax.tree.unflatten(treedef, host.all_elements("load_resident"))
+        return jax.block_until_ready(place(table, device))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        num_bytes = rows * host.elements.num_bytes
+        raise _too_large(f"{num_bytes} bytes, and memory ran out ({said(error)})") from error
 
 
 def table_spec(schema: Schema) -> Any:
@@ -100,11 +106,12 @@ def _check_fits(leaves: list[jax.ShapeDtypeStruct], device: Placement) -> None:
     places += [(str(one), on_device, _free_bytes(one)) for one in sharding.addressable_devices]
     for where, needed, free in places:
         if needed > free:
-            raise ArsrcValueError(
-                "load_resident",
-                f"the decoded data set needs {needed} bytes on {where}, and {free} are free there",
-                "Stream it (leave resident= out), or choose fewer records.",
-            )
+            raise _too_large(f"{needed} bytes on {where}, and {free} are free there")
+
+
+def _too_large(needs: str) -> ArsrcValueError:
+    fix = "Stream it (leave resident= out), or choose fewer records."
+    return ArsrcValueError("load_resident", f"the decoded data set needs {needs}", fix)
 
 
 def _num_bytes(leaf: jax.ShapeDtypeStruct, shape: tuple[int, ...]) -> int:

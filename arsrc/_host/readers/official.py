@@ -16,7 +16,7 @@ from arsrc._host.machine import slow_reads
 from arsrc._host.machine.bisection import Faulty
 from arsrc._host.readers.footer_records import list_chunks
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
-from arsrc._host.storage.stamps import FileStamp, changed, check_file
+from arsrc._host.storage.stamps import FileStamp, changed, check_file, check_same
 from arsrc.errors import ArsrcReadError
 
 # The fastest options for random access: no read-ahead of neighbours, small buffers.
@@ -88,11 +88,10 @@ class ReaderPool(KeptOpen[Opened]):
                 try:
                     with _noted():
                         chunks = self._lists.get(path) or list_chunks(file)
-                        reader = ArrayRecordReader(path, **_OPTIONS)
+                        reader = ArrayRecordReader(os.fsencode(path), **_OPTIONS)  # of a text it takes UTF-8 alone
                 except _FAILURES as error:
                     reader, why = None, str(error)
-                if (now := FileStamp.there(path)) != stamp:
-                    raise changed(path, stamp, now)
+                check_same(path, stamp)
                 if reader is not None and reader.ok():
                     self._lists[path] = chunks
                     return Opened(reader, chunks)

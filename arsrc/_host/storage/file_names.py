@@ -13,13 +13,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from arsrc._host.storage import system
-from arsrc.errors import ArsrcReadError
+from arsrc.errors import ArsrcFileNotFoundError, ArsrcReadError, ArsrcValueError
 
 _ASKED = re.compile(r"(?P<stem>.+)@(?P<number>[1-9]\d*|\*)(?P<suffix>\.[^@]*)?")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<shard>\d{5,6})-of-(?P<number>\d{5,6})(?P<suffix>\.[^@]*)?")
 _ABOVE = re.compile(rf"(\.{{1,2}}({re.escape(os.sep)}+|$))*")
 _MOST_SHOWN = 4
 _NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_MOST_BYTES = 4095  # of a path, on Linux; elsewhere fewer
+
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class ShardSet(NamedTuple):
@@ -37,15 +47,37 @@ class ShardSet(NamedTuple):
         return f"{self.stem}@{self.number}{self.suffix}"
 
 
-def absolute(path: str) -> str:
-    """Return a path that means the same wherever the process goes; `~` is the home folder."""
+def absolute(path: str, where: str) -> str:
+    """Return a path that means the same wherever the process goes; `~` is the home folder.
+
+    Raises:
+        ArsrcValueError: No file can have this path.
+        ArsrcFileNotFoundError: It is relative, and the working folder is gone.
+    """
+    if wrong := _impossible(path):
+        raise ArsrcValueError(where, wrong, path=path)
     path = os.path.expanduser(path)
     if os.path.isabs(path):
         return path
     above = _ABOVE.match(path)
     assert above is not None
-    # A ".." behind a name stays: the name may be a link.
-    return os.path.join(os.path.abspath(above[0]), path[above.end() :])
+    try:
+        # A ".." behind a name stays: the name may be a link.
+        return os.path.join(os.path.abspath(above[0]), path[above.end() :])
+    except OSError as error:
+        what = f"is relative, and the working folder is not to be found ({error.strerror})"
+        raise ArsrcFileNotFoundError(where, what, path=path) from error
+
+
+def _impossible(path: str) -> str:
+    """Return why no file can have a path; nothing where one can."""
+    try:
+        num_bytes = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        return "holds a character that no name of a file has"
+    if "\0" in path:
+        return "holds a null character, which no name of a file has"
+    return f"has {num_bytes} bytes, and paths have no more than {_MOST_BYTES}" if num_bytes > _MOST_BYTES else ""
 
 
 def matches(path: str) -> list[str]:
@@ -53,7 +85,7 @@ def matches(path: str) -> list[str]:
     if look(path) is not None:
         return [path]
     folder, rest = _split(path)
-    names = sorted(set(_found(folder, rest)))
+    names = sorted(set(_found(folder, rest))) if glob.has_magic(rest) else []
     if not names:
         whole = [names for one, names in _asked(path).items() if len(names) == one.number]
         names = whole[0] if len(whole) == 1 else []
@@ -62,6 +94,8 @@ def matches(path: str) -> list[str]:
 
 def explain(path: str) -> str:
     """Say why a path matches no file, and what it could be instead."""
+    if why := _why_not(path):
+        return why
     folder, rest = _split(path)
     first, *below = rest.split(os.sep)
     if below and glob.has_magic(rest):
@@ -80,6 +114,18 @@ def explain(path: str) -> str:
     if bracket and look(before) is not None:
         return "A slice of records is [start:stop], neither of them negative."
     return f"Check the spelling. {describe(folder, os.path.basename(path))}"
+
+
+def _why_not(path: str) -> str:
+    """Say what the system says of a path that leads nowhere, if that is more than that there is no such name."""
+    try:
+        system.calls.stat(path)
+    except FileNotFoundError:
+        if look(path, follow_links=False) is not None:
+            return f"It is a link to {system.calls.resolve(path)!r}, where there is nothing."
+    except OSError as error:
+        return f"The system says: {error.strerror}."
+    return ""
 
 
 def describe(folder: str, like: str = "") -> str:
@@ -108,6 +154,12 @@ def look(path: str, follow_links: bool = True) -> os.stat_result | None:
         if error.errno in _NOTHING_THERE:
             return None
         raise ArsrcReadError("paths", f"cannot look at a file ({error.strerror})", path=path) from error
+
+
+def kind_of(path: str) -> str | None:
+    """Return what a path leads to, in words, "a file" if it can be read; None: nothing; an error as from `look`."""
+    found = look(path)
+    return None if found is None else _KINDS.get(stat.S_IFMT(found.st_mode), "no file")
 
 
 def is_folder(path: str) -> bool:

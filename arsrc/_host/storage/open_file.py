@@ -31,7 +31,8 @@ class OpenFile:
     def __init__(self, path: str, flags: int = os.O_RDONLY) -> None:
         self.path = path
         calls = system.calls
-        self.fd = calls.open(path, flags)
+        # Without waiting for a writer, where a FIFO took the file's place.
+        self.fd = calls.open(path, flags | os.O_NONBLOCK)
         self.close = weakref.finalize(self, _close, calls, self.fd)
         self.close.atexit = False  # other threads may still read
 

@@ -1,12 +1,13 @@
 """Which files a config means: paths, globs, sharded sets, slices and file instructions, as a list of record ranges."""
 
 import dataclasses
+import operator
 import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from arsrc._host.storage.file_names import absolute, describe, explain, is_folder, look, matches
+from arsrc._host.storage.file_names import absolute, describe, explain, kind_of, look, matches
 from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -70,13 +71,17 @@ def _absolute(path: Any) -> str:
     if _ADDRESS.match(text):
         fix = "Mount the bucket (gcsfuse, s3fs, ...) or copy the files: only files of a file system are read."
         raise ArsrcValueError("paths", "holds an address in place of a path", fix, path=text)
-    return absolute(text)
+    return absolute(text, "paths")
 
 
 def _instruction_text(instruction: Any) -> str:
-    skip, take = int(instruction.skip), int(instruction.take)
-    # TFDS writes take=-1 for "to the end of the shard".
-    stop = skip + take if take >= 0 else int(instruction.examples_in_shard)
+    try:
+        skip, take = operator.index(instruction.skip), operator.index(instruction.take)
+        # TFDS writes take=-1 for "to the end of the shard".
+        stop = skip + take if take >= 0 else operator.index(instruction.examples_in_shard)
+    except TypeError as error:
+        what = f"file instruction of {instruction.filename!r} has numbers that are none"
+        raise ArsrcTypeError("paths", what, instruction=instruction) from error
     if skip < 0 or stop < skip:
         raise ArsrcValueError(
             "paths", f"file instruction of {instruction.filename!r} is no range", skip=skip, take=take
@@ -104,8 +109,9 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
     Globs and sets expand in sorted order, where they stand in the list; a file of just this name comes first.
 
     Raises:
-        ArsrcFileNotFoundError: Paths, globs or sets match nothing; all are named.
+        ArsrcFileNotFoundError: Paths, globs or sets match nothing; all are named. Or a name leads to no file.
         ArsrcReadError: It cannot be told.
+        ArsrcValueError: A name leads to what is no regular file.
     """
     found: list[FileSlice] = []
     missing: list[str] = []
@@ -121,6 +127,16 @@ def expand(paths: Sequence[str]) -> list[FileSlice]:
         what = f"{len(missing)} of {len(paths)} paths match no file"
         raise ArsrcFileNotFoundError("paths", what, explain(parse(missing[0]).path), missing=missing)
     for piece in found:
-        if is_folder(piece.path):
-            raise ArsrcValueError("paths", "is a folder", f"Name its files. {describe(piece.path)}", path=piece.path)
+        _check(piece.path)
     return found
+
+
+def _check(path: str) -> None:
+    """Refuse what is no regular file: who opens a FIFO or a device may wait for ever."""
+    what = kind_of(path)
+    if what is None:
+        raise ArsrcFileNotFoundError("paths", "a name leads to no file", explain(path), path=path)
+    if what == "a folder":
+        raise ArsrcValueError("paths", "is a folder", f"Name its files. {describe(path)}", path=path)
+    if what != "a file":
+        raise ArsrcValueError("paths", f"is {what}", "Only regular files can be read.", path=path)

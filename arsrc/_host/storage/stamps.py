@@ -9,6 +9,7 @@ looking must not take longer than reading; and file systems that tell late what 
 import copy
 import dataclasses
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -36,9 +37,9 @@ class FileStamp:
     ctime_ns: int = dataclasses.field(compare=False)
 
     @classmethod
-    def of(cls, stat: os.stat_result) -> "FileStamp":
+    def of(cls, now: os.stat_result) -> "FileStamp":
         """Return the stamp of what `os.stat` or `os.fstat` gave."""
-        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return cls(now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
 
     @classmethod
     def at(cls, path: str) -> "FileStamp | None":
@@ -50,11 +51,14 @@ class FileStamp:
 
     @classmethod
     def there(cls, path: str) -> "FileStamp":
-        """Return the stamp of the file that a path leads to now; it is an error if it leads to none."""
+        """Return the stamp of the file that a path leads to now; it is an error if it leads to no regular one."""
         try:
-            return cls.of(system.calls.stat(path))
+            now = system.calls.stat(path)
         except OSError as error:
             raise ArsrcReadError("open", f"cannot open a file ({error.strerror})", path=path) from error
+        if not stat.S_ISREG(now.st_mode):  # who opens a FIFO may wait for ever
+            raise ArsrcReadError("open", "is no regular file", path=path)
+        return cls.of(now)
 
     def is_untouched(self, before: "FileStamp") -> bool:
         """Whether nothing at all of a file changed since it had another stamp."""
@@ -165,6 +169,12 @@ def check_file(path: str, was: FileStamp, stamp_of: StampOf = lambda _: None) ->
 
 class FileChangedError(ArsrcReadError):
     """A file is not what it was when it was first looked at."""
+
+
+def check_same(path: str, was: FileStamp) -> None:
+    """Raise `ArsrcReadError` unless a path leads to the same file as before, unchanged."""
+    if (now := FileStamp.there(path)) != was:
+        raise changed(path, was, now)
 
 
 def changed(path: str, was: FileStamp, now: FileStamp) -> FileChangedError:
