@@ -97,9 +97,9 @@ class RecordError(ArsrcValueError):
     """
 
     def __init__(self, row: int, what: str, fix: str = "") -> None:
+        super().__init__("decode", f"row {row}: {what}", str(fix))
         self.row = operator.index(row)
         self.what, self.fix = str(what), str(fix)
-        super().__init__("decode", f"row {row}: {what}", self.fix)
 
 
 def message(where: str, what: str, fix: str = "", /, **got: Any) -> str:

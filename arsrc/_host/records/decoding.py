@@ -55,7 +55,10 @@ class Decoding:
         for some, leaves in self._bisection.parts(ids, decode):
             if isinstance(leaves, Faulty):
                 bad = np.arange(len(ids))[some] if good is None else good[some]
-                rows.fail(bad, self._of_record(leaves.__cause__, int(ids[some.start])))
+                error = self._of_record(leaves.__cause__, int(ids[some.start]))
+                if _is_short_of_memory(leaves.__cause__):  # which says nothing of the record: it is not masked
+                    raise error
+                rows.fail(bad, error)
                 is_any_bad = True
             else:
                 parts.append(leaves)
@@ -93,6 +96,10 @@ def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str
     placed = ArsrcValueError(f"decode{label}", what, error.fix).at(path, position, record_id)
     placed.__cause__ = error
     return placed
+
+
+def _is_short_of_memory(error: BaseException | None) -> bool:
+    return error is not None and isinstance(error.__cause__, MemoryError)
 
 
 def _part(records: RecordBatch, first: int, last: int) -> RecordBatch:
