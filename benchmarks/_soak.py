@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,7 @@ class World:
         least: By kind of file, the generation that all who begin now read at least.
         most: By kind, the newest that may be there.
         counts: How often each thing was done.
+        num_refused: How often a typed error said that files had been replaced in the midst of it.
         errors: What went wrong.
         is_over: When nothing is to begin any more.
     """
@@ -61,6 +63,7 @@ class World:
     least: dict[str, int] = dataclasses.field(default_factory=dict)
     most: dict[str, int] = dataclasses.field(default_factory=dict)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    num_refused: int = 0
     errors: list[str] = dataclasses.field(default_factory=list)
     is_over: threading.Event = dataclasses.field(default_factory=threading.Event)
 
@@ -90,6 +93,12 @@ class World:
 
 
 Activity = Callable[[World, random.Random], None]
+
+_REPLACED = (  # what may be said where files are replaced in the midst of it, and nothing else
+    "a file was changed while it was open",
+    "the shards may be a mixture of old and new ones: their writer is at it",
+    "the state belongs to other data or another order",
+)
 KINDS = tuple(_OPTIONS)
 
 
@@ -216,6 +225,11 @@ def second(world: World, rng: random.Random) -> None:
 ACTIVITIES: tuple[Activity, ...] = (train, evaluate, loop, look, cached, tidy, close, replace, fork, second)
 
 
+def was_replaced(error: Exception) -> bool:
+    """Whether an error says, and says as it should, that files were replaced meanwhile."""
+    return "[arsrc]" in str(error) and any(text in str(error) for text in _REPLACED)
+
+
 def repeat(world: World, activity: Activity, seed: int) -> None:
     """Do a thing again and again until it is over, noting what goes wrong."""
     rng = random.Random(f"{activity.__name__} {seed}")
@@ -223,7 +237,10 @@ def repeat(world: World, activity: Activity, seed: int) -> None:
         try:
             activity(world, rng)
         except Exception as error:
-            world.errors.append(f"{activity.__name__}: {type(error).__name__}: {error}")
+            if was_replaced(error):
+                world.num_refused += 1
+            else:
+                world.errors.append(f"{activity.__name__}: {traceback.format_exc()}")
         world.counts[activity.__name__] = world.counts.get(activity.__name__, 0) + 1
         time.sleep(0.01)
 
@@ -233,7 +250,11 @@ def _fill(folder: str, seed: int) -> None:
     world, rng = World(pathlib.Path(folder)), random.Random(seed)
     world.least, world.most = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 2**31)
     while True:
-        cached(world, rng)
+        try:
+            cached(world, rng)
+        except arsrc.ArsrcError as error:
+            if not was_replaced(error):
+                raise
 
 
 if __name__ == "__main__":

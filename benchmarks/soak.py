@@ -19,9 +19,12 @@ import sys
 import tempfile
 import threading
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import _machine
+
+if TYPE_CHECKING:
+    from _soak import World
 
 _RESULTS = pathlib.Path(__file__).parent / "results"
 _EVERY = 2.0  # seconds between two looks
@@ -77,9 +80,8 @@ def main() -> int:
         hanging = [one.__name__ for one, thread in zip(ACTIVITIES, threads, strict=True) if thread.is_alive()]
         if hanging:
             faulthandler.dump_traceback(all_threads=True)
-    text, is_good = _report(
-        options, machine, looks, world.counts, [*world.errors, *(f"{one} hangs" for one in hanging)]
-    )
+    world.errors += [f"{one} hangs" for one in hanging]
+    text, is_good = _report(options, machine, looks, world)
     print(text)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "soak.md").write_text(text)
@@ -100,19 +102,18 @@ def _report(
     options: argparse.Namespace,
     machine: dict[str, str],
     looks: list[Figures],
-    counts: dict[str, int],
-    errors: list[str],
+    world: "World",
 ) -> tuple[str, bool]:
     window = max(1, int(len(looks) * _WINDOW))
     begin = int(len(looks) * _WARM)
-    rows, is_good = [], not errors
+    rows, is_good = [], not world.errors
     for number, name in enumerate(("own memory, MiB", "threads", "descriptors", "maps")):
         column = [look[number] for look in looks]
         then, now = statistics.median(column[begin : begin + window]), statistics.median(column[-window:])
         is_good &= options.seconds < _LEAST_SECONDS or now <= (1 + _MOST_GROWTH) * then
         rows.append(f"| {name} | {then:.0f} | {now:.0f} | {now / then:.2f} | {max(column):.0f} |")
-    done = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
-    shown = "\n".join(f"* {error:.500}" for error in errors[:10])
+    done = ", ".join(f"{name} {count:,}" for name, count in sorted(world.counts.items()))
+    shown = "\n".join(f"* {error[-900:]}" for error in world.errors[:10])
     text = f"""\
 # Everything at once, for {options.seconds / 60:.0f} minutes
 
@@ -122,7 +123,7 @@ Seed {options.seed}. Medians over a twelfth of the time: after a sixth of it, an
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
-Done: {done}. Errors: {len(errors)}.
+Done: {done}. Refused, since files were replaced in the midst of it: {world.num_refused}. Errors: {len(world.errors)}.
 {shown}
 
 {_machine.table(machine)}

@@ -12,20 +12,38 @@ import random
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import pytest
 
 from arsrc._host.storage import system
 from arsrc._host.storage.system import System
 
+Calls = TypeVar("Calls", bound=System)
+
 
 @contextlib.contextmanager
-def in_place(calls: System) -> Iterator[None]:
+def in_place(calls: Calls) -> Iterator[Calls]:
     """Let all file access go to this system for a while."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(system, "calls", calls)
-        yield
+        yield calls
+
+
+class Hanging(system.System):
+    """Lets one kind of call hang until it is released."""
+
+    def __init__(self, name: str) -> None:
+        self.release, self.num_hung = threading.Event(), 0
+        real = getattr(self, name)
+
+        def hang(*args: Any) -> Any:
+            if not self.release.is_set():
+                self.num_hung += 1
+                self.release.wait(60)
+            return real(*args)
+
+        setattr(self, name, hang)
 
 
 # In memory.

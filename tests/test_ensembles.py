@@ -77,7 +77,10 @@ def log() -> Log:
 @pytest.fixture
 def logged(path: str, log: Log, bridge_path: str) -> Config:
     options: dict[str, Any] = {"shuffle_records": True, "remainder": "wrap", "read": NO_READ_AHEAD}
-    return Config(path, 4, LoggedBytes(log), name=bridge_path, **options)
+    config = Config(path, 4, LoggedBytes(log), name=bridge_path, **options)
+    arsrc.init(config)
+    log.calls.clear()  # a codec is tried out when its files are opened
+    return config
 
 
 def seeds(config: Config, *numbers: int, step: int = 0) -> arsrc.SourceState:

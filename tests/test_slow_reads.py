@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_systems import Hanging, in_place
 
 import arsrc
 from arsrc._host.machine import slow_reads, threads
@@ -108,14 +109,12 @@ def test_a_read_that_goes_on_in_a_forked_child_ends_there_too(quick):
 
 
 def test_a_file_that_does_not_open_is_named(quick, caplog, tmp_path: Path):
-    path = tmp_path / "gone"
-    os.mkfifo(path)  # to open it waits for somebody who writes, as for a server that does not answer
-    with caplog.at_level(logging.INFO, "arsrc"), ThreadPoolExecutor(1) as pool:
+    path = tmp_path / "a"
+    path.write_bytes(b"")
+    with caplog.at_level(logging.INFO, "arsrc"), ThreadPoolExecutor(1) as pool, in_place(Hanging("open")) as hanging:
         opening = pool.submit(arsrc.num_records, arsrc.ArrayRecordSourceConfig(str(path), 1))
         until(lambda: texts(caplog, "WARNING"))
-        os.rename(path, tmp_path / "late")
-        path.write_bytes(b"")
-        os.close(os.open(tmp_path / "late", os.O_WRONLY))
+        hanging.release.set()
         with pytest.raises(arsrc.ArsrcReadError):
             opening.result(10)
     (text,) = texts(caplog, "WARNING")

@@ -1,6 +1,5 @@
 """Reads that hang: an error at the limit that names what was being read, and afterwards the exact bytes."""
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fault_systems import Hanging
 
 import arsrc
 from arsrc import ArrayRecordSourceConfig, ArsrcReadError, ReadOptions
@@ -25,22 +25,6 @@ KINDS = {
     "large": (LARGE, "group_size:1,uncompressed"),
     "zstd": (ROWS, "group_size:4,zstd"),
 }
-
-
-class Hanging(system.System):
-    """Lets one kind of call hang until it is released."""
-
-    def __init__(self, name: str) -> None:
-        self.release, self.num_hung = threading.Event(), 0
-        real = getattr(self, name)
-
-        def hang(*args: Any) -> Any:
-            if not self.release.is_set():
-                self.num_hung += 1
-                self.release.wait(60)
-            return real(*args)
-
-        setattr(self, name, hang)
 
 
 @pytest.fixture(params=KINDS)
