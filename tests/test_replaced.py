@@ -1,5 +1,6 @@
 """Files that are replaced or rewritten while they are open: what begins reads the new ones, what runs goes on."""
 
+import dataclasses
 import functools
 import gc
 import logging
@@ -319,3 +320,24 @@ def test_files_that_are_replaced_while_they_are_opened_are_opened_anew(tmp_path,
         arsrc.close()
     assert seen == {0, 1}
     assert num_calls > 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_are_closed_while_others_begin_with_them_are_opened_anew(tmp_path, monkeypatch, kind):
+    path = tmp_path / "a.array_record"
+    num_calls, is_over = 0, False
+    while not is_over:
+        num_calls += 1
+        write(path, 0, NUM_RECORDS, kind)
+        config = ArrayRecordSourceConfig(str(path), 10, num_epochs=1)
+        arsrc.init(config)
+        write(path.with_suffix(".new"), 1, NUM_RECORDS, kind)
+        os.rename(path.with_suffix(".new"), path)
+        arsrc.init(dataclasses.replace(config, name="opened the new ones before"))
+        faulty = Replacing(num_calls, arsrc.close)
+        monkeypatch.setattr(system, "calls", faulty)
+        assert versions(np.concatenate([batch.data for _, batch in arsrc.iterate(config)])) == [1]
+        is_over = faulty.num_left > 0
+        monkeypatch.undo()
+        arsrc.close()
+    assert num_calls > 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from arsrc._host.machine.locks import OwnedLock
 from arsrc._host.machine.once import Once
 from arsrc._host.open_source import Decoded, OpenFiles, OpenSource, Schema, first_record, random_access
-from arsrc._host.storage.stamps import FileChangedError
+from arsrc._host.storage.stamps import StaleFilesError
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, message
 from arsrc.frozen import HashOnce
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _IDLE_SECONDS = 5.0  # so long nobody asked for it: a source is idle
 _REPLACED_SECONDS = 60.0  # so long nobody asked for one of files that are others now: no loop runs on it any more
 _MOST_IDLE = 8
-_MOST_TRIES = 10  # at opening files that are replaced at the same time
+_MOST_TRIES = 10  # at opening files that are replaced, or closed, at the same time
 _CLOSING_SECONDS = 0.7  # for threads to end; what they read then closes when they are done
 
 _LOG = logging.getLogger("arsrc")
@@ -88,9 +88,9 @@ class _Registry:
         return self.open(config)
 
     def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
-        """Open the source of a config; once more where files are replaced meanwhile, one after the other perhaps."""
+        """Open the source of a config; once more where files are replaced or closed meanwhile."""
         for _ in range(_MOST_TRIES - 1):
-            with contextlib.suppress(FileChangedError):
+            with contextlib.suppress(StaleFilesError):
                 return self._open_once(config)
         return self._open_once(config)
 

@@ -167,25 +167,25 @@ def check_file(path: str, was: FileStamp, stamp_of: StampOf = lambda _: None) ->
     return True
 
 
-class FileChangedError(ArsrcReadError):
-    """A file is not what it was when it was first looked at."""
+class StaleFilesError(ArsrcReadError):
+    """A file is not what it was when it was first looked at, or what was open was closed: to open it anew may help."""
 
 
 def check_same(path: str, was: FileStamp) -> None:
-    """Raise `ArsrcReadError` unless a path leads to the same file as before, unchanged."""
+    """Raise `StaleFilesError` unless a path leads to the same file as before, unchanged."""
     if (now := FileStamp.there(path)) != was:
         raise changed(path, was, now)
 
 
-def changed(path: str, was: FileStamp, now: FileStamp) -> FileChangedError:
+def changed(path: str, was: FileStamp, now: FileStamp) -> StaleFilesError:
     """Return the error for a file that is not what was indexed."""
     what = "a file was changed while it was open"
     if now.num_bytes != was.num_bytes:
         what += f": it had {was.num_bytes} bytes, now {now.num_bytes}"
     fix = "Write new data beside it and rename it into place; call close(config) to open what is there now."
-    return FileChangedError("read", what, fix, path=path)
+    return StaleFilesError("read", what, fix, path=path)
 
 
-def closed() -> ArsrcReadError:
+def closed() -> StaleFilesError:
     """Return the error for a read that comes too late."""
-    return ArsrcReadError("read", "the files were closed", "Read before close(config).")
+    return StaleFilesError("read", "the files were closed", "Read before close(config).")
