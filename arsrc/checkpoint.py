@@ -63,12 +63,14 @@ def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[s
     check_state("to_state_dict", state)
     if isinstance(state.index, jax.core.Tracer):
         raise ArsrcTypeError("to_state_dict", "runs on the host, not inside a JAX transformation")
+    with jax.ensure_compile_time_eval():  # JAX may be tracing what a signal handler interrupts
+        key_words = np.asarray(jax.random.key_data(state.key)).tolist()
     return {
         "version": FORMAT_VERSION,
         "index": int(state.index),
         "epoch": int(state.epoch),
         "key_impl": str(jax.random.key_impl(state.key)),
-        "key_words": np.asarray(jax.random.key_data(state.key)).tolist(),
+        "key_words": key_words,
         "fingerprint": _data_and_order(config, registry.opened(config)),
         "exclude": [list(pair) for pair in config.exclude],
     }

@@ -1,13 +1,17 @@
 """Threads that lend a hand with large copies."""
 
 import os
+import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import numpy as np
 import pytest
 
+from arsrc._host.machine import copying
 from arsrc._host.machine.copying import Copier
 
 MANY_BYTES = 2**30
@@ -93,6 +97,54 @@ def test_no_part_goes_on_when_an_error_has_come_back(copier: Copier) -> None:
     with pytest.raises(ValueError, match="the first part"):
         copier.run(work, [0, 1, 2])
     assert ended.is_set()
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there are no cores to help")
+def test_no_part_goes_on_when_interrupts_have_come_one_behind_the_other(copier: Copier) -> None:
+    main, draw = threading.main_thread(), random.Random(0)
+    is_over, num_working, num_interrupts = threading.Event(), [0], 0
+    counting = threading.Lock()
+
+    class Hit(BaseException):
+        """An interrupt."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename == copying.__file__:
+                raise Hit
+            frame = frame.f_back
+
+    def send() -> None:
+        while not is_over.wait(draw.expovariate(1 / draw.choice([1e-4, 2e-3]))):
+            signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+
+    def work(start: int, stop: int) -> None:
+        del start, stop
+        if threading.current_thread() is main:
+            time.sleep(0.0002)
+            return
+        with counting:
+            num_working[0] += 1
+        time.sleep(0.001)
+        with counting:
+            num_working[0] -= 1
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    sender = threading.Thread(target=send)
+    sender.start()
+    end = time.monotonic() + 2
+    try:
+        while time.monotonic() < end:
+            try:
+                copier.run(work, list(range(9)))
+            except Hit:
+                num_interrupts += 1
+            assert not num_working[0]
+    finally:
+        is_over.set()
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert num_interrupts > 20
 
 
 def test_after_it_was_closed_the_caller_does_all(copier: Copier) -> None:

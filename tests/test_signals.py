@@ -1,21 +1,23 @@
 """Interrupts and signal handlers, at any moment: nothing hangs, and afterwards all is as it was."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from interrupting import at_step
 
 import arsrc
 from arsrc import ArrayRecordSourceConfig
-from arsrc._host.machine import copying, slow_reads, threads
+from arsrc._host.machine import slow_reads
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.threads import on_threads
 
@@ -154,28 +156,20 @@ class Hit(BaseException):
     """An interrupt."""
 
 
-def interrupted_at(number: int, work: Callable[[], Any], *modules: ModuleType) -> bool:
-    """Do `work`, interrupted at the n-th line that it runs of some modules; whether there is one."""
-    files, count = {module.__file__ for module in modules}, 0
+def hit() -> None:
+    raise Hit
 
-    def at_line(frame: Any, event: str, arg: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        if event == "line" and count == number:
-            raise Hit
-        return at_line
 
-    sys.settrace(lambda frame, event, arg: at_line if frame.f_code.co_filename in files else None)
+def interrupted_at(number: int, work: Callable[[], Any]) -> bool:
+    """Do `work`, interrupted at its n-th step, if it has so many; whether it has."""
     try:
-        work()
+        at_step(number, hit, work)
     except Hit:
         return True
-    finally:
-        sys.settrace(None)
     return False
 
 
-def test_a_copy_that_is_interrupted_at_any_line_writes_nothing_later() -> None:
+def test_a_copy_that_is_interrupted_at_any_step_writes_nothing_later() -> None:
     copier, number, active = Copier(), 1, set[int]()
 
     def work(start: int, stop: int) -> None:
@@ -185,29 +179,27 @@ def test_a_copy_that_is_interrupted_at_any_line_writes_nothing_later() -> None:
 
     bounds = list(range(7))
     copier.run(work, bounds)
-    while interrupted_at(number, lambda: copier.run(work, bounds), copying, threads):
-        # The part that this thread was at may have been left in the midst.
-        assert len(active) <= 1
-        active.clear()
+    while interrupted_at(number, lambda: copier.run(work, bounds)):
+        assert not active
         done: list[int] = []
         copier.run(lambda start, stop, done=done: done.append(start), bounds)  # type: ignore[misc]
         assert sorted(done) == bounds[:-1]
         number += 1
     copier.close()
-    assert number > 40
+    assert number > 20
 
 
-def test_work_on_threads_that_is_interrupted_at_any_line_can_be_done_again() -> None:
+def test_work_on_threads_that_is_interrupted_at_any_step_can_be_done_again() -> None:
     number = 1
 
     def slow(value: int) -> int:
         time.sleep(0.011)
         return -value
 
-    while interrupted_at(number, lambda: on_threads(slow, range(6)), threads):
+    while interrupted_at(number, lambda: on_threads(slow, range(6))):
         assert on_threads(slow, range(6)) == [-value for value in range(6)]
         number += 1
-    assert number > 20
+    assert number > 10
 
 
 def test_a_read_that_was_interrupted_is_told_of_no_more() -> None:
@@ -227,3 +219,24 @@ def test_a_checkpoint_is_made_in_the_midst_of_a_step_whatever_became_of_the_file
     saved = arsrc.to_state_dict(config, state)
     path.unlink()
     assert arsrc.to_state_dict(config, state) == saved
+
+
+def test_a_checkpoint_is_made_while_jax_is_tracing(tmp_path: Path) -> None:
+    path = tmp_path / "a.array_record"
+    arsrc.write_array_record(path, np.zeros((10, 4), np.uint8))
+    config = ArrayRecordSourceConfig(str(path), 2)
+    state = arsrc.init(config)
+    saved = []
+
+    @jax.jit
+    def step(weights: Any) -> Any:
+        weights = weights + jax.lax.fori_loop(0, 2, lambda _, total: total + 1, 0)
+        signal.raise_signal(signal.SIGUSR1)  # its handler runs at once
+        return weights
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: saved.append(arsrc.to_state_dict(config, state)))
+    try:
+        step(1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert saved == [arsrc.to_state_dict(config, state)]

@@ -1,10 +1,10 @@
 """Threads that lend a hand with one large copy: a core alone does not use what memory can give."""
 
-import contextlib
+import collections
 import itertools
-import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from arsrc._host.machine.threads import Workers, is_forked, num_cores
 
 _PART_BYTES = 4 * 2**20  # below, handing over takes longer than it saves
 _MAX_HELPERS = 3
-_LOOK_SECONDS = 0.05
+# As conditions take a lock again: no signal ends it, and no handler runs meanwhile.
+_acquire: Any = type(threading.RLock())._acquire_restore  # type: ignore[attr-defined]
 
 
 class Copier:
@@ -31,20 +32,17 @@ class Copier:
         """Call `work(bounds[i], bounds[i + 1])` for all `i`, and return when all are done.
 
         What no thread has begun when the caller is through with the first part, it does itself: threads that are
-        busy elsewhere hold up nobody.
+        busy elsewhere hold up nobody. Where an interrupt comes, nobody goes on writing when it is raised.
         """
         shared = _Work(work, list(itertools.pairwise(bounds)))
+        wait, ends = collections.deque[object](maxlen=0).extend, shared.ends()
         try:
-            try:
-                for _ in range(len(bounds) - 2):
-                    if not self._threads.submit(shared.help, _MAX_HELPERS):
-                        break
-                shared.take_parts()
-            finally:
-                shared.wait()
-        except BaseException:  # an interrupt, which may have kept it from waiting
-            shared.wait()
-            raise
+            for _ in range(len(bounds) - 2):
+                if not self._threads.submit(shared.help, _MAX_HELPERS):
+                    break
+            shared.take_parts()
+        finally:
+            wait(ends)  # one call of C, in front of which and in which no interrupt comes, however many do
         for error in shared.errors:
             raise error
 
@@ -69,16 +67,13 @@ class Copier:
 class _Work:
     """Parts of one piece of work, each taken by one thread; who comes late finds none.
 
-    No lock is taken: who helps says so before it takes a part, and the caller waits for nobody else.
-
     Attributes:
         errors: What helpers raised.
     """
 
     def __init__(self, work: Callable[[int, int], None], parts: list[tuple[int, int]]) -> None:
         self._work, self._parts = work, parts[::-1]
-        self._helping: set[int] = set()
-        self._one_ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._helping: list[Any] = []  # a lock of each helper, which it holds as long as it helps
         self.errors: list[BaseException] = []
 
     def take_parts(self) -> None:
@@ -92,18 +87,15 @@ class _Work:
 
     def help(self) -> None:
         """Do parts on a helper's thread until none is left, or one has failed."""
-        self._helping.add(threading.get_ident())
-        try:
-            self.take_parts()
-        except BaseException as error:
-            self.errors.append(error)
-            self._parts.clear()
-        self._helping.discard(threading.get_ident())
-        self._one_ended.put(None)
+        with (helping := threading.RLock()):
+            self._helping.append(helping)  # before it takes a part: who takes the rest away looks here after that
+            try:
+                self.take_parts()
+            except BaseException as error:
+                self.errors.append(error)
+                self._parts.clear()
 
-    def wait(self) -> None:
-        """Return when nobody helps any more: who called no longer expects anybody to write."""
-        self._parts.clear()
-        while self._helping:
-            with contextlib.suppress(queue.Empty):
-                self._one_ended.get(timeout=_LOOK_SECONDS)
+    def ends(self) -> Iterator[object]:
+        """Return what takes away, as it is gone through, the parts that are left, and waits for all who help."""
+        mine = 1, threading.get_ident()
+        return itertools.chain(map(list.clear, [self._parts]), map(_acquire, self._helping, itertools.repeat(mine)))
