@@ -4,6 +4,7 @@ import dataclasses
 import dis
 import functools
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -78,13 +79,16 @@ def steps_of(code: CodeType) -> frozenset[int]:
 
 
 def at_step(number: int, act: Callable[[], None], work: Callable[[], Any]) -> int:
-    """Do `work`, with `act()` at the n-th step of this package where a signal may be handled; return how many came."""
+    """Do `work`, with `act()` at the n-th step where a signal may be handled; return how many came.
+
+    Steps are those of this package, and of the threads of Python's library.
+    """
     count = 0
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:
         nonlocal count
         if event == "call":
-            if not frame.f_code.co_filename.startswith(PACKAGE):
+            if not frame.f_code.co_filename.startswith((PACKAGE, threading.__file__)):
                 return None
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
         elif event == "opcode" and frame.f_lasti in steps_of(frame.f_code):

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from interrupting import at_step
 
 from arsrc._host.machine import threads
 from arsrc._host.machine.threads import on_threads
@@ -42,3 +43,25 @@ def test_an_error_reaches_whoever_asked(values: list[Any]) -> None:
 def test_a_fork_has_no_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "is_forked", lambda: True)
     assert on_threads(whose, ["slow", 1, 2]) == [("slow", True), (1, True), (2, True)]
+
+
+def test_tasks_are_done_wherever_an_interrupt_comes_while_a_thread_is_begun() -> None:
+    number, is_interrupted = 1, True
+
+    def hit() -> None:
+        raise KeyboardInterrupt
+
+    while is_interrupted:
+        is_interrupted = False
+        workers, done = threads.Workers("arsrc-test"), threading.Event()
+        try:
+            at_step(number, hit, lambda workers=workers: workers.submit(lambda: None, 1))  # type: ignore[misc]
+        except KeyboardInterrupt:
+            is_interrupted = True
+        workers.submit(done.set, 1)
+        assert done.wait(10), number
+        workers.close()
+        workers.wait(10)
+        assert not workers._threads
+        number += 1
+    assert number > 5

@@ -98,8 +98,8 @@ class _Watch:
             if self.is_running:
                 return
             try:
-                threading.Thread(target=self._run, name="arsrc-slow-reads", daemon=True).start()
-            except RuntimeError:  # the interpreter is exiting, or the system has no more threads
+                threads.begin(self._run, "arsrc-slow-reads")
+            except RuntimeError:
                 return
             self.is_running = True
 

@@ -1,5 +1,6 @@
 """Threads: for work that may as well be done by somebody else, and for many files at once."""
 
+import _thread
 import collections
 import contextlib
 import os
@@ -40,7 +41,7 @@ class Workers:
     def __init__(self, name: str, give_way: bool = False, on_idle: Callable[[], bool] = lambda: True) -> None:
         self._name, self._give_way, self._on_idle = name, give_way, on_idle
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # one that never began falls out
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # one that has ended falls out
         self._idle: set[int] = set()  # of those that wait for a task, changed by themselves alone
         self._closed = False
 
@@ -51,15 +52,13 @@ class Workers:
         self._tasks.put(task)
         if len(self._idle) >= self._tasks.qsize() or len(self._threads) >= most_threads:
             return True
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-        self._threads.add(thread)
         try:
-            thread.start()
-        except RuntimeError:  # the interpreter is exiting, or the system has no more threads
-            self._threads.discard(thread)
+            thread = begin(self._work, self._name)
+        except RuntimeError:
             if not self._threads:
                 self._drop_tasks()
             return bool(self._threads)
+        self._threads.add(thread)  # at once, so that the next task begins no other
         return True
 
     @property
@@ -68,6 +67,7 @@ class Workers:
         return self._tasks.empty() and len(self._idle) >= len(self._threads)
 
     def _work(self) -> None:
+        self._threads.add(threading.current_thread())  # an interrupt may have kept who began it from doing so
         if self._give_way:
             give_way()
         try:
@@ -87,8 +87,11 @@ class Workers:
             except queue.Empty:
                 task = None
             self._idle.discard(threading.get_ident())
-            if self._closed or task is not None:
-                return None if self._closed else task
+            if self._closed:
+                self._tasks.put(None)  # for the others
+                return None
+            if task is not None:
+                return task
             if self._on_idle():
                 self._threads.discard(thread)
                 if self._tasks.empty():  # else it was handed over while this thread was still counted
@@ -99,8 +102,7 @@ class Workers:
         """Begin nothing more. May be called again."""
         self._closed = True
         self._drop_tasks()
-        for _ in range(len(self._threads)):
-            self._tasks.put(None)
+        self._tasks.put(None)
 
     def wait(self, seconds: float) -> None:
         """Wait so long at most for what is being done after `close`."""
@@ -131,6 +133,25 @@ def give_way() -> None:
     """Let the threads of the training program go before this one, where both want a core."""
     if sys.platform == "linux":  # elsewhere this is the priority of the whole process
         os.nice(_NICENESS)
+
+
+def begin(work: Callable[[], None], name: str) -> threading.Thread:
+    """Begin a daemon that does `work`, which raises nothing; return it, perhaps not started yet.
+
+    Raises:
+        RuntimeError: The interpreter is exiting, or the system has no more threads.
+    """
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    # It waits for a lock that an interrupt of `start` leaves locked: that is no business of the main thread.
+    _thread.start_new_thread(_start, (thread,))
+    return thread
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError:  # there was one more, this one
+        thread.run()
 
 
 def on_new_thread(function: Callable[[], T]) -> T:
@@ -205,7 +226,7 @@ def _map(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
     num_threads = 0
     with contextlib.suppress(RuntimeError):  # at the interpreter's exit there are no new ones
         while num_threads < min(_MAX_THREADS, len(values)):
-            threading.Thread(target=work, name="arsrc-files", daemon=True).start()
+            begin(work, "arsrc-files")
             num_threads += 1
     if not num_threads:
         work()
