@@ -16,10 +16,10 @@ import arsrc
 from arsrc.codecs import Map
 
 PACKAGE = str(Path(arsrc.__file__).parent)
-HOST = str(Path(PACKAGE, "_host"))
 NUM_ROWS, NUM_VALUES, BATCH = 480, 6, 20
 ROWS = np.random.default_rng(0).integers(0, 256, (NUM_ROWS, NUM_VALUES)).astype(np.uint8)
 NUM_FILES = 40  # more than are opened at once
+KINDS = ["mapped", "mapped, ahead", "groups, in windows", "decoded, cached", "with a limit"]
 
 
 def reversed_row(record: bytes) -> np.ndarray:
@@ -104,3 +104,22 @@ def at_step(number: int, act: Callable[[], None], work: Callable[[], Any]) -> in
     finally:
         sys.settrace(before)
     return count
+
+
+def at_call(code: CodeType, number: int, act: Callable[[], None], work: Callable[[], Any]) -> None:
+    """Do `work`, with `act()` as a function is called the n-th time, if it is: a signal may be handled there."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, arg: Any) -> None:
+        nonlocal count
+        if frame.f_code is code:
+            count += 1
+            if count == number:
+                act()
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)

@@ -354,7 +354,7 @@ def test_closing_and_a_process_s_end_wait_for_no_codec(folder, situation, closes
 
 
 MANY = """
-import functools, gc, os, sys, threading, time
+import _thread, functools, gc, os, sys, threading, time
 import jax, numpy as np
 import arsrc
 from arsrc import ArrayRecordSourceConfig, programs
@@ -390,8 +390,10 @@ def seeds(first, last):
 
 def usage():
     end = time.monotonic() + 20
-    while threading.active_count() > 1 and time.monotonic() < end:
-        time.sleep(0.05)
+    while True:
+        time.sleep(0.05)  # a thread may be about to begin
+        if not _thread._count() or time.monotonic() > end:
+            break
     gc.collect()
     maps = open("/proc/self/maps").read()
     pages = int(open("/proc/self/statm").read().split()[1])

@@ -210,6 +210,9 @@ class OpenSource:
             request: The request.
             outs: Arrays like the leaves that it brings, which may be used for them.
         """
+        if self.files.data_set.files.is_opening_here:
+            what = "a signal handler asked for a batch in the midst of opening files"
+            raise ArsrcReadError("read", what, "Let the handler set a flag, and ask when the step is over.")
         try:
             with profile.annotate(self._waiting):
                 return self.files.ahead.get(self._client, request, outs)

@@ -12,3 +12,13 @@ class OwnedLock(_RLock):  # type: ignore[misc]
     def is_mine(self) -> bool:
         """Whether this thread holds it."""
         return bool(self._is_owned())
+
+
+class LockOfThread(threading.local):
+    """A lock of each thread, which tells a signal handler whether its own thread is in the midst of something.
+
+    No interrupt leaves it taken, as it might a count.
+    """
+
+    def __init__(self) -> None:
+        self.lock = OwnedLock()

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import logging
 import sys
-import threading
 from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.machine import slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
+from arsrc._host.machine.locks import OwnedLock
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
@@ -118,7 +118,7 @@ class Files:
         self.numbering = Numbering(self.slices)
         stamps = {piece.path: self.stamps[piece.path] for piece in self.numbering.slices}
         self._area = AddressRange.reserve(stamps, random_access) if self._map_files else None
-        self._growing = threading.RLock()
+        self._growing = OwnedLock()
         self._is_closed = False
         self._kinds: dict[str, ChunkKind] = {}  # of files that are not mapped
         self.opened = self._with(files)
@@ -155,6 +155,11 @@ class Files:
                 self.opened = opened
                 self._log(logging.DEBUG, perf_counter() - start)
             return self.opened
+
+    @property
+    def is_opening_here(self) -> bool:
+        """Whether this thread, for which others may be waiting, is opening files: a signal handler asks."""
+        return self._growing.is_mine()
 
     def describe(self) -> str:
         """Return which files are mapped, and which are not and why, in words."""

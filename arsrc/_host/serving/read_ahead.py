@@ -9,7 +9,7 @@ from time import perf_counter
 
 from arsrc._host.machine import threads
 from arsrc._host.machine.buffers import BufferPool
-from arsrc._host.machine.locks import OwnedLock
+from arsrc._host.machine.locks import LockOfThread, OwnedLock
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stopped
 from arsrc._host.machine.threads import Workers
@@ -62,7 +62,10 @@ class ReadAhead:
     as a whole, is loaded alone by whoever asks for it, so that an error reaches the step it belongs to.
 
     The books of runs are changed under a lock. An interrupt in the midst of a change leaves them torn: the next change
-    begins anew with empty ones. A signal handler in the midst of a change reads without them.
+    begins anew with empty ones.
+
+    A signal handler that asks in the midst of a change, or while its own thread asks, reads without the books: a thread
+    that loads ahead may be waiting for what it has interrupted.
 
     Args:
         buffers: Memory to be used again, which is given back first where there is too little.
@@ -77,6 +80,7 @@ class ReadAhead:
         self._buffers, self._max_bytes = buffers, max_bytes
         self.windows = Windows(max_bytes, self.make_room)
         self._lock = OwnedLock()
+        self._asking = LockOfThread()
         self._changing: Client | None = None  # whose change has begun, and not ended
         self._forgets_all = False  # a signal handler wished so in the midst of a change
         self.runs: collections.OrderedDict[Run, Client] = collections.OrderedDict()
@@ -87,12 +91,16 @@ class ReadAhead:
 
     def get(self, client: Client, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what `request` brings; `outs` are arrays like its leaves, which may be used for them."""
-        now = perf_counter()
-        if self._lock.is_mine():
+        if self._lock.is_mine() or self._asking.lock.is_mine():
             planned = client.loader.plan(request, 1)
             (alone,) = client.loader.load(planned, client.loader.locate(planned.requests), 0, 1, outs)
             assert alone is not None  # one that holds a bad record raises
             return alone
+        with self._asking.lock:
+            return self._get(client, request, outs)
+
+    def _get(self, client: Client, request: Request, outs: Leaves | None) -> Loaded:
+        now = perf_counter()
         with self._lock:
             self._begin_change(client)
             (run, chunk, row), part = self._ask(client, request, now)
