@@ -1,16 +1,21 @@
 """Reads that hang: an error at the limit that names what was being read, and afterwards the exact bytes."""
 
+import dataclasses
+import errno
+import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from fault_systems import Hanging
 
 import arsrc
-from arsrc import ArrayRecordSourceConfig, ArsrcReadError, ReadOptions
+from arsrc import ArrayRecordSourceConfig, ArsrcReadError, ReadOptions, SourceState
 from arsrc._host.machine import threads
 from arsrc._host.machine.threads import Late, within
 from arsrc._host.storage import system
@@ -76,6 +81,103 @@ def test_a_read_that_hangs_is_an_error_and_then_all_is_well(
         assert hanging.num_hung or "zstd" in str(arsrc.explain(config))
     hanging.release.set()
     assert_exact(config, rows)
+
+
+WAYS: dict[str, Callable[[ArrayRecordSourceConfig, SourceState], Any]] = {
+    "iterate": lambda config, state: next(arsrc.iterate(config, state)),
+    "eager": arsrc.next_batch,
+    "scan": lambda config, state: jax.jit(
+        lambda state: arsrc.scan_steps(config, state, 0, lambda carry, batch: (carry, batch), 1)
+    )(state),
+    "batches": lambda config, state: arsrc.next_batches(config, state, 1),
+}
+ERRORS = (ArsrcReadError, ValueError, RuntimeError)  # the last two are JAX's
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[ArrayRecordSourceConfig]:
+    path = tmp_path / "a.array_record"
+    arsrc.write_array_record(path, LARGE, options="group_size:1,uncompressed")
+    yield ArrayRecordSourceConfig(str(path), 2, read=ReadOptions(timeout_seconds=0.2, ahead="never"), num_epochs=1)
+    arsrc.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_that_hangs_is_an_error_whoever_asks_for_it_and_comes_later(
+    large: ArrayRecordSourceConfig, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    state = arsrc.init(large)
+    WAYS[way](large, state)
+    hanging = Hanging("copy")
+    monkeypatch.setattr(system, "calls", hanging)
+    with pytest.raises(ERRORS, match=r"longer than it may: .*a\.array_record"):
+        jax.block_until_ready(WAYS[way](large, state))
+    hanging.release.set()
+    *_, batch = WAYS[way](large, state)
+    np.testing.assert_array_equal(np.asarray(batch.data).reshape(2, -1), LARGE[:2])
+
+
+def test_what_comes_late_is_written_to_no_memory_that_others_use(
+    large: ArrayRecordSourceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = jax.jit(lambda state: arsrc.next_batch(large, state))
+    states = [arsrc.state_at(large, number) for number in range(4)]
+    jax.block_until_ready(step(states[0]))
+    hanging, real = Hanging("copy"), system.calls
+    monkeypatch.setattr(system, "calls", hanging)
+    with pytest.raises(ERRORS, match="longer than it may"):
+        jax.block_until_ready(step(states[3]))
+    monkeypatch.setattr(system, "calls", real)
+    kept = []
+    for state in states[:3]:
+        kept.append(jax.block_until_ready(step(state)[1].data))
+        hanging.release.set()  # it goes on behind the first
+    time.sleep(0.1)
+    np.testing.assert_array_equal(np.concatenate(kept), LARGE[:6])
+
+
+def test_a_fingerprint_that_hangs_is_an_error_and_comes_later(
+    large: ArrayRecordSourceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arsrc.init(large)
+    hanging = Hanging("pread")
+    monkeypatch.setattr(system, "calls", hanging)
+    with pytest.raises(ArsrcReadError, match=r"longer than it may: samples of .*a\.array_record"):
+        arsrc.fingerprint(large)
+    hanging.release.set()
+    assert arsrc.fingerprint(large).startswith("8 records")
+
+
+def test_a_source_closes_while_a_thread_that_reads_ahead_hangs(
+    large: ArrayRecordSourceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(large, read=ReadOptions(timeout_seconds=60, ahead="always"))
+    arsrc.init(config)
+    hanging = Hanging("copy")
+    monkeypatch.setattr(system, "calls", hanging)
+    asking = threading.Thread(target=lambda: next(arsrc.iterate(config)))
+    asking.start()
+    while not hanging.num_hung:
+        time.sleep(0.005)
+    start = time.monotonic()
+    arsrc.close(config)
+    assert time.monotonic() - start < 20
+    hanging.release.set()
+    asking.join()
+    assert_exact(config, LARGE)
+
+
+def test_what_the_system_calls_a_timeout_is_its_own(
+    large: ArrayRecordSourceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TimesOut(system.System):
+        def stat(self, path: str, *arguments: Any, **keywords: Any) -> Any:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), path)
+
+    monkeypatch.setattr(system, "calls", TimesOut())
+    with pytest.raises(ArsrcReadError) as caught:
+        arsrc.init(large)
+    assert "timeout_seconds" not in str(caught.value)
 
 
 def assert_exact(config: ArrayRecordSourceConfig, rows: np.ndarray) -> None:
