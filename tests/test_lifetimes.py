@@ -435,6 +435,23 @@ def test_who_is_idle_gives_threads_and_memory_back_and_starts_anew(mapped, folde
                 time.sleep(0.01)
 
 
+def test_memory_is_given_back_where_nothing_is_read_ahead(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.2)
+    large = tmp_path / "large"
+    arsrc.write_array_record(large, np.zeros((8, 2**20), np.uint8), options="group_size:1,uncompressed")
+    never = ReadOptions(ahead="never")
+    blocks = {"shuffle_records": True, "shuffle_block_size": 10, "shuffle_window_blocks": 4}
+    buffered = ArrayRecordSourceConfig(large, 2, read=never)
+    blocked = ArrayRecordSourceConfig(folder / "grouped", 5, read=never, **blocks)
+    for config, kept in ((buffered, "bytes_buffers"), (blocked, "bytes_groups")):
+        for _ in range(2):
+            batches = arsrc.iterate(config)
+            for _ in range(3):
+                next(batches)
+            assert arsrc.io_metrics(config)[kept] > 0
+            until(lambda kept=kept, config=config: arsrc.io_metrics(config)[kept] == 0)
+
+
 @pytest.fixture
 def none_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is not asked for at this moment is idle, and only one idle source is kept."""

@@ -72,6 +72,11 @@ class BufferPool:
             return block.lend(num_bytes)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether no memory is kept, lent or idle."""
+        return not self._blocks
+
+    @property
     def idle_bytes(self) -> int:
         """Bytes that are kept and that no array refers to."""
         with self._lock:

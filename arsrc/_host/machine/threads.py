@@ -62,6 +62,11 @@ class Workers:
         return True
 
     @property
+    def num_threads(self) -> int:
+        """How many threads there are."""
+        return len(self._threads)
+
+    @property
     def is_idle(self) -> bool:
         """Whether there is nothing that is being done, or to be done."""
         return self._tasks.empty() and len(self._idle) >= len(self._threads)

@@ -256,6 +256,8 @@ class ReadAhead:
             self._schedule(client, run, request)
         else:
             run.window = 0
+        if not self._workers.num_threads and (self.windows.num_bytes or not self._buffers.is_empty):
+            self._workers.submit(lambda: None, 1)  # the thread gives them back when nobody asks any more
         while len(self.runs) > _MAX_RUNS:
             self._end(next(iter(self.runs)))
         return Place(run, chunk, row), part
