@@ -24,7 +24,7 @@ from arsrc._host.serving.loading import Loader
 IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 
-class Hit(BaseException):
+class Hit(KeyboardInterrupt):
     """An interrupt."""
 
 
