@@ -88,6 +88,7 @@ def iterate(config: ArrayRecordSourceConfig) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # where a file closes that nobody uses
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interrupt_at_any_step_leaves_a_source_that_is_read_and_closed(
     configs: dict[str, ArrayRecordSourceConfig], kind: str
