@@ -13,7 +13,7 @@ from arsrc.codecs.element_tree import ElementTree
 from arsrc.codecs.map_codec import Map
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import Struct
-from arsrc.errors import said
+from arsrc.errors import is_for_process, said
 from arsrc.record_batch import RecordBatch
 
 
@@ -51,12 +51,13 @@ class ElementDecoder:
     def _leaves(self, records: RecordBatch) -> list[NDArray[Any]]:
         try:
             return self._tree.leaves_of(self.codec.decode(records), len(records), "decode")
-        except (KeyboardInterrupt, Stopped):
+        except Stopped:
             raise
         except BaseException as error:
-            if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            is_ordinary = isinstance(error, Exception) and not isinstance(error, MemoryError)
+            if is_ordinary or is_for_process(error):
                 raise
-            raise _ordinary(error) from error  # a codec ends no thread and no process, as by sys.exit
+            raise _ordinary(error) from error  # a codec ends no thread, as by sys.exit
 
 
 def _ordinary(error: BaseException) -> Exception:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec, is_pair
 from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference, tree_text
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, said
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, is_for_process, said
 from arsrc.frozen import Terse
 from arsrc.own_code import ByNames, raised_at
 from arsrc.record_batch import RecordBatch
@@ -125,9 +125,9 @@ class Map(Terse):
         try:
             element = self.fn(record)
             leaves = self._tree.flatten(element)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # whatever it is, it ends no thread and no process
+        except BaseException as error:
+            if is_for_process(error):
+                raise
             what = f"{_name(self.fn)} raised {said(error)}"
             raise RecordError(row, what, raised_at(error)) from error
         if leaves is None:
