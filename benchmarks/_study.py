@@ -40,6 +40,12 @@ def of(seconds: list[float]) -> Timing:
     return Timing(statistics.median(seconds), min(seconds), max(seconds))
 
 
+def times_as_long(seconds: list[float], others: list[float]) -> str:
+    """Return how many times as long calls took as others, in pairs that were made together; and how long."""
+    ratio = statistics.median(one / other for one, other in zip(seconds, others, strict=True))
+    return f"{ratio:.2f} ({of([statistics.median(seconds)])})"
+
+
 @dataclasses.dataclass
 class Study:
     """Figures that may grow with a number.

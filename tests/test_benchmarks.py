@@ -118,6 +118,16 @@ def test_the_studies_of_scale_run(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"scale.md", "scale.png"}
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_studies_of_faults_run(tmp_path: Path) -> None:
+    run("faults.py", "--quick", "--results", str(tmp_path))
+    (report,) = tmp_path.iterdir()
+    rows = [line for line in report.read_text().splitlines() if re.match(r"\| \d", line)]
+    assert report.name == "faults.md"
+    assert [len(re.findall(r"\d\.\d\d \(", row)) for row in rows] == [4, 4, 4, 4, 6]  # ratios, with the time
+
+
 @pytest.mark.processes
 def test_without_an_accelerator_its_benchmark_says_so() -> None:
     assert "there is none" in run("accelerator.py")
