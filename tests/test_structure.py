@@ -11,7 +11,18 @@ import pytest
 from mapped_files import Opened, opened, some_records
 
 from arsrc import ArsrcReadError
-from arsrc._host.format.layout import BLOCK_BYTES, FIRST_CHUNK, STREAM_BYTES, logical, parse_chunk_header, physical
+from arsrc._host.format.gather import gather_equal
+from arsrc._host.format.layout import (
+    BLOCK_BYTES,
+    FIRST_CHUNK,
+    STREAM_BYTES,
+    logical,
+    parse_chunk_header,
+    physical,
+    varint_size,
+)
+from arsrc._host.format.singles import copy_singles, damaged_singles
+from arsrc._host.format.structure import damaged as damaged_rows
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.readers.mapped import BadRows
 from arsrc._host.records.data_set import DataSet
@@ -107,7 +118,8 @@ def test_any_byte_of_a_header_that_is_another_is_noticed_for_the_records_of_its_
     for number in {0, len(chunks) // 2, len(chunks) - 1}:
         (begin, end, count), first = chunks[number], int(firsts[number])
         rows = list(range(first, first + count))
-        for byte in [*range(8, 16), *range(24, 40)]:
+        values = 42 + varint_size(len(damaged.records[first])) if count == 1 else 41
+        for byte in [*range(8, 16), *range(24, values)]:
             at = physical(begin + byte)
             with damaged.holding(bytes([damaged.data[at] ^ 1 << byte % 8]), at):
                 bad = damaged.bad_rows()
@@ -121,6 +133,29 @@ def test_any_byte_of_a_header_that_is_another_is_noticed_for_the_records_of_its_
                 assert bad
                 assert set(bad) <= set(rows)
     assert damaged.bad_rows() == []
+
+
+@pytest.mark.parametrize("length", [0, 1, 46, 127, 128, 784, 9_001])
+def test_single_records_are_checked_alike_in_every_way(
+    tmp_path: Path, write_records: WriteRecords, length: int
+) -> None:
+    records = some_records(length, [length] * (200_000 // (length + 40)))
+    files = opened(write_records(tmp_path / "a", records, "group_size:1,uncompressed"))
+    located, index = files.locate(range(len(records))), files.files._index
+    assert files.files._area is not None
+    data = files.files._area.data.copy()
+    lengths = np.full(len(records), length)
+    num_wrong = 0
+    for block in range(BLOCK_BYTES, len(data) - 2 * BLOCK_BYTES, BLOCK_BYTES):
+        for at in range(block - 100, block + 100):
+            data[at] ^= 0x11
+            wrong = damaged_rows(lambda begins, size: gather_equal(data, begins, size, None), located, index).tolist()
+            copied, rows = copy_singles(data, located.begins, length, None)
+            assert copied.tobytes() == gather_equal(data, located.begins, length, None).tobytes()
+            assert (rows.tolist(), damaged_singles(data, located.begins, lengths).tolist()) == (wrong, wrong)
+            num_wrong += len(wrong)
+            data[at] ^= 0x11
+    assert num_wrong
 
 
 def test_zeroed_swapped_and_repeated_blocks_are_noticed(damaged: Damaged) -> None:

@@ -199,6 +199,15 @@ def decode_varints(data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDA
     return values
 
 
+def varint_words(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return numbers as varints of at most 8 bytes, the first byte lowest."""
+    words = values & 0x7F
+    for byte in range(1, varint_size(int(values.max(initial=0)))):
+        rest = values >> 7 * byte
+        words |= (rest & 0x7F) << 8 * byte | (rest > 0) << 8 * byte - 1
+    return words
+
+
 def spans_of_values(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the stream bytes of uncompressed chunks of one record each, from the records' bytes.
 

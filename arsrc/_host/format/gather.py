@@ -45,7 +45,7 @@ def gather_equal(
     else:
         result = out[: num_rows * length]
         rows = result.view(row)
-        slab = _slab_rows(num_rows, length)
+        slab = slab_rows(num_rows, length)
         for first in range(0, num_rows, slab):
             rows[first : first + slab] = source[begins[first : first + slab]]
     cut = np.flatnonzero((begins & (BLOCK_BYTES - 1)) > BLOCK_BYTES - length)
@@ -56,7 +56,8 @@ def gather_equal(
     return result
 
 
-def _slab_rows(num_rows: int, length: int) -> int:
+def slab_rows(num_rows: int, length: int) -> int:
+    """Return how many of so many rows to copy at once."""
     if num_rows >= _GIL_ROWS and _GIL_ROWS * length <= _GIL_SLAB_BYTES:
         return max(_GIL_ROWS, _SLAB_BYTES // length)
     return max(1, _SLAB_BYTES // length)

@@ -1,8 +1,9 @@
 """Checking what stands around records: whether it is what the index says, so that zeros, shifts and swaps are seen.
 
-Of each record these are looked at: the header of its chunk, the headers of the blocks that hold it, and the kind of the
-chunk behind its own, which tells whether the bytes go on to the end. What is left are the hashes: that of a header
-covers only fields that are compared here, and those of the data are what `checksum="always"` is for.
+Of each record these are looked at: the header of its chunk and what stands between that and the records, the headers of
+the blocks that hold it, and the kind of the chunk behind its own, which tells whether the bytes go on to the end. What
+is left are the hashes: that of a header covers only fields that are compared here, and those of the data are what
+`checksum="always"` is for.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.format.footer import spans_of_values, varint_words
 from arsrc._host.format.layout import (
     BLOCK_BYTES,
     BLOCK_HEADER_BYTES,
@@ -38,16 +40,32 @@ def damaged(copy: CopyEqual, located: Located, index: RecordIndex) -> NDArray[np
         index: Knows the chunks that they lie in.
     """
     chunks = index.enclosing(located)
-    fields = copy(to_physical(chunks.begins + 8), FIELD_BYTES).view("<i8").reshape(-1, 4)
+    fields = copy(to_physical(chunks.begins + 8), FIELD_BYTES + 8).view("<i8").reshape(-1, 5)
     wrong: NDArray[np.bool_] = fields[:, 0] != chunks.ends - chunks.begins - CHUNK_HEADER_BYTES
     wrong |= fields[:, 2] != (RECORDS | chunks.counts << 8)
     wrong |= fields[:, 3] != chunks.num_bytes
+    wrong |= _is_other_front(fields[:, 4], chunks)
     behind = copy(to_physical(chunks.ends + KIND), 1)
     is_other = behind != RECORDS
     if is_other.any():
         wrong |= is_other & (behind != _PADDING)
     wrong[_between_blocks(copy, located, chunks)] = True
     return np.flatnonzero(wrong)
+
+
+def _is_other_front(found: NDArray[np.int64], chunks: Enclosing) -> NDArray[np.bool_]:
+    """Return of which chunks the 8 bytes behind the header do not say that no compression and which size follows.
+
+    Of several records only the first byte is compared: their sizes were when the file was indexed.
+    """
+    is_other: NDArray[np.bool_] = found & 0xFF != 0
+    single = np.flatnonzero(np.broadcast_to(chunks.counts, found.shape) == 1)
+    if len(single):
+        values = np.broadcast_to(chunks.num_bytes, found.shape)[single]
+        sizes = spans_of_values(values) - values - (CHUNK_HEADER_BYTES + 2)
+        unused = 8 * (6 - sizes)
+        is_other[single] = found[single] << unused != (varint_words(values) << 16 | sizes << 8) << unused
+    return is_other
 
 
 def _between_blocks(copy: CopyEqual, located: Located, chunks: Enclosing) -> NDArray[np.int64]:

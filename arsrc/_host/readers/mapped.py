@@ -21,7 +21,7 @@ from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_r
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES, to_physical
 from arsrc._host.format.numbering import Found, Integers, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
-from arsrc._host.format.singles import damaged_singles
+from arsrc._host.format.singles import copy_singles, damaged_singles
 from arsrc._host.format.structure import damaged
 from arsrc._host.machine import slow_reads
 from arsrc._host.machine.buffers import BufferPool
@@ -207,10 +207,13 @@ class MappedFiles:
             offsets: i64[n + 1], where each record shall stand.
             out: The bytes are the beginning of it where it is given.
         """
+        lengths, is_single = located.lengths, self._index.is_single
+        if is_single and length is not None and length <= LARGE_RECORD_BYTES:
+            result, wrong = copy_singles(area.data, located.begins, length, out)
+            return result, _NONE, wrong
         # First what is around them: their own bytes are on the way then.
-        longest = located.lengths if isinstance(located.lengths, int) else int(located.lengths.max(initial=0))
-        if self._index.is_single and longest <= LARGE_RECORD_BYTES:
-            wrong = damaged_singles(area.data, located)
+        if is_single and not isinstance(lengths, int) and lengths.max(initial=0) <= LARGE_RECORD_BYTES:
+            wrong = damaged_singles(area.data, located.begins, lengths)
         else:
             wrong = damaged(lambda begins, n: gather_equal(area.data, begins, n, None), located, self._index)
         if length is not None and length <= LARGE_RECORD_BYTES:
