@@ -1,8 +1,8 @@
 """Checking what stands around records: whether it is what the index says, so that zeros, shifts and swaps are seen.
 
 Of each record these are looked at: the header of its chunk and what stands between that and the records, the headers of
-the blocks that hold it, and the kind of the chunk behind its own, which tells whether the bytes go on to the end. What
-is left are the hashes: that of a header covers only fields that are compared here, and those of the data are what
+the blocks that hold it, and the header of the chunk behind its own, which tells whether the bytes go on to the end.
+What is left are the hashes: that of a header covers only fields that are looked at here, and those of the data are what
 `checksum="always"` is for.
 """
 
@@ -27,8 +27,8 @@ from arsrc._host.format.record_index import Located, RecordIndex
 CopyEqual: TypeAlias = Callable[[NDArray[np.int64], int], NDArray[np.uint8]]
 
 RECORDS, _PADDING = ord("r"), ord("p")
-KIND = 24  # where it stands in a chunk header
 FIELD_BYTES = CHUNK_HEADER_BYTES - 8  # data_size, data_hash, kind and number of records, decoded_data_size
+_MOST_BYTES = 10  # of a size
 
 
 def damaged(copy: CopyEqual, located: Located, index: RecordIndex) -> NDArray[np.int64]:
@@ -45,12 +45,19 @@ def damaged(copy: CopyEqual, located: Located, index: RecordIndex) -> NDArray[np
     wrong |= fields[:, 2] != (RECORDS | chunks.counts << 8)
     wrong |= fields[:, 3] != chunks.num_bytes
     wrong |= _is_other_front(fields[:, 4], chunks)
-    behind = copy(to_physical(chunks.ends + KIND), 1)
-    is_other = behind != RECORDS
-    if is_other.any():
-        wrong |= is_other & (behind != _PADDING)
+    wrong |= is_no_other_chunk(copy(to_physical(chunks.ends + 8), FIELD_BYTES).view("<i8").reshape(-1, 4))
     wrong[_between_blocks(copy, located, chunks)] = True
     return np.flatnonzero(wrong)
+
+
+def is_no_other_chunk(fields: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which fields, i64[n, 4], are not those of a chunk of uncompressed records, nor of padding, of any size."""
+    kinds, counts = fields[:, 2] & 0xFF, fields[:, 2] >> 8
+    front = fields[:, 0] - fields[:, 3]  # bytes in front of the records: a size takes some
+    is_other: NDArray[np.bool_] = (kinds != RECORDS) | (front < 2) | (front > _MOST_BYTES * (counts + 1))
+    if is_other.any():
+        is_other &= kinds != _PADDING
+    return is_other
 
 
 def _is_other_front(found: NDArray[np.int64], chunks: Enclosing) -> NDArray[np.bool_]:

@@ -213,7 +213,7 @@ class MappedFiles:
             return result, _NONE, wrong
         # First what is around them: their own bytes are on the way then.
         if is_single and not isinstance(lengths, int) and lengths.max(initial=0) <= LARGE_RECORD_BYTES:
-            wrong = damaged_singles(area.data, located.begins, lengths)
+            wrong = damaged_singles(area.data, located.starts, located.begins, lengths)
         else:
             wrong = damaged(lambda begins, n: gather_equal(area.data, begins, n, None), located, self._index)
         if length is not None and length <= LARGE_RECORD_BYTES:
