@@ -93,8 +93,8 @@ class ReadOptions(Terse):
         read_ahead_bytes: Memory for what is kept for later, in bytes, over all configs of the same files: batches
             read ahead, windows of decoded groups, and buffers to be used again; 0 reads each batch when it is asked
             for.
-        max_open_files: Files held open at once, of those that array_record reads, and of those with records above
-            16 KiB; the least recently used ones are closed. Lowered by itself where the process may open fewer.
+        max_open_files: Files held open at once, of those that array_record reads; the least recently used ones are
+            closed. Lowered by itself where the process may open fewer.
         cache_bytes: Memory that `cacheable=True` may fill with decoded elements, in bytes.
         cache_dir: Folder for a cache that exceeds `cache_bytes`; None refuses such a cache. `init` raises where it
             cannot be used or has no room for all decoded records. If room runs out later, or the disk fails, that is

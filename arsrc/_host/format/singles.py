@@ -52,64 +52,56 @@ def copy_singles(
     front = len(head)
     width = front + length + CHUNK_HEADER_BYTES
     result = np.empty(num_rows * length, np.uint8) if out is None else out[: num_rows * length]
-    rows = result.reshape(num_rows, length)
-    fronts, behind = (np.empty((num_rows, size), np.uint8) for size in (front, FIELD_BYTES))
-    firsts, source = begins - front, _from(data, width)
+    rows, around = result.reshape(num_rows, length), np.empty((num_rows, front + FIELD_BYTES), np.uint8)
+    firsts, source, memory = begins - front, _from(data, width), data.data
+    cut = ((firsts - _MARGIN) & _IN_BLOCK > BLOCK_BYTES - _MARGIN - width).nonzero()[0]
+    places = list(zip(cut.tolist(), begins[cut].tolist(), strict=True))
+    places.reverse()
+    wrong = []
     slab = slab_rows(num_rows, width)
     for first in range(0, num_rows, slab):
         some = slice(first, first + slab)
-        wide = source[firsts[some]].view(np.uint8).reshape(-1, width)
-        rows[some], fronts[some] = wide[:, front : front + length], wide[:, :front]
-        behind[some] = wide[:, -FIELD_BYTES:]
-        del wide  # so that the next one takes its place in the cache
-    # As if no block began inside of them; where one does, what lies behind it is put right.
-    cut = ((firsts - _MARGIN) & _IN_BLOCK > BLOCK_BYTES - _MARGIN - width).nonzero()[0]
-    memories = data.data, result.data, behind.reshape(-1).data
-    wrong = [
-        row
-        for row, begin in zip(cut.tolist(), begins[cut].tolist(), strict=True)
-        if not _put_right(*memories, fronts, row, begin, length)
-    ]
-    fronts[:, 8:16] = behind[:, 8:16] = 0
-    if fronts.tobytes() != head * num_rows or behind.tobytes() != head[:FIELD_BYTES] * num_rows:
-        other = (fronts != np.frombuffer(head, np.uint8)).any(axis=1)
-        fields = behind.view("<i8")
-        other |= (fields != np.frombuffer(head[:FIELD_BYTES], "<i8")).any(axis=1) & is_no_other_chunk(fields)
-        return result, np.union1d(wrong, np.flatnonzero(other)).astype(np.int64)
+        flat = source[firsts[some]].view(np.uint8)
+        wide = flat.reshape(-1, width)
+        while places and places[-1][0] < first + slab:
+            row, begin = places.pop()
+            if not _put_right(memory, begin, front, length, flat.data[(row - first) * width :][:width]):
+                wrong.append(row)
+        rows[some] = wide[:, front : front + length]
+        around[some, :front], around[some, front:] = wide[:, :front], wide[:, -FIELD_BYTES:]
+        del flat, wide  # so that the next one takes its place in the cache
+    around[:, 8:16] = around[:, front + 8 : front + 16] = 0
+    expected = head + head[:FIELD_BYTES]
+    if around.tobytes() != expected * num_rows:
+        is_other = around != np.frombuffer(expected, np.uint8)
+        other = is_other[:, front:].any(axis=1) & is_no_other_chunk(around[:, front:].copy().view("<i8"))
+        return result, np.union1d(wrong, np.flatnonzero(other | is_other[:, :front].any(axis=1))).astype(np.int64)
     return result, np.array(wrong, np.int64)
 
 
-def _put_right(
-    source: memoryview,
-    out: memoryview,
-    behind: memoryview,
-    fronts: NDArray[np.uint8],
-    row: int,
-    begin: int,
-    length: int,
-) -> bool:
-    """Put right what was copied across the beginning of a block; return whether its header is what the index says."""
-    front, in_block = fronts.shape[1], begin & _IN_BLOCK
-    first, block, end = begin - front, begin - in_block + BLOCK_BYTES, begin + length
-    if in_block < front + _MARGIN:  # it begins in front of the record
-        block -= BLOCK_BYTES
-        if block > first - BLOCK_HEADER_BYTES:
-            first -= BLOCK_HEADER_BYTES
-            fronts[row, : block - first] = np.frombuffer(source[first:block], np.uint8)
-    else:
-        is_inside = end > block
-        if is_inside:
-            end, at = end + BLOCK_HEADER_BYTES, row * length - begin
-            out[at + block : at + begin + length] = source[block + BLOCK_HEADER_BYTES : end]
-        fields, at = end + _HASH, row * FIELD_BYTES
-        near = 0 if is_inside else max(0, block - fields)  # bytes in front of the block
-        behind[at : at + near] = source[fields : fields + near]
-        fields += near + BLOCK_HEADER_BYTES * (not is_inside)
-        behind[at + near : at + FIELD_BYTES] = source[fields : fields + FIELD_BYTES - near]
-        if not is_inside:
-            return True
-    before = block - first + _HASH + BLOCK_HEADER_BYTES * (first & _IN_BLOCK < _MARGIN)
-    return _DISTANCES.unpack_from(source, block + 8) == (before, end - block)
+def _put_right(source: memoryview, begin: int, front: int, length: int, out: memoryview) -> bool:
+    """Copy what a block begins in; return whether the block's header is what the index says.
+
+    Args:
+        source: Whole files.
+        begin: Where the record begins.
+        front: Bytes in front of it that are copied.
+        length: Bytes of the record.
+        out: What to copy: these, and the header behind.
+    """
+    gap = BLOCK_HEADER_BYTES
+    first = begin - front - gap * (begin & _IN_BLOCK < front + gap)
+    in_block = first & _IN_BLOCK
+    near = BLOCK_BYTES - in_block
+    if near < len(out):
+        out[:near] = source[first : first + near]
+        out[near:] = source[first + near + gap : first + len(out) + gap]
+    else:  # it begins in front of all
+        near, gap = -in_block, 0
+    if near >= front + length:  # it begins behind the chunk
+        return True
+    before = near + _HASH + BLOCK_HEADER_BYTES * (in_block < _MARGIN)
+    return _DISTANCES.unpack_from(source, first + near + 8) == (before, front + length - near + gap)
 
 
 @functools.cache
