@@ -159,6 +159,16 @@ def test_single_records_are_checked_alike_in_every_way(
     assert num_wrong
 
 
+def test_other_bytes_behind_a_record_are_noticed_whatever_kind_of_chunk_they_seem_to_be(damaged: Damaged) -> None:
+    *_, (_, end, _), (begin, _, count), _ = chunks_of(damaged.data)
+    for kind in b"rp":
+        other = bytearray(range(100, 140))
+        other[24] = kind
+        with damaged.holding(bytes(other), physical(begin)):
+            bad = damaged.bad_rows()
+        assert (len(damaged.records) - count - 1 in bad) == (begin == end)  # else padding lies between
+
+
 def test_zeroed_swapped_and_repeated_blocks_are_noticed(damaged: Damaged) -> None:
     num_blocks = len(damaged.data) // BLOCK_BYTES - 1
     blocks = [damaged.data[at * BLOCK_BYTES : (at + 1) * BLOCK_BYTES] for at in range(num_blocks)]

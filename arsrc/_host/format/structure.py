@@ -29,6 +29,7 @@ CopyEqual: TypeAlias = Callable[[NDArray[np.int64], int], NDArray[np.uint8]]
 RECORDS, _PADDING = ord("r"), ord("p")
 FIELD_BYTES = CHUNK_HEADER_BYTES - 8  # data_size, data_hash, kind and number of records, decoded_data_size
 _MOST_BYTES = 10  # of a size
+_CHUNK_BITS = 40  # no chunk takes more bytes
 
 
 def damaged(copy: CopyEqual, located: Located, index: RecordIndex) -> NDArray[np.int64]:
@@ -54,9 +55,10 @@ def is_no_other_chunk(fields: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which fields, i64[n, 4], are not those of a chunk of uncompressed records, nor of padding, of any size."""
     kinds, counts = fields[:, 2] & 0xFF, fields[:, 2] >> 8
     front = fields[:, 0] - fields[:, 3]  # bytes in front of the records: a size takes some
-    is_other: NDArray[np.bool_] = (kinds != RECORDS) | (front < 2) | (front > _MOST_BYTES * (counts + 1))
+    is_other: NDArray[np.bool_] = (kinds != RECORDS) | (front < counts + 2) | (front > _MOST_BYTES * (counts + 1))
+    is_other |= fields[:, 0] >> _CHUNK_BITS != 0
     if is_other.any():
-        is_other &= kinds != _PADDING
+        is_other &= (fields[:, 2] != _PADDING) | (fields[:, 3] != 0)
     return is_other
 
 
