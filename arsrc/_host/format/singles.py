@@ -33,6 +33,13 @@ def _head(length: int) -> bytes:
     return fields + bytes((0, len(size))) + size
 
 
+@functools.lru_cache(16)
+def _around(length: int, num_rows: int) -> bytes:
+    """Return what stands around so many records, one behind the other: in front of it, and the next one's fields."""
+    head = _head(length)
+    return (head + head[:FIELD_BYTES]) * num_rows
+
+
 def copy_singles(
     data: NDArray[np.uint8], begins: NDArray[np.int64], length: int, out: NDArray[np.uint8] | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -62,18 +69,19 @@ def copy_singles(
     for first in range(0, num_rows, slab):
         some = slice(first, first + slab)
         flat = source[firsts[some]].view(np.uint8)
-        wide = flat.reshape(-1, width)
+        wide, copied = flat.reshape(-1, width), flat.data
         while places and places[-1][0] < first + slab:
             row, begin = places.pop()
-            if not _put_right(memory, begin, front, length, flat.data[(row - first) * width :][:width]):
+            at = (row - first) * width
+            if not _put_right(memory, begin, front, length, copied[at : at + width]):
                 wrong.append(row)
         rows[some] = wide[:, front : front + length]
         around[some, :front], around[some, front:] = wide[:, :front], wide[:, -FIELD_BYTES:]
-        del flat, wide  # so that the next one takes its place in the cache
+        del flat, wide, copied  # so that the next one takes its place in the cache
     around[:, 8:16] = around[:, front + 8 : front + 16] = 0
-    expected = head + head[:FIELD_BYTES]
-    if around.tobytes() != expected * num_rows:
-        is_other = around != np.frombuffer(expected, np.uint8)
+    expected = _around(length, num_rows)
+    if around.tobytes() != expected:
+        is_other = around != np.frombuffer(expected, np.uint8).reshape(around.shape)
         other = is_other[:, front:].any(axis=1) & is_no_other_chunk(around[:, front:].copy().view("<i8"))
         return result, np.union1d(wrong, np.flatnonzero(other | is_other[:, :front].any(axis=1))).astype(np.int64)
     return result, np.array(wrong, np.int64)

@@ -28,6 +28,7 @@ CopyEqual: TypeAlias = Callable[[NDArray[np.int64], int], NDArray[np.uint8]]
 
 RECORDS, _PADDING = ord("r"), ord("p")
 FIELD_BYTES = CHUNK_HEADER_BYTES - 8  # data_size, data_hash, kind and number of records, decoded_data_size
+_IN_BLOCK = BLOCK_BYTES - 1
 _MOST_BYTES = 10  # of a size
 _CHUNK_BITS = 40  # no chunk takes more bytes
 
@@ -41,14 +42,23 @@ def damaged(copy: CopyEqual, located: Located, index: RecordIndex) -> NDArray[np
         index: Knows the chunks that they lie in.
     """
     chunks = index.enclosing(located)
-    fields = copy(to_physical(chunks.begins + 8), FIELD_BYTES + 8).view("<i8").reshape(-1, 5)
+    begins, ends = to_physical(chunks.begins), to_physical(chunks.ends)
+    fields = copy(_fields_at(begins), FIELD_BYTES + 8).view("<i8").reshape(-1, 5)
+    behind = copy(_fields_at(ends), FIELD_BYTES).view("<i8").reshape(-1, 4)
     wrong: NDArray[np.bool_] = fields[:, 0] != chunks.ends - chunks.begins - CHUNK_HEADER_BYTES
     wrong |= fields[:, 2] != (RECORDS | chunks.counts << 8)
     wrong |= fields[:, 3] != chunks.num_bytes
     wrong |= _is_other_front(fields[:, 4], chunks)
-    wrong |= is_no_other_chunk(copy(to_physical(chunks.ends + 8), FIELD_BYTES).view("<i8").reshape(-1, 4))
-    wrong[_between_blocks(copy, located, chunks)] = True
+    unlike = (behind[:, 0] != fields[:, 0]) | (behind[:, 2] != fields[:, 2]) | (behind[:, 3] != fields[:, 3])
+    if unlike.any():  # else the chunks behind are as the records' own, of which all was compared
+        wrong[unlike] |= is_no_other_chunk(behind[unlike])
+    wrong[_between_blocks(copy, located, begins, ends)] = True
     return np.flatnonzero(wrong)
+
+
+def _fields_at(headers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the physical positions of the fields of chunk headers: behind a hash, in which a block may begin."""
+    return headers + 8 + BLOCK_HEADER_BYTES * (headers & _IN_BLOCK >= BLOCK_BYTES - 8)
 
 
 def is_no_other_chunk(fields: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -68,8 +78,9 @@ def _is_other_front(found: NDArray[np.int64], chunks: Enclosing) -> NDArray[np.b
     Of several records only the first byte is compared: their sizes were when the file was indexed.
     """
     is_other: NDArray[np.bool_] = found & 0xFF != 0
-    single = np.flatnonzero(np.broadcast_to(chunks.counts, found.shape) == 1)
-    if len(single):
+    is_single = np.equal(chunks.counts, 1)
+    if is_single.any():
+        single = np.flatnonzero(np.broadcast_to(is_single, found.shape))
         values = np.broadcast_to(chunks.num_bytes, found.shape)[single]
         sizes = spans_of_values(values) - values - (CHUNK_HEADER_BYTES + 2)
         unused = 8 * (6 - sizes)
@@ -77,23 +88,36 @@ def _is_other_front(found: NDArray[np.int64], chunks: Enclosing) -> NDArray[np.b
     return is_other
 
 
-def _between_blocks(copy: CopyEqual, located: Located, chunks: Enclosing) -> NDArray[np.int64]:
-    """Return the rows of the records with a wrong block header: inside of them, or inside of their chunk nearby."""
-    firsts = np.maximum(located.starts // STREAM_BYTES, -(-chunks.begins // STREAM_BYTES))
+def _between_blocks(
+    copy: CopyEqual, located: Located, begins: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the rows of the records with a wrong block header: inside of them, or inside of their chunk nearby.
+
+    Args:
+        copy: Copies bytes of the files.
+        located: Where the records lie.
+        begins: i64[n], physical positions of their chunks.
+        ends: i64[n], of the chunks behind these.
+    """
+    firsts = np.maximum(
+        located.begins // BLOCK_BYTES, begins // BLOCK_BYTES + (begins & _IN_BLOCK != BLOCK_HEADER_BYTES)
+    )
     counts = (located.starts + (located.lengths - 1)) // STREAM_BYTES + 1 - firsts
-    cut = np.flatnonzero(counts > 0)
-    if not len(cut):
-        return cut
-    counts = counts[cut]
-    rows = np.repeat(cut, counts)  # i64[num_headers]
-    blocks = np.arange(len(rows)) + np.repeat(firsts[cut] - np.cumsum(counts) + counts, counts)
-    at = blocks * BLOCK_BYTES
+    rows = np.flatnonzero(counts > 0)  # i64[num_headers]
+    if not len(rows):
+        return rows
+    counts, firsts = counts[rows], firsts[rows]
+    if counts.max() > 1:
+        firsts = np.repeat(firsts - np.cumsum(counts) + counts, counts)
+        firsts += np.arange(len(firsts))
+        rows = np.repeat(rows, counts)
+    at = firsts * BLOCK_BYTES
     distances = copy(at + 8, BLOCK_HEADER_BYTES - 8).view("<i8").reshape(-1, 2)
-    wrong = distances[:, 0] != at - _boundary(chunks.begins[rows])
-    wrong |= distances[:, 1] != _boundary(chunks.ends[rows]) - at
+    wrong = distances[:, 0] != at - _boundary(begins[rows])
+    wrong |= distances[:, 1] != _boundary(ends[rows]) - at
     return rows[wrong]
 
 
-def _boundary(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def _boundary(headers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the physical positions of chunk boundaries: where a block begins, in front of its header."""
-    return positions - BLOCK_HEADER_BYTES * (-positions // STREAM_BYTES)
+    return headers - BLOCK_HEADER_BYTES * (headers & _IN_BLOCK == BLOCK_HEADER_BYTES)
