@@ -108,8 +108,9 @@ class ReadOptions(Terse):
             between them take; "always" and "never" decide.
         timeout_seconds: A read that takes longer is an error that names what was being read, and the next call reads
             again; None waits for ever, and logs a warning after 30 s. Each piece of reading has so much time: to open
-            some files, to look at them, to read what a batch needs of one. It is done on another thread, which costs
-            a batch some 50 microseconds, and which is left behind where it hangs. Codecs and caches have no limit.
+            some files, to look at them, to read what a batch needs of one. It is done on another thread, which is left
+            behind where it hangs, and by system calls: some 200 microseconds more a batch and 2 a record. Codecs and
+            caches have no limit.
     """
 
     num_threads: int = 2

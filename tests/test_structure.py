@@ -204,16 +204,17 @@ def test_what_the_middle_of_an_unfinished_copy_holds_is_an_error_that_names_it(
         [FileSlice(path)], checksum="auto", max_open_files=1, random_access=False, buffers=BufferPool(1 << 20)
     )
     errors = {}
-    for row in range(0, 8_000, 3):
+    for row in range(0, 8_000, 13):
         try:
             assert data_set.read(np.array([row]))[0] == records[row]
         except ArsrcReadError as error:
             errors[row] = error
-    assert 2_000 < len(errors) < 2_600
+    assert 460 < len(errors) < 600
     for row, error in errors.items():
         assert (error.path, error.position, error.record_id) == (path, row, row)
-    with pytest.raises(ArsrcReadError, match=r"positions='[\d, ]+, ... \(\d+ in all\)'"):
+    with pytest.raises(ArsrcReadError) as caught:
         data_set.read(np.arange(8_000))
+    assert min(errors) - 13 < caught.value.record_id <= min(errors)
     data_set.close()
 
 
@@ -248,7 +249,7 @@ def test_records_that_the_disk_cannot_read_are_errors_and_the_others_are_served(
     located = damaged.files.locate([1])
     begin = area.data.ctypes.data + int(located.begins[0])
     calls.bad = begin, begin + 1
-    with pytest.raises(BadRows, match="cannot read a mapped file") as caught:
+    with pytest.raises(BadRows) as caught:
         damaged.files.read([2, 1, 0, 1])
     assert caught.value.rows.tolist() == [1, 3]
     assert damaged.files.records([2, 0]) == [damaged.records[2], damaged.records[0]]

@@ -39,17 +39,15 @@ _POOL_BYTES = 1 << 16  # from here on JAX saves by memory that it need not copy,
 
 
 class BadRows(Exception):
-    """Some records cannot be read, or are not what the index says; whoever knows their ids makes the error of it.
+    """Some records cannot be copied, or something else stands around them than the index says.
 
     Attributes:
-        what: What is wrong.
-        fix: What to do about it.
         rows: i64[...], all such rows of those that were asked for.
     """
 
-    def __init__(self, what: str, fix: str, rows: Integers) -> None:
-        super().__init__(what)
-        self.what, self.fix, self.rows = what, fix, rows
+    def __init__(self, rows: Integers) -> None:
+        super().__init__(rows)
+        self.rows = rows
 
 
 class MappedFiles:
@@ -100,7 +98,7 @@ class MappedFiles:
         Raises:
             ArsrcReadError: A file was changed while it was open, or the files were closed.
             ArsrcValueError: `out` is too small.
-            BadRows: Some records cannot be read, or something else stands around them.
+            BadRows: Some records cannot be copied, or something else stands around them.
         """
         if self._limit is not None:  # a thread that is left behind must not write to what the caller has
             out = None
@@ -236,12 +234,6 @@ class MappedFiles:
 
 
 def _raise_bad(missing: Integers, wrong: Integers) -> None:
-    """Raise an error if there are rows that cannot be read, or around which something else stands."""
-    if not len(missing) and not len(wrong):
-        return
-    if len(missing):
-        what, fix = "cannot read a mapped file", "Look whether its disk fails, or whether it was cut"
-    else:
-        what, fix = "a chunk is not what the footer says", "The file is damaged, or was copied only in part"
-    fix += ": replace it and call close(config), or exclude these."
-    raise BadRows(what, fix, np.union1d(missing, wrong))
+    """Raise an error if there are rows that cannot be copied, or around which something else stands."""
+    if len(missing) or len(wrong):
+        raise BadRows(np.union1d(missing, wrong))

@@ -179,18 +179,22 @@ class DataSet:
         try:
             return mapped.copy(located, out)
         except BadRows as error:
-            failure = error
-        rows = np.arange(len(located.starts))
-        while True:
-            bad = rows[failure.rows[np.argsort(located.positions[rows[failure.rows]])]]
-            for number in np.unique(located.slices[bad]):
-                some = bad[located.slices[bad] == number]
-                on_bad(some, self._unreadable(failure, Found(located.slices[some], located.positions[some])))
-            rows = np.delete(rows, failure.rows)
+            doubtful = error.rows
+        # What looks wrong is read by array_record's reader, which looks at the hashes, and says what is wrong.
+        found, group_sizes = Found(located.slices, located.positions), self.files.opened.group_sizes
+        records: list[bytes | None] = [None] * len(located.starts)
+        rows = np.arange(len(records))
+        while len(doubtful):
+            for row, record in self._read_by_reader(found, rows[doubtful], group_sizes, on_bad):
+                records[row] = record
+            rows, doubtful = np.delete(rows, doubtful), doubtful[:0]
             try:
-                return mapped.copy(located.at(rows))
+                batch = mapped.copy(located.at(rows))
             except BadRows as error:
-                failure = error
+                doubtful = error.rows
+        for number, row in enumerate(rows.tolist()):
+            records[row] = batch[number]
+        return RecordBatch.from_records([record for record in records if record is not None])
 
     def _read_by_reader(
         self, found: Found, rows: NDArray[np.int64], group_sizes: NDArray[np.int64], on_bad: OnBad
@@ -222,7 +226,7 @@ class DataSet:
         except ArsrcReadError as error:  # of the whole file
             raise error.naming(record_ids=_few(ids[first:last])) from error
 
-    def _unreadable(self, failure: ReadFailure | BadRows, found: Found) -> ArsrcReadError:
+    def _unreadable(self, failure: ReadFailure, found: Found) -> ArsrcReadError:
         """Return the error for records of one file that cannot be read."""
         path, ids = self._numbering.slices[found.slices[0]].path, self._numbering.ids(found)
         where = {"path": path, "positions": _few(found.positions), "record_ids": _few(ids)}

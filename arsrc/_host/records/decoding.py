@@ -94,7 +94,7 @@ def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str
     path, position = data_set.where(record_id)
     what = f"record {record_id} (record {position} of {path!r}): {error.what}"
     placed = ArsrcValueError(f"decode{label}", what, error.fix).at(path, position, record_id)
-    placed.__cause__ = error
+    placed.__cause__, placed.what = error, error.what
     return placed
 
 

@@ -51,7 +51,9 @@ class Faults:
         if self.are_masked and len(str(num_met)) > len(str(before or "")):  # at the first, and at powers of ten
             num = counted(num_met, "record")
             what = f"met {num} so far that cannot be read or decoded, and become masked rows; the last one: {reason}"
-            _LOG.warning(message(f"on_bad_record{self._label}", what, "See bad_records(config)."))
+            _LOG.warning(
+                message(f"on_bad_record{self._label}", what, "See bad_records(config).", record_id=record_ids[-1])
+            )
 
     def met(self) -> dict[int, Met]:
         """Return the bad records by their ids, in ascending order."""
