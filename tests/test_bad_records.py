@@ -550,6 +550,29 @@ def test_what_is_no_fault_of_a_record_is_an_error_in_either_case(
     arsrc.close(config)
 
 
+@dataclasses.dataclass(frozen=True)
+class NeedsSome(Whole):
+    """A codec that cannot decode nothing."""
+
+    def decode(self, records: RecordBatch) -> Any:
+        return super().decode(RecordBatch.from_records([bytes(one) for one in np.stack([*map(_array, records)])]))
+
+
+def _array(record: bytes) -> np.ndarray:
+    return np.frombuffer(record, np.uint8)
+
+
+def test_a_batch_of_bad_records_alone_is_masked_whatever_the_codec(healthy: dict[str, str], tmp_path: Path) -> None:
+    path = damage(healthy["grouped"], str(tmp_path / "broken"), 700, 1_900)
+    read = arsrc.ReadOptions(ahead="never")
+    options: dict[str, Any] = {"on_bad_record": "mask", "num_epochs": 1, "read": read}
+    config = Config(path, 4, NeedsSome(), **options)
+    num_valid = [int(batch.mask.sum()) for _, batch in arsrc.iterate(config)]
+    assert 0 in num_valid[:-1]
+    assert len(arsrc.bad_records(config).ids) == 16
+    arsrc.close(config)
+
+
 @pytest.mark.parametrize("kind", ["flipped", "broken chunk"])
 def test_a_file_that_is_gone_or_changed_is_an_error_in_either_case(pair: Pair) -> None:
     config = dataclasses.replace(pair.config, num_epochs=-1, read=dataclasses.replace(CHECKED, ahead="never"))

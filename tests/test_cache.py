@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import arsrc
+from arsrc._host.records import file_cache
 from arsrc._host.records.cache import MemoryCache, open_cache
 from arsrc._host.records.element_rows import RowLayout
 from arsrc._host.records.file_cache import FileCache
@@ -413,3 +416,18 @@ def test_processes_that_are_killed_while_they_fill_one_cache_leave_what_they_wro
             (found,), num_there = cache.get(np.arange(MANY), lambda missing: (missing, [rows[missing]]))
             np.testing.assert_array_equal(found, rows)
         assert num_there == MANY
+
+
+def test_several_who_open_one_folder_at_once_all_do(tmp_path):
+    for attempt in range(20):
+        path, start = str(tmp_path / f"{attempt}"), threading.Barrier(8)
+
+        def describe(path: str = path, start: threading.Barrier = start) -> None:
+            start.wait(10)
+            file_cache._describe(path, "what it is")
+
+        with ThreadPoolExecutor(8) as pool:
+            for done in [pool.submit(describe) for _ in range(8)]:
+                done.result(10)
+        assert Path(path).read_text() == "what it is"
+    assert len(os.listdir(tmp_path)) == 20

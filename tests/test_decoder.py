@@ -15,6 +15,7 @@ import pytest
 
 import arsrc
 from arsrc._host import registry
+from arsrc._host.records.own_memory import OwnMemory
 from arsrc.codecs import Bytes, Codec, Map, Ragged, Struct, check_batch
 from arsrc.codecs.decoder import ElementDecoder
 from arsrc.record_batch import RecordBatch
@@ -123,3 +124,22 @@ def test_the_host_reads_records_without_entering_jax(tmp_path: Path, name: str, 
 
 def test_python_code_of_jax_is_seen_where_it_runs() -> None:
     assert any("tree_flatten" in name for name in jax_frames(lambda: jax.tree_util.tree_flatten({"a": 1})))
+
+
+def test_a_handler_that_reads_in_the_midst_of_a_codec_with_a_buffer_of_its_own_is_refused():
+    own, buffer = OwnMemory(), np.zeros(4, np.uint8)
+
+    def decode(value: int) -> list[np.ndarray]:
+        buffer[:] = value
+        return [buffer]
+
+    def interrupted() -> list[np.ndarray]:
+        buffer[:2] = 1
+        with pytest.raises(arsrc.ArsrcReadError, match="signal handler"):
+            own.of(lambda: decode(9), data)
+        buffer[2:] = 1
+        return [buffer]
+
+    data = np.zeros(4, np.uint8)
+    own.of(lambda: decode(3), data)  # from now on it is known that it holds what it gives
+    assert own.of(interrupted, data)[0].tolist() == [1, 1, 1, 1]

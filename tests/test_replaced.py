@@ -341,3 +341,21 @@ def test_files_that_are_closed_while_others_begin_with_them_are_opened_anew(tmp_
         monkeypatch.undo()
         arsrc.close()
     assert num_calls > 1
+
+
+def test_a_handler_that_opens_a_source_in_the_midst_of_opening_another_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.array_record"
+    write(path, 0, NUM_RECORDS, KINDS[0])
+    config = ArrayRecordSourceConfig(str(path), 10)
+    other = dataclasses.replace(config, batch_size=5)  # another thread might be opening it, and wait for these files
+    refused = []
+
+    def handle() -> None:
+        with pytest.raises(arsrc.ArsrcReadError, match="signal handler"):
+            arsrc.num_records(other)
+        refused.append(True)
+
+    monkeypatch.setattr(system, "calls", Replacing(2, handle))
+    assert arsrc.num_records(config) == arsrc.num_records(other) == NUM_RECORDS
+    assert refused
+    arsrc.close()

@@ -65,3 +65,11 @@ def test_tasks_are_done_wherever_an_interrupt_comes_while_a_thread_is_begun() ->
         assert not workers._threads
         number += 1
     assert number > 5
+
+
+def test_an_error_of_any_kind_reaches_whoever_asked_for_work_on_threads() -> None:
+    def fails() -> None:
+        raise IndexError("of its own")
+
+    with pytest.raises(IndexError, match="of its own"):
+        threads.on_new_thread(fails)

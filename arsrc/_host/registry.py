@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from arsrc._host.machine.locks import OwnedLock
+from arsrc._host.machine.locks import LockOfThread, OwnedLock
 from arsrc._host.machine.once import Once
 from arsrc._host.open_source import Decoded, OpenFiles, OpenSource, Schema, first_record, random_access
 from arsrc._host.storage.stamps import StaleFilesError
@@ -48,6 +48,7 @@ class _Registry:
         # A forked child has the parent's readers but not their threads: touching one, even to free it, can hang.
         self.left_behind.append(self.__dict__.copy())
         self.lock = OwnedLock()
+        self.opening = LockOfThread()
         self.sources: dict[ArrayRecordSourceConfig, Once[OpenSource]] = {}
         self.replaced: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []
         self.closing: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []  # whose closing has begun, and not ended
@@ -56,14 +57,16 @@ class _Registry:
 
     def open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
         """Return the source of `config`, opening it if it is not; another that is being opened holds up nobody."""
-        if self.lock.is_mine():  # which others need who may be opening it, and who would be waited for
+        # Others may be opening it who wait for what this thread holds.
+        if self.lock.is_mine() or self.opening.lock.is_mine():
             what = "a signal handler asked for a source in the midst of opening or closing one"
             raise ArsrcReadError("open", what, "Let the handler set a flag, and ask when the step is over.")
         while True:
             with self.lock:
                 once = self.sources.setdefault(config, Once())
             try:
-                found = once.get(lambda: self._open(config))
+                with self.opening.lock:
+                    found = once.get(lambda: self._open(config))
             finally:
                 with self.lock:  # it, or its files, may have been closed while we waited
                     is_good = once.value is not None and not once.value.is_closed

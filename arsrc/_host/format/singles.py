@@ -33,13 +33,6 @@ def _head(length: int) -> bytes:
     return fields + bytes((0, len(size))) + size
 
 
-@functools.lru_cache(16)
-def _around(length: int, num_rows: int) -> bytes:
-    """Return what stands around so many records, one behind the other: in front of it, and the next one's fields."""
-    head = _head(length)
-    return (head + head[:FIELD_BYTES]) * num_rows
-
-
 def copy_singles(
     data: NDArray[np.uint8], begins: NDArray[np.int64], length: int, out: NDArray[np.uint8] | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -79,7 +72,7 @@ def copy_singles(
         around[some, :front], around[some, front:] = wide[:, :front], wide[:, -FIELD_BYTES:]
         del flat, wide, copied  # so that the next one takes its place in the cache
     around[:, 8:16] = around[:, front + 8 : front + 16] = 0
-    expected = _around(length, num_rows)
+    expected = (head + head[:FIELD_BYTES]) * num_rows
     if around.tobytes() != expected:
         is_other = around != np.frombuffer(expected, np.uint8).reshape(around.shape)
         other = is_other[:, front:].any(axis=1) & is_no_other_chunk(around[:, front:].copy().view("<i8"))
@@ -172,7 +165,7 @@ def _across_blocks(
         fields[cut[is_early]] = data[places].view("<i8")
     distances = _from(data, 16)[block + 8].view("<i8").reshape(-1, 2)
     wrong: NDArray[np.bool_] = (distances[:, 0] != block - first) | (distances[:, 1] != end - block)
-    return cut[wrong & (is_early | (end - block > BLOCK_HEADER_BYTES))]  # else it begins behind the chunk
+    return cut[wrong & (end - block > BLOCK_HEADER_BYTES)]  # else it begins behind the chunk
 
 
 def _from(data: NDArray[np.uint8], num_bytes: int) -> Any:

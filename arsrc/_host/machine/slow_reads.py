@@ -110,7 +110,7 @@ class _Watch:
             sleep(pause := min(_PAUSE, threads.IDLE_SECONDS))
             for reference in list(_under_way):
                 if (read := reference()) is None:  # an interrupt kept it from ending
-                    del _under_way[reference]
+                    _under_way.pop(reference, None)
                 else:
                     read.look()
             idle_seconds = 0.0 if self.is_busy or _under_way else idle_seconds + pause

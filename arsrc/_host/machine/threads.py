@@ -112,7 +112,7 @@ class Workers:
     def wait(self, seconds: float) -> None:
         """Wait so long at most for what is being done after `close`."""
         end = monotonic() + seconds
-        while monotonic() < end and set(self._threads) - {threading.current_thread()}:
+        while monotonic() < end and len(self._threads) > (threading.current_thread() in self._threads):
             sleep(_LOOK_SECONDS)
 
     def _drop_tasks(self) -> None:
@@ -220,9 +220,11 @@ def _map(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
     def work() -> None:
         try:
             while todo:
-                with contextlib.suppress(IndexError):  # another one took the last
+                try:
                     row, value = todo.popleft()
-                    results[row] = function(value)
+                except IndexError:  # another one took the last
+                    break
+                results[row] = function(value)
             ended.put(None)
         except BaseException as error:
             todo.clear()

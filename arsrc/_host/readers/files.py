@@ -102,11 +102,7 @@ class Files:
         self._map_files = checksum == "auto"
         self._buffers, self._copier = buffers, copier
         paths = list(dict.fromkeys(piece.path for piece in slices))
-        self.stamps = slow_reads.read(
-            lambda: f"looking at {files_of(paths)}", lambda: {path: FileStamp.there(path) for path in paths}, limit
-        )
-        # Behind all of these: what a writer puts into place from now on is not what they say.
-        check_whole(paths)
+        self.stamps = slow_reads.read(lambda: f"looking at {files_of(paths)}", lambda: _stamps(paths), limit)
         uncounted = {piece.path for piece in slices if piece.stop is None}
         files = self._open(paths if len(paths) <= _TOGETHER else [path for path in paths if path in uncounted])
         self.slices = [one.within(files[one.path].num_records) if one.path in files else one for one in slices]
@@ -228,7 +224,7 @@ class Files:
         is_open = np.array([piece.path in files for piece in slices])
         is_mapped = np.array([piece.path in indices for piece in slices])
         new = [path for path in in_slices if path not in indices and path not in self._kinds]
-        self._kinds |= zip(new, on_threads(chunk_kind, new), strict=True)
+        self._kinds |= zip(new, on_threads(self._kind, new), strict=True)
         file_sizes = [files[piece.path].num_records if piece.path in files else 0 for piece in slices]
         # Mapped files have no kind; array_record's reader decodes a whole chunk of the others.
         kinds = {path: self._kinds[path] for path in in_slices if path not in indices}
@@ -245,6 +241,9 @@ class Files:
             max(group_sizes),
         )
 
+    def _kind(self, path: str) -> ChunkKind:
+        return slow_reads.read(lambda: f"a chunk of {path!r}", lambda: chunk_kind(path), self._limit)
+
     def _obstacle(self, file: _File, kind: ChunkKind) -> str:
         """Return what keeps an open file from being mapped."""
         if not self._map_files:
@@ -255,3 +254,11 @@ class Files:
 def files_of(paths: Sequence[str]) -> str:
     """Return some paths in words."""
     return repr(paths[0]) if len(paths) == 1 else f"{len(paths):,} files, {paths[0]!r} the first"
+
+
+def _stamps(paths: Sequence[str]) -> dict[str, FileStamp]:
+    """Return the stamps of files, of which none is being written."""
+    stamps = {path: FileStamp.there(path) for path in paths}
+    # Behind all of these: what a writer puts into place from now on is not what they say.
+    check_whole(paths)
+    return stamps

@@ -115,35 +115,36 @@ class ReaderPool(KeptOpen[Opened]):
             check_file(path, stamp)
             return opened
 
-        def read() -> list[bytes]:
-            with _noted():
-                found: list[bytes] = opened.reader.read(list(positions))
-                return found
-
         opened = slow_reads.read(lambda: f"opening {path!r}", open_it, self._limit)
-        what_is_read = f"{len(positions)} records of {path!r}, the first at {positions[0]}"
-        try:
-            records = slow_reads.read(lambda: what_is_read, read, self._limit)
-        except _FAILURES as error:
-            check_file(path, stamp)
-            if FileStamp.at(path) is None:  # no record's fault, as it seems
-                what = f"array_record cannot read a file that is gone ({str(error).strip()})"
-                raise ArsrcReadError("read", what, path=path) from error
-            what = f"array_record cannot read a file ({str(error).strip()})"
-            raise ReadFailure(what, _CORRUPT) from error
-        if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
-            check_file(path, stamp)
-        if len(records) != len(positions):
-            raise ReadFailure("array_record gave too few records", "")
-        try:
-            wrong = opened.chunks.wrong(path, stamp, positions, records)
-        except OSError as error:
-            what = f"cannot look at an open file ({error.strerror})"
+        what = f"{len(positions)} records of {path!r}, the first at {positions[0]}"
+        return slow_reads.read(lambda: what, lambda: _read(opened, path, positions, stamp), self._limit)
+
+
+def _read(opened: Opened, path: str, positions: Sequence[int], stamp: FileStamp) -> list[bytes]:
+    """Return what `ReaderPool.read` does, of an open file."""
+    try:
+        with _noted():
+            records: list[bytes] = opened.reader.read(list(positions))
+    except _FAILURES as error:
+        check_file(path, stamp)
+        if FileStamp.at(path) is None:  # no record's fault, as it seems
+            what = f"array_record cannot read a file that is gone ({str(error).strip()})"
             raise ArsrcReadError("read", what, path=path) from error
-        if wrong:
-            row = list(positions).index(wrong[0])
-            raise ReadFailure("a chunk holds other records than the footer says", _CORRUPT, row)
-        return records
+        what = f"array_record cannot read a file ({str(error).strip()})"
+        raise ReadFailure(what, _CORRUPT) from error
+    if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
+        check_file(path, stamp)
+    if len(records) != len(positions):
+        raise ReadFailure("array_record gave too few records", "")
+    try:
+        wrong = opened.chunks.wrong(path, stamp, positions, records)
+    except OSError as error:
+        what = f"cannot look at an open file ({error.strerror})"
+        raise ArsrcReadError("read", what, path=path) from error
+    if wrong:
+        row = list(positions).index(wrong[0])
+        raise ReadFailure("a chunk holds other records than the footer says", _CORRUPT, row)
+    return records
 
 
 class ReadFailure(Faulty):

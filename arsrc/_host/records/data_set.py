@@ -260,11 +260,14 @@ class DataSet:
         paths = list(self.files.stamps)
 
         def sample(path: str) -> bytes:
-            return slow_reads.read(lambda: f"samples of {path!r}", lambda: content_sample(path, samples), self._limit)
+            def read() -> bytes:
+                found = content_sample(path, samples)
+                check_same(path, self.files.stamps[path])  # afterwards: what was sampled is what was opened
+                return found
+
+            return slow_reads.read(lambda: f"samples of {path!r}", read, self._limit)
 
         contents = dict(zip(paths, on_threads(sample, paths), strict=True))
-        for path, stamp in self.files.stamps.items():  # afterwards: what was sampled is what was opened
-            check_same(path, stamp)
         digest = hashlib.sha256()
         for piece in self.slices:
             digest.update(contents[piece.path] + f"{piece.start}:{piece.stop};".encode())

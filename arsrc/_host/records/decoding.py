@@ -36,6 +36,8 @@ class Decoding:
         """
         good = None if rows.bad is None else np.flatnonzero(~rows.bad)
         ids = rows.ids if good is None else rows.ids[good]
+        if not len(ids):
+            return self._none()
         errors: list[Exception] = []
 
         def decode(first: int, last: int) -> Leaves:
@@ -44,7 +46,7 @@ class Decoding:
             except RecordError as error:
                 errors.append(error)
                 raise Faulty(error.row if 0 <= error.row < last - first else None) from error
-            except (ArsrcError, MemoryError):  # no record's fault
+            except (ArsrcError, MemoryError):  # no record's fault, nor the codec's
                 raise
             except Exception as error:  # of a codec of the user's own
                 errors.append(error)
@@ -66,8 +68,12 @@ class Decoding:
             raise self._of_all(errors[0], ids) from errors[0]
         if len(parts) == 1:
             return parts[0]
-        parts.append([np.empty((0, *shape), dtype) for shape, dtype in self._decoder.shapes])  # where all are bad
+        parts.append(self._none())  # where all are bad
         return [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
+
+    def _none(self) -> Leaves:
+        """Return the leaves of no record, which no codec needs to be able to give."""
+        return [np.empty((0, *shape), dtype) for shape, dtype in self._decoder.shapes]
 
     def _of_record(self, error: BaseException | None, record_id: int) -> ArsrcValueError:
         """Return the error for a record that the codec refuses alone."""

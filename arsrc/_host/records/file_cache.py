@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import uuid
 
 import numpy as np
 
@@ -134,7 +135,11 @@ def _describe(path: str, identity: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if OpenFile(path, os.O_RDONLY | os.O_NONBLOCK).read(len(text) + 1, 0) == text:
             return
-    part = f"{path}.{os.getpid()}"
+    part = f"{path}.{uuid.uuid4().hex}"
     file = OpenFile(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    if system.calls.pwrite(file.fd, text, 0) == len(text):
-        system.calls.rename(part, path)
+    try:
+        if system.calls.pwrite(file.fd, text, 0) == len(text):
+            system.calls.rename(part, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            system.calls.unlink(part)

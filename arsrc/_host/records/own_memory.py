@@ -2,14 +2,15 @@
 
 import contextlib
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Leaves = list[NDArray[Any]]
+from arsrc._host.machine.locks import OwnedLock
+from arsrc._host.records.leaves import Leaves
+from arsrc.errors import ArsrcReadError
 
 _ALONE = [np.empty(0)]
 _TO_COUNT = sys.getrefcount(_ALONE[0]) - 1  # references that counting adds by itself
@@ -20,10 +21,13 @@ class OwnMemory:
 
     def __init__(self) -> None:
         self._turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        self._lock = threading.RLock()
+        self._lock = OwnedLock()
 
     def of(self, decode: Callable[[], Leaves], data: NDArray[np.uint8]) -> Leaves:
         """Return what `decode()` gives for records with these bytes, which nobody writes into."""
+        if self._lock.is_mine():
+            what = "a signal handler read in the midst of a codec that uses again what it gives"
+            raise ArsrcReadError("decode", what, "Let the handler set a flag, and read when the step is over.")
         with self._turn:
             leaves = decode()
             kept = [i for i in range(len(leaves)) if _is_kept(leaves, i, data)]
