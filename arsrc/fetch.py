@@ -66,8 +66,8 @@ def next_batch(
         jax.errors.JaxRuntimeError: A record cannot be read or decoded, and `on_bad_record` is not "mask"; its text
             holds the `[arsrc]` message.
             A `ValueError` where JAX's fast path runs the program. What a signal handler raises during a read
-            arrives so too: for Ctrl-C, the last line begins with `KeyboardInterrupt`. The state is as it was, and the source stays
-            usable.
+            arrives so too: for Ctrl-C, the last line begins with `KeyboardInterrupt`. The state is as it was, and the
+            source stays usable.
     """
     return _next("next_batch", config, None, state, axis_name, resident)
 

@@ -11,7 +11,7 @@ import posixpath
 import random
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import pytest
@@ -177,30 +177,12 @@ class InMemory(System):
     def pread(self, fd: int, num_bytes: int, position: int) -> bytes:
         return bytes(self._open[fd][1].data[position : position + num_bytes])
 
-    def preadv(self, fd: int, buffers: Sequence[memoryview | bytearray], position: int) -> int:
-        start = position
-        for buffer in buffers:
-            data = self.pread(fd, len(buffer), position)
-            memoryview(buffer).cast("B")[: len(data)] = data
-            position += len(data)
-        return position - start
-
     def pwrite(self, fd: int, data: bytes | memoryview, position: int) -> int:
         file = self._open[fd][1]
         file.data.extend(bytes(max(0, position - len(file.data))))
         file.data[position : position + len(data)] = data
         file.changed_at = next(self._numbers)
         return len(data)
-
-    def allocate(self, fd: int, num_bytes: int) -> None:
-        file = self._open[fd][1]
-        file.data.extend(bytes(max(0, num_bytes - len(file.data))))
-
-    def truncate(self, fd: int, num_bytes: int) -> None:
-        file = self._open[fd][1]
-        del file.data[num_bytes:]
-        file.data.extend(bytes(num_bytes - len(file.data)))
-        file.changed_at = next(self._numbers)
 
     def sync(self, fd: int) -> None:
         path, file = self._open[fd]
@@ -287,8 +269,8 @@ Fault: TypeAlias = Callable[[Call], Any]
 Rule: TypeAlias = Callable[[Call], Fault | None]
 
 METHODS = [name for name, _ in inspect.getmembers(System, inspect.isfunction) if name[0] != "_"]
-READS = {"pread", "preadv"}
-WRITES = {"pwrite", "allocate", "truncate", "sync", "rename", "make_folder"}
+READS = {"pread"}
+WRITES = {"pwrite", "sync", "rename", "make_folder"}
 WITHOUT_ERRORS = {"reserve", "map", "advise", "unmap"}  # which say in another way that they fail
 
 
@@ -374,14 +356,6 @@ def failing(code: int, *calls: str) -> Kind:
 def _short(call: Call) -> Any:
     """Do half of it, as a signal or a full disk can bring about."""
     fd, what, position = call.arguments
-    if call.name == "preadv":
-        whole = [bytearray(len(buffer)) for buffer in what]
-        num_bytes = call.inner.preadv(fd, whole, position) // 2
-        data = b"".join(whole)[:num_bytes]
-        for buffer in what:
-            memoryview(buffer).cast("B")[: len(data)] = data[: len(buffer)]
-            data = data[len(buffer) :]
-        return num_bytes
     return getattr(call.inner, call.name)(fd, what // 2 if call.name == "pread" else what[: len(what) // 2], position)
 
 

@@ -2,8 +2,8 @@
 
 Of each record these are looked at: the header of its chunk and what stands between that and the records, the headers of
 the blocks that hold it, and the header of the chunk behind its own, which tells whether the bytes go on to the end.
-What is left are the hashes of the data, which are what `checksum="always"` is for: a header's own covers besides them only
-fields that are looked at here.
+What is left are the hashes of the data, which are what `checksum="always"` is for: a header's own covers besides them
+only fields that are looked at here.
 """
 
 from collections.abc import Callable

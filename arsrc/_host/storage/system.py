@@ -10,7 +10,6 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,10 +55,6 @@ class System:
         """Return the bytes from a position on, fewer where the file ends."""
         return os.pread(fd, num_bytes, position)
 
-    def preadv(self, fd: int, buffers: Sequence[memoryview | bytearray], position: int) -> int:
-        """Fill buffers, one after the other, from a position on; return how many bytes there were."""
-        return os.preadv(fd, buffers, position)
-
     def pwrite(self, fd: int, data: bytes | memoryview, position: int) -> int:
         """Write at a position; return how many bytes were written."""
         return os.pwrite(fd, data, position)
@@ -69,14 +64,6 @@ class System:
         if os.write(fd, data) < memoryview(data).nbytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return os.lseek(fd, 0, os.SEEK_CUR) - memoryview(data).nbytes
-
-    def allocate(self, fd: int, num_bytes: int) -> None:
-        """Make a file at least so long, with room on the disk for all of it."""
-        os.posix_fallocate(fd, 0, num_bytes)
-
-    def truncate(self, fd: int, num_bytes: int) -> None:
-        """Make a file so long."""
-        os.ftruncate(fd, num_bytes)
 
     def sync(self, fd: int) -> None:
         """Return when what was written to a file, or changed in a folder, is on the disk."""
