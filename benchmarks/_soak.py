@@ -29,6 +29,7 @@ NUM_RECORDS = 4_000
 NUM_WORDS = 64
 CODEC = Struct({"words": ("uint32", (NUM_WORDS,))})
 _SHARDS = 4
+_READ = ReadOptions(read_ahead_bytes=2**24)  # soon taken whole: that a budget fills up is no growth
 _OPTIONS = {
     "plain": "group_size:1,uncompressed",
     "zstd": "group_size:1,zstd",
@@ -80,7 +81,8 @@ class World:
 
     def config(self, kind: str, batch_size: int, **fields: Any) -> ArrayRecordSourceConfig:
         """Return a config of files of a kind."""
-        return ArrayRecordSourceConfig(str(self.folder / kind / "data@*.array_record"), batch_size, CODEC, **fields)
+        paths = str(self.folder / kind / "data@*.array_record")
+        return ArrayRecordSourceConfig(paths, batch_size, CODEC, **{"read": _READ} | fields)
 
     def check(self, data: Any, mask: Any, record_ids: Any, least: int, most: int) -> None:
         """Raise unless each row is what its record holds, of one of these generations."""
@@ -162,10 +164,8 @@ def cached(world: World, rng: random.Random) -> None:
     """Epochs of decoded elements that are kept, in memory or in files."""
     kind = rng.choice(KINDS)
     least = world.least[kind]
-    in_files = ReadOptions(cache_bytes=0, cache_dir=str(world.folder / "cache"))
-    config = world.config(
-        kind, 100, num_epochs=2, cacheable=True, read=rng.choice((ReadOptions(), in_files)), name="cached"
-    )
+    in_files = dataclasses.replace(_READ, cache_bytes=0, cache_dir=str(world.folder / "cache"))
+    config = world.config(kind, 100, num_epochs=2, cacheable=True, read=rng.choice((_READ, in_files)), name="cached")
     for _, batch in arsrc.iterate(config):
         world.check(batch.data, batch.mask, batch.record_ids, least, world.most[kind])
 
