@@ -6,7 +6,6 @@ JAX keeps only the text of an exception that is raised inside a callback, so eac
 """
 
 import operator
-import threading
 from typing import Any, Self
 
 _MOST_SHOWN = 2000  # characters of one part of a message
@@ -132,14 +131,6 @@ def said(error: BaseException) -> str:
         return f"{kind}: {error}" if str(error) else kind
     except Exception:
         return kind
-
-
-def is_for_process(error: BaseException) -> bool:
-    """Whether an exception that came out of a user's code is not about what this was doing.
-
-    A signal handler runs in the midst of any code of the main thread: it may be that, as for Ctrl-C, which raised it.
-    """
-    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()
 
 
 def _cut(text: str) -> str:

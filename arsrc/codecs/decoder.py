@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from arsrc._host.machine.stopping import Stopped
+from arsrc._host.machine.stopping import Stopped, is_for_process
 from arsrc._host.records.own_memory import OwnMemory
 from arsrc.codecs.base import Codec
 from arsrc.codecs.bytes_codec import Bytes
@@ -13,7 +13,7 @@ from arsrc.codecs.element_tree import ElementTree
 from arsrc.codecs.map_codec import Map
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import Struct
-from arsrc.errors import is_for_process, said
+from arsrc.errors import said
 from arsrc.record_batch import RecordBatch
 
 

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.machine.stopping import is_for_process
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec, is_pair
 from arsrc.codecs.element_tree import ElementTree, leaf_paths, structure_difference, tree_text
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, is_for_process, said
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, said
 from arsrc.frozen import Terse
 from arsrc.own_code import ByNames, raised_at
 from arsrc.record_batch import RecordBatch
