@@ -11,7 +11,7 @@ TIGHT_GAP = 400e-6
 """Seconds: a program that is away for less leaves threads no time to get anything done."""
 CHEAP = 100e-6
 """Seconds that a load takes which copies and decodes nothing; `CHEAP_ROW` more for each row."""
-CHEAP_ROW = 1e-6
+CHEAP_ROW = 1.5e-6
 GROWTH = 1.2
 """Times go up by so much at most from one to the next: one long one, as at an epoch's end, says little."""
 FORGETTING = 0.5
