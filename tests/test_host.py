@@ -356,6 +356,9 @@ def test_equal_requests_of_several_threads_are_read_once(make_config, num_epochs
         np.testing.assert_array_equal(np.asarray(step(state)[1].data), DATA[:5])
 
     in_threads(6, work)
+    end = time.monotonic() + 30  # on a busy machine, what is read ahead begins late
+    while arsrc.io_metrics(config)["records_read"] < 5 * num_epochs and time.monotonic() < end:
+        time.sleep(0.01)
     metrics = settled(config)
     assert metrics["batches_served"] == 6
     assert metrics["records_read"] == 5 * num_epochs
