@@ -97,12 +97,7 @@ def at_step(number: int, act: Callable[[], None], work: Callable[[], Any]) -> in
                 act()
         return trace
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
+    _traced(trace, work)
     return count
 
 
@@ -117,6 +112,10 @@ def at_call(code: CodeType, number: int, act: Callable[[], None], work: Callable
             if count == number:
                 act()
 
+    _traced(trace, work)
+
+
+def _traced(trace: Callable[[FrameType, str, Any], Any], work: Callable[[], Any]) -> None:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
