@@ -210,6 +210,32 @@ def test_files_that_are_cut_while_they_are_open_are_used_no_more(
     assert "cannot be used any more (a file was cut)" in warning
 
 
+def test_files_that_grow_while_they_are_looked_at_are_not_taken_for_cut_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = Process(str(tmp_path), set())
+    process.expect([0, 1])
+    process.expect([0, 1])
+
+    class Grows(System):
+        """Another thread adds records and reads them back, right after the first look at the file."""
+
+        is_first = True
+
+        def fstat(self, fd: int) -> os.stat_result:
+            found = super().fstat(fd)
+            if self.is_first:
+                self.is_first = False
+                with ThreadPoolExecutor(1) as pool:
+                    assert pool.submit(lambda: (process.get([2, 3, 4]), process.get([2, 3, 4]))).result() == (0, 3)
+            return found
+
+    monkeypatch.setattr(system, "calls", Grows())
+    assert process.get([0, 1]) == 2
+    assert process.get([2, 3, 4]) == 3
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_what_is_open_of_a_folder_that_was_deleted_stays_in_use(tmp_path: Path) -> None:
     process = Process(str(tmp_path / "x"), set())
     process.expect([0, 1, 2])

@@ -100,8 +100,9 @@ class RowLog:
 
     def _num_bytes(self) -> int:
         """Return how long the file of rows is."""
+        num_mapped = len(self._data)  # first: meanwhile, other threads may add to the file and map more of it
         num_bytes = system.calls.fstat(self._rows.fd).st_size
-        if num_bytes < len(self._data):  # behind its end, a map must not be touched
+        if num_bytes < num_mapped:  # behind its end, a map must not be touched
             raise OSError(errno.EIO, "a file was cut", self._rows.path)
         return num_bytes
 
