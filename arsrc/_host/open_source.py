@@ -14,6 +14,7 @@ from arsrc._host.machine import profile, slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
+from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.records.cache import ElementCache, open_cache
 from arsrc._host.records.codec_identity import describe
 from arsrc._host.records.data_set import DataSet
@@ -21,7 +22,6 @@ from arsrc._host.records.decoding import with_place
 from arsrc._host.records.elements import Elements
 from arsrc._host.records.faults import Faults
 from arsrc._host.records.leaves import Decoder, Leaves
-from arsrc._host.records.windows import Windows
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Request
@@ -75,16 +75,18 @@ class OpenFiles:
         self._slices = self._found()
         self._looked_at, self._look_seconds = -math.inf, math.inf
         self.is_closed = False
-        buffers = BufferPool(config.read.read_ahead_bytes)
+        max_bytes = config.read.read_ahead_bytes
+        buffers, groups = BufferPool(max_bytes), GroupCache(max_bytes // 2)
         self.data_set = DataSet(
             self._slices,
             checksum=config.read.checksum,
             max_open_files=config.read.max_open_files,
             random_access=random_access(config),
             buffers=buffers,
+            groups=groups,
             limit=self._limit,
         )
-        self.ahead = ReadAhead(buffers, config.read.read_ahead_bytes)
+        self.ahead = ReadAhead(buffers, groups, max_bytes)
 
     def _found(self) -> list[paths.FileSlice]:
         return slow_reads.read(lambda: f"looking for {self._paths}", lambda: paths.expand(self._paths), self._limit)
@@ -173,16 +175,14 @@ class OpenSource:
         faults = Faults(label, self.masks)
         self.elements = Elements(files.data_set, decoded.decoder, decoded.cache, self._metrics, faults, label)
         self._waiting = f"arsrc: wait for a batch{label}"
-        windows, window_bytes = self._windows()
-        self._loader = Loader(self.plan, self.elements, windows, self.masks)
+        self._loader = Loader(self.plan, self.elements, self.masks)
         self.ahead = "never" if is_forked() or config.read.read_ahead_bytes == 0 else config.read.ahead
         self._client = Client(
             self._loader,
             self.elements.num_bytes,
-            config.cacheable or not files.data_set.is_grouped,
+            config.cacheable or files.data_set.is_quick,
             self.ahead,
             config.read.num_threads,
-            window_bytes,
             self._metrics,
         )
 
@@ -195,13 +195,6 @@ class OpenSource:
     def is_closed(self) -> bool:
         """Whether it was closed, or retired."""
         return self._is_closed or self.files.is_closed
-
-    def _windows(self) -> tuple[Windows | None, int]:
-        """Return windows where they pay, since a record cannot be read without its neighbours; and their bytes."""
-        if self.plan.blocks is None or not self.files.data_set.is_grouped:
-            return None, 0
-        windows, num_bytes = self.files.ahead.windows, self.plan.blocks.window_size * self.elements.num_bytes
-        return (windows, windows.most_bytes(num_bytes)) if windows.fits(num_bytes) else (None, 0)
 
     def get(self, request: Request, outs: Leaves | None = None) -> Loaded:
         """Return what a request brings, read ahead where possible.
@@ -327,7 +320,7 @@ def _decoder(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Decoder:
     errors: dict[int, ArsrcError] = {}
     for record_id in [min(first, data_set.num_records - 1), *(one for one in others if one < data_set.num_records)]:
         try:
-            return config._decoder(data_set.read(np.array([record_id]))[0])
+            return config._decoder(data_set.read(np.array([record_id])).records[0])
         except RecordError as error:
             errors[record_id] = with_place(error, record_id, data_set, label_of(config))
         except ArsrcReadError as error:

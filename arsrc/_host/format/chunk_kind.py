@@ -12,7 +12,8 @@ from arsrc._host.format.layout import (
 )
 from arsrc._host.storage.open_file import OpenFile
 
-_COMPRESSIONS = {0: "", ord("b"): "brotli", ord("s"): "snappy", ord("z"): "zstd"}
+COMPRESSIONS = {0: "", ord("b"): "brotli", ord("s"): "snappy", ord("z"): "zstd"}
+"""By the letter that chunks name them with."""
 
 
 class ChunkKind(NamedTuple):
@@ -37,5 +38,5 @@ def chunk_kind(path: str) -> ChunkKind:
         return ChunkKind()
     if header.kind not in ("r", "t"):
         return ChunkKind()
-    names = ["transposed" if header.kind == "t" else "", _COMPRESSIONS.get(data[-1], "compressed")]
+    names = ["transposed" if header.kind == "t" else "", COMPRESSIONS.get(data[-1], "compressed")]
     return ChunkKind(", ".join(filter(None, names)), max(1, header.num_records))

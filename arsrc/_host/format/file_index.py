@@ -1,8 +1,9 @@
 """Where the records of files lie, of those that can be read from a map.
 
-These are: uncompressed, not transposed, of any group size, with a footer that agrees with the chunks. What is in a
-footer stands there twice, in positions and in sizes, so that one which is damaged does not agree with itself. Any
-surprise means no index: array_record's own reader then reads the file, or fails with an error of its own.
+These are: not transposed, of any group size, uncompressed or compressed in a way that can be decoded here, with a
+footer that agrees with the chunks. What is in a footer of uncompressed ones stands there twice, in positions and in
+sizes, so that one which is damaged does not agree with itself. Any surprise means no index: array_record's own reader
+then reads the file, or fails with an error of its own.
 """
 
 import contextlib
@@ -13,8 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.format.chunked import Chunked
+from arsrc._host.format.compressed_index import index_compressed
 from arsrc._host.format.footer import (
     Chunks,
+    CompressedError,
     Footer,
     parse_entries,
     read_chunks,
@@ -50,13 +54,13 @@ class FileIndex:
         path: The file.
         stamp: What it was when it was indexed.
         num_records: Records in it.
-        places: Where they lie: at most 8 bytes a record.
+        places: Where they lie: at most 8 bytes a record; of compressed files where chunks do, at most 16 bytes each.
     """
 
     path: str
     stamp: FileStamp
     num_records: int
-    places: Places
+    places: Places | Chunked
 
 
 class _Small(NamedTuple):
@@ -87,7 +91,11 @@ def _index(path: str, keep_small: bool) -> FileIndex | _Small | None:
     try:
         with contextlib.closing(OpenFile(path)) as file:
             stamp = file.stamp()
-            footer = read_footer(file, stamp.num_bytes)
+            try:
+                footer = read_footer(file, stamp.num_bytes)
+            except CompressedError:
+                chunked = index_compressed(file, stamp.num_bytes)
+                return FileIndex(path, stamp, chunked.num_records, chunked)
             is_small = 0 < footer.entries_bytes == len(footer.some_entries)
             if keep_small and is_small and footer.num_chunks == footer.num_records:
                 begin, size = parse_varint(footer.some_entries, 1)

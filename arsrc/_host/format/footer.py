@@ -17,6 +17,7 @@ from arsrc._host.format.layout import (
     CHUNK_HEADER_BYTES,
     FIRST_CHUNK,
     STREAM_BYTES,
+    ChunkHeader,
     LayoutError,
     logical,
     parse_chunk_header,
@@ -34,7 +35,13 @@ SLAB_BYTES = 1 << 17  # the arrays of one slab stay in the cache
 
 ENTRY_VARINTS = 6  # a tag and a value, three times
 _TAGS = (0x08, 0x10, 0x18)
+_MAX_ENTRY_BYTES = 33  # three tags and three varints
+_MAX_COUNTS_BYTES = 1 << 16  # with the options of the writer
 _MAX_VARINT_BYTES = 8  # 56 bits: far beyond any file, and no overflow of i64
+
+
+class CompressedError(LayoutError):
+    """A footer is compressed, as the chunks of its file are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Footer:
         entries: Logical position of the first chunk's entry.
         entries_bytes: Bytes of all entries.
         some_entries: The first entries, as many bytes as were read with the head.
+        decoded: The bytes of all its records where it is compressed: `entries` is a position in these then.
     """
 
     begin: int
@@ -56,6 +64,13 @@ class Footer:
     entries: int
     entries_bytes: int
     some_entries: bytes
+    decoded: bytes | memoryview | None = None
+
+    def read(self, file: OpenFile, position: int, num_bytes: int) -> bytes:
+        """Return some bytes of the entries."""
+        if self.decoded is not None:
+            return bytes(self.decoded[position : position + num_bytes])
+        return read_stream(file, physical(position), num_bytes)
 
 
 class Chunks(NamedTuple):
@@ -76,7 +91,8 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     """Read the head of the footer of an open file.
 
     Raises:
-        LayoutError: It is compressed, of another version, or damaged.
+        CompressedError: It is compressed.
+        LayoutError: It is of another version, or damaged.
     """
     offset = read_footer_offset(file, num_bytes)
     begin = logical(offset)
@@ -84,7 +100,7 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     header = parse_chunk_header(head)
     data = begin + CHUNK_HEADER_BYTES
     if header.kind != "r" or head[CHUNK_HEADER_BYTES : CHUNK_HEADER_BYTES + 1] != b"\0":
-        raise LayoutError("the footer is compressed")
+        raise CompressedError("the footer is compressed")
     num_size_bytes, sizes = parse_varint(head, CHUNK_HEADER_BYTES + 1)
     first_size, _ = parse_varint(head, sizes)
     sizes -= CHUNK_HEADER_BYTES
@@ -107,6 +123,25 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     entries, entries_bytes = first + first_size, header.decoded_size - first_size
     some_entries = head[entries - begin :][:entries_bytes]
     return Footer(begin, num_chunks, num_records, entries, entries_bytes, some_entries)
+
+
+def read_footer_header(file: OpenFile, num_bytes: int) -> tuple[int, ChunkHeader]:
+    """Return the physical position of the footer of an open file, compressed or not, and the header that stands there.
+
+    Raises:
+        LayoutError: There is none, or one that is larger than the file allows.
+    """
+    offset = read_footer_offset(file, num_bytes)
+    begin = logical(offset)
+    header = parse_chunk_header(read_stream(file, offset, CHUNK_HEADER_BYTES))
+    # What is claimed is allocated: each entry stands for a chunk, which is no less than its header.
+    is_plausible = header.kind == "r" and 1 <= header.num_records <= 1 + begin // CHUNK_HEADER_BYTES
+    if not is_plausible or header.decoded_size > _MAX_COUNTS_BYTES + header.num_records * _MAX_ENTRY_BYTES:
+        raise LayoutError("the footer is damaged")
+    behind = logical(num_bytes - BLOCK_BYTES) - begin - CHUNK_HEADER_BYTES - header.data_size
+    if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:  # padding
+        raise LayoutError("the footer is out of place")
+    return offset, header
 
 
 def parse_counts(record: bytes) -> tuple[int, int]:
@@ -146,7 +181,7 @@ def read_chunks(file: OpenFile, footer: Footer) -> Iterator[Chunks]:
     behind = logical(FIRST_CHUNK) - 1
     while position < end:
         num_bytes = min(SLAB_BYTES, end - position)
-        data = rest + read_stream(file, physical(position), num_bytes)
+        data = rest + footer.read(file, position, num_bytes)
         position += num_bytes
         chunks, stops = parse_entries(np.frombuffer(data, np.uint8))
         if not len(stops):

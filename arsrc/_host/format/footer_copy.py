@@ -7,24 +7,16 @@ needs to find one chunk, and is known to be right.
 import struct
 from collections.abc import Sequence
 
+from arsrc._host.format.footer import read_footer_header
 from arsrc._host.format.highway_hash import highway_hash
 from arsrc._host.format.layout import (
     BLOCK_BYTES,
     BLOCK_HEADER_BYTES,
-    CHUNK_HEADER_BYTES,
     MAGIC,
-    STREAM_BYTES,
-    LayoutError,
     logical,
-    parse_chunk_header,
-    read_footer_offset,
-    read_stream,
     varint,
 )
 from arsrc._host.storage.open_file import OpenFile
-
-_MAX_ENTRY_BYTES = 33  # three tags and three varints
-_MAX_HEAD_BYTES = 1 << 16  # counts, and the options of the writer
 
 
 def footer_copy(file: OpenFile, num_bytes: int) -> tuple[bytes, int, int]:
@@ -37,17 +29,8 @@ def footer_copy(file: OpenFile, num_bytes: int) -> tuple[bytes, int, int]:
     Raises:
         LayoutError: There is none, or one that is larger than the file allows.
     """
-    offset = read_footer_offset(file, num_bytes)
-    begin = logical(offset)
-    header = parse_chunk_header(read_stream(file, offset, CHUNK_HEADER_BYTES))
-    num_records, decoded_size = header.num_records, header.decoded_size
-    # What is claimed is allocated: each entry stands for a chunk, which is no less than its header.
-    is_plausible = header.kind == "r" and 1 <= num_records <= 1 + begin // CHUNK_HEADER_BYTES
-    if not is_plausible or decoded_size > _MAX_HEAD_BYTES + num_records * _MAX_ENTRY_BYTES:
-        raise LayoutError("the footer is damaged")
-    behind = logical(num_bytes - BLOCK_BYTES) - begin - CHUNK_HEADER_BYTES - header.data_size
-    if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:  # padding
-        raise LayoutError("the footer is out of place")
+    offset, header = read_footer_header(file, num_bytes)
+    begin, num_records, decoded_size = logical(offset), header.num_records, header.decoded_size
     first = offset // BLOCK_BYTES * BLOCK_BYTES
     blocks = file.read(num_bytes - BLOCK_BYTES - first, first)
     end = BLOCK_BYTES + len(blocks)

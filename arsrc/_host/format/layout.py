@@ -20,6 +20,8 @@ STREAM_BYTES = BLOCK_BYTES - BLOCK_HEADER_BYTES  # bytes of the stream in one bl
 CHUNK_HEADER_BYTES = 40
 FIRST_CHUNK = 64  # physical: behind the block header and the signature, a chunk without data
 
+RECORDS, PADDING = ord("r"), ord("p")  # kinds of chunks
+
 MAGIC = 0x71930E704FDAE05E
 
 

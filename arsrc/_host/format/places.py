@@ -122,7 +122,7 @@ class Spans:
     def join(cls, parts: Sequence[Self], shifts: Sequence[int]) -> "Spans":
         """Return parts as one, each moved by a number of bytes."""
         tables = [part.begins for part in parts]
-        return Spans(_join(tables, shifts), _bases(tables, [part.base for part in parts]))
+        return Spans(join_positions(tables, shifts), bases_of(tables, [part.base for part in parts]))
 
     def locate(self, slices: Integers, positions: Integers) -> tuple[Integers, Column]:
         """Return starts and lengths."""
@@ -178,15 +178,17 @@ class Groups:
         begins, within = [part.begins for part in parts], [part.within for part in parts]
         ends = None
         if any(part.ends is not None for part in parts):
-            ends = _join([np.roll(part.begins, -1) if part.ends is None else part.ends for part in parts], shifts)
+            ends = join_positions(
+                [np.roll(part.begins, -1) if part.ends is None else part.ends for part in parts], shifts
+            )
         return Groups(
             column([part.group_size for part in parts]),
-            _join(begins, shifts),
+            join_positions(begins, shifts),
             ends,
             within[0] if len(within) == 1 else np.concatenate(within),
             column([part.stop for part in parts]),
-            _bases(begins, [part.chunk_base for part in parts]),
-            _bases(within, [part.base for part in parts]),
+            bases_of(begins, [part.chunk_base for part in parts]),
+            bases_of(within, [part.base for part in parts]),
         )
 
     def locate(self, slices: Integers, positions: Integers) -> tuple[Integers, Column]:
@@ -218,13 +220,13 @@ class Groups:
 Places: TypeAlias = Uniform | Spans | Groups
 
 
-def _bases(tables: Sequence[NDArray[np.generic]], bases: Sequence[Column]) -> Column:
+def bases_of(tables: Sequence[NDArray[np.generic]], bases: Sequence[Column]) -> Column:
     """Return what to add to get to the entries of each table when they are laid end to end."""
     firsts = itertools.accumulate((len(table) for table in tables[:-1]), initial=0)
     return column([first + base for first, base in zip(firsts, bases, strict=True)])
 
 
-def _join(tables: Sequence[Integers], shifts: Sequence[int]) -> Integers:
+def join_positions(tables: Sequence[Integers], shifts: Sequence[int]) -> Integers:
     """Lay tables of positions end to end, each moved to where its file lies."""
     if len(tables) == 1 and not shifts[0]:
         return tables[0]

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 
 from arsrc._host.format.footer import spans_of_values, varint_words
 from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, slab_rows
-from arsrc._host.format.layout import BLOCK_BYTES, BLOCK_HEADER_BYTES, CHUNK_HEADER_BYTES, to_physical, varint
-from arsrc._host.format.structure import FIELD_BYTES, RECORDS, is_no_other_chunk
+from arsrc._host.format.layout import (
+    BLOCK_BYTES,
+    BLOCK_HEADER_BYTES,
+    CHUNK_HEADER_BYTES,
+    RECORDS,
+    to_physical,
+    varint,
+)
+from arsrc._host.format.structure import FIELD_BYTES, is_no_other_chunk
 
 _IN_BLOCK = BLOCK_BYTES - 1
 _HASH = CHUNK_HEADER_BYTES - FIELD_BYTES  # of a header, in front of its fields

@@ -17,6 +17,8 @@ from arsrc._host.format.layout import (
     BLOCK_BYTES,
     BLOCK_HEADER_BYTES,
     CHUNK_HEADER_BYTES,
+    PADDING,
+    RECORDS,
     STREAM_BYTES,
     to_physical,
 )
@@ -26,7 +28,6 @@ from arsrc._host.format.record_index import Located, RecordIndex
 # Copies what begins at physical positions i64[n], of one length, to u8[n * length].
 CopyEqual: TypeAlias = Callable[[NDArray[np.int64], int], NDArray[np.uint8]]
 
-RECORDS, _PADDING = ord("r"), ord("p")
 FIELD_BYTES = CHUNK_HEADER_BYTES - 8  # data_size, data_hash, kind and number of records, decoded_data_size
 _IN_BLOCK = BLOCK_BYTES - 1
 _MOST_BYTES = 10  # of a size
@@ -52,7 +53,7 @@ def damaged(copy: CopyEqual, located: Located, index: RecordIndex) -> NDArray[np
     unlike = (behind[:, 0] != fields[:, 0]) | (behind[:, 2] != fields[:, 2]) | (behind[:, 3] != fields[:, 3])
     if unlike.any():  # else the chunks behind are as the records' own, of which all was compared
         wrong[unlike] |= is_no_other_chunk(behind[unlike])
-    wrong[_between_blocks(copy, located, begins, ends)] = True
+    wrong[wrong_block_headers(copy, located, begins, ends)] = True
     return np.flatnonzero(wrong)
 
 
@@ -68,7 +69,7 @@ def is_no_other_chunk(fields: NDArray[np.int64]) -> NDArray[np.bool_]:
     is_other: NDArray[np.bool_] = (kinds != RECORDS) | (front < counts + 2) | (front > _MOST_BYTES * (counts + 1))
     is_other |= fields[:, 0] >> _CHUNK_BITS != 0
     if is_other.any():
-        is_other &= (fields[:, 2] != _PADDING) | (fields[:, 3] != 0)
+        is_other &= (fields[:, 2] != PADDING) | (fields[:, 3] != 0)
     return is_other
 
 
@@ -88,7 +89,21 @@ def _is_other_front(found: NDArray[np.int64], chunks: Enclosing) -> NDArray[np.b
     return is_other
 
 
-def _between_blocks(
+def is_nothing_behind(copy: CopyEqual, ends: NDArray[np.int64], is_padded: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return behind which chunks stands no header of records, or of padding where there should be some.
+
+    Args:
+        copy: Copies bytes of the files.
+        ends: i64[n], physical positions behind the chunks.
+        is_padded: bool[n], whether padding follows.
+    """
+    fields = copy(_fields_at(ends), FIELD_BYTES).view("<i8").reshape(-1, 4)
+    nothing: NDArray[np.bool_] = fields[:, 2] & 0xFF != np.where(is_padded, PADDING, RECORDS)
+    nothing |= fields[:, 0] >> _CHUNK_BITS != 0
+    return nothing
+
+
+def wrong_block_headers(
     copy: CopyEqual, located: Located, begins: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return the rows of the records with a wrong block header: inside of them, or inside of their chunk nearby.

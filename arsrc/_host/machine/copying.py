@@ -46,6 +46,12 @@ class Copier:
         for error in shared.errors:
             raise error
 
+    def run_rows(self, work: Callable[[int, int], None], offsets: NDArray[np.int64]) -> None:
+        """Call `work(first, last)` for runs of rows, in as many parts as their bytes, `offsets` apart, are worth."""
+        num_rows = len(offsets) - 1
+        num_parts = max(1, min(self.num_parts(int(offsets[-1])), num_rows))
+        self.run(work, [num_rows * i // num_parts for i in range(num_parts + 1)])
+
     def copy(self, source: NDArray[np.generic], out: NDArray[np.generic]) -> None:
         """Copy an array into another of the same shape and dtype."""
         num_parts = self.num_parts(out.nbytes)

@@ -3,16 +3,18 @@
 import collections
 import contextlib
 import dataclasses
+import enum
 import itertools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arsrc._host.format.chunked import Chunked
 from arsrc._host.format.chunk_kind import ChunkKind, chunk_kind
 from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Found, Numbering
@@ -21,6 +23,7 @@ from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.locks import OwnedLock
 from arsrc._host.machine.threads import on_threads
+from arsrc._host.readers.compressed import CompressedFiles
 from arsrc._host.readers.mapped import MappedFiles
 from arsrc._host.readers.official import ReaderPool
 from arsrc._host.storage.address_range import AddressRange
@@ -44,15 +47,30 @@ class _File:
     index: FileIndex | None
 
 
+class How(enum.IntEnum):
+    """How the records of a file are read."""
+
+    NOT_OPEN = 0
+    MAPPED = 1
+    """Copied from a map."""
+    DECODED = 2
+    """Decoded from a map, each from a chunk of its own."""
+    GROUPED = 3
+    """A whole group at a time, decoded from a map or by array_record's reader."""
+    BY_READER = 4
+    """By array_record's reader, each from a chunk of its own."""
+
+
 class Opened(NamedTuple):
     """What is open of the files of slices; immutable.
 
     Attributes:
         files: By path.
-        mapped: The records of those that are mapped, None if there are none.
-        is_open: bool[num_slices], which slices are of open files.
-        is_mapped: bool[num_slices], which are of mapped ones.
+        mapped: The records of uncompressed files that are mapped, None if there are none.
+        compressed: The records of compressed files that are mapped, None if there are none.
+        how: u8[num_slices], how the records of each are read.
         is_whole: Whether all are open.
+        decoded: How many open files are decoded from a map, by their compression.
         not_mapped: How many open files array_record's reader reads, by what keeps them from being mapped.
         file_sizes: i64[num_slices], records of the whole file of each that is open.
         group_sizes: i64[num_slices], records that are decoded together to read one: of a chunk, 1 of mapped files.
@@ -61,13 +79,18 @@ class Opened(NamedTuple):
 
     files: dict[str, _File]
     mapped: MappedFiles | None
-    is_open: NDArray[np.bool_]
-    is_mapped: NDArray[np.bool_]
+    compressed: CompressedFiles | None
+    how: NDArray[np.uint8]
     is_whole: bool
+    decoded: collections.Counter[str]
     not_mapped: collections.Counter[str]
     file_sizes: NDArray[np.int64]
     group_sizes: NDArray[np.int64]
     max_group_size: int
+
+    def from_maps(self) -> tuple[MappedFiles | None, CompressedFiles | None]:
+        """Return what reads from maps."""
+        return self.mapped, self.compressed
 
 
 class Files:
@@ -130,7 +153,7 @@ class Files:
             ArsrcReadError: A file cannot be opened, or the files were closed.
             ArsrcValueError: A slice lies beyond the end of its file.
         """
-        if self.opened.is_whole or self.opened.is_open[found.slices].all():
+        if self.opened.is_whole or (self.opened.how[found.slices] != How.NOT_OPEN).all():
             return self.opened
         with self._growing:
             if self._is_closed:
@@ -144,8 +167,9 @@ class Files:
                 with contextlib.suppress(ArsrcError):  # of a file that nobody has asked for
                     files = files | self._open_counted(more)
                 opened = self._with(files | self._open_counted(missing))
-                if self.opened.mapped is not None and opened.mapped is not None:
-                    opened.mapped.take_over(self.opened.mapped)
+                for before, now in zip(self.opened.from_maps(), opened.from_maps(), strict=True):
+                    if before is not None and now is not None:
+                        now.reads.take_over(before.reads)
                 if self._is_closed:
                     raise closed()
                 self.opened = opened
@@ -160,15 +184,16 @@ class Files:
     def describe(self) -> str:
         """Return which files are mapped, and which are not and why, in words."""
         opened = self.opened
-        num_mapped = len(opened.files) - opened.not_mapped.total()
+        num_mapped = len(opened.files) - opened.not_mapped.total() - opened.decoded.total()
         found = [f"{num_mapped:,} mapped"] if num_mapped else []
-        if opened.not_mapped:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in opened.not_mapped.most_common())
-            reasons += f"; groups of up to {opened.max_group_size} records" if opened.max_group_size > 1 else ""
-            found.append(f"{opened.not_mapped.total():,} by array_record's reader ({reasons})")
+        for what, some in (("decoded from a map", opened.decoded), ("by array_record's reader", opened.not_mapped)):
+            if some:
+                reasons = ", ".join(f"{count:,} {reason}" for reason, count in some.most_common())
+                found.append(f"{some.total():,} {what} ({reasons})")
         if num_closed := len(self.stamps) - len(opened.files):
             found.append(f"{num_closed:,} not open yet")
-        return ", ".join(found)
+        groups = f"; groups of up to {opened.max_group_size} records" if opened.max_group_size > 1 else ""
+        return ", ".join(found) + groups
 
     def __str__(self) -> str:
         num_bytes = in_bytes(sum(stamp.num_bytes for stamp in self.stamps.values()))
@@ -183,8 +208,9 @@ class Files:
         self._is_closed = True
         self._area = None
         self.pool.close()
-        if self.opened.mapped is not None:
-            self.opened.mapped.close()
+        for files in self.opened.from_maps():
+            if files is not None:
+                files.reads.close()
 
     def _open(self, paths: Sequence[str]) -> dict[str, _File]:
         some = [paths[first : first + _TOGETHER] for first in range(0, len(paths), _TOGETHER)]
@@ -218,28 +244,39 @@ class Files:
         for path in (in_slices := dict.fromkeys(piece.path for piece in slices if piece.path in files)):
             if area is not None and (index := files[path].index) is not None and area.map(path, index.stamp):
                 indices[path] = index
-        mapped = None
-        if area is not None and indices:
-            mapped = MappedFiles(area, self.numbering, indices, self._buffers, self._copier, self._limit)
-        is_open = np.array([piece.path in files for piece in slices])
-        is_mapped = np.array([piece.path in indices for piece in slices])
-        new = [path for path in in_slices if path not in indices and path not in self._kinds]
-        self._kinds |= zip(new, on_threads(self._kind, new), strict=True)
+        plain = {path: index for path, index in indices.items() if not isinstance(index.places, Chunked)}
+        chunked = {path: index for path, index in indices.items() if path not in plain}
+        mapped = compressed = None
+        if area is not None:
+            means = self._buffers, self._copier, self._limit
+            mapped = MappedFiles(area, self.numbering, plain, *means) if plain else None
+            compressed = CompressedFiles(area, self.numbering, chunked, *means) if chunked else None
+        # Of files that are not copied from a map, a whole chunk is decoded at a time.
+        kinds = self._kinds_of([path for path in in_slices if path not in plain], chunked)
+        how = dict.fromkeys(plain, How.MAPPED)
+        for path, kind in kinds.items():
+            how[path] = How.GROUPED if kind.group_size > 1 else How.DECODED if path in chunked else How.BY_READER
         file_sizes = [files[piece.path].num_records if piece.path in files else 0 for piece in slices]
-        # Mapped files have no kind; array_record's reader decodes a whole chunk of the others.
-        kinds = {path: self._kinds[path] for path in in_slices if path not in indices}
         group_sizes = [kinds[piece.path].group_size if piece.path in kinds else 1 for piece in slices]
+        others = [(files[path], kind) for path, kind in kinds.items() if path not in chunked]
         return Opened(
             files,
             mapped,
-            is_open,
-            is_mapped,
-            bool(is_open.all()),
-            collections.Counter(self._obstacle(files[path], kind) for path, kind in kinds.items()),
+            compressed,
+            np.array([how.get(piece.path, How.NOT_OPEN) for piece in slices], np.uint8),
+            all(piece.path in files for piece in slices),
+            collections.Counter(kinds[path].encoding for path in chunked),
+            collections.Counter(self._obstacle(*other) for other in others),
             np.array(file_sizes, np.int64),
             np.array(group_sizes, np.int64),
             max(group_sizes),
         )
+
+    def _kinds_of(self, paths: Sequence[str], chunked: Mapping[str, FileIndex]) -> dict[str, ChunkKind]:
+        """Return what the chunks of files are, of which some have an index that knows it."""
+        new = [path for path in paths if path not in self._kinds and path not in chunked]
+        self._kinds |= zip(new, on_threads(self._kind, new), strict=True)
+        return {path: chunked[path].places.kind if path in chunked else self._kinds[path] for path in paths}
 
     def _kind(self, path: str) -> ChunkKind:
         return slow_reads.read(lambda: f"a chunk of {path!r}", lambda: chunk_kind(path), self._limit)

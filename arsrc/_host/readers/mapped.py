@@ -18,43 +18,27 @@ from numpy.typing import NDArray
 from arsrc._host.format.careful import copy_equal, copy_records
 from arsrc._host.format.file_index import FileIndex
 from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
-from arsrc._host.format.layout import CHUNK_HEADER_BYTES, to_physical
+from arsrc._host.format.layout import CHUNK_HEADER_BYTES
 from arsrc._host.format.numbering import Found, Integers, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
 from arsrc._host.format.singles import copy_singles, damaged_singles
 from arsrc._host.format.structure import damaged
-from arsrc._host.machine import slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
-from arsrc._host.machine.waiting import num_waits
-from arsrc._host.readers.cold_rule import ColdRule
+from arsrc._host.readers.map_reads import BadRows, MapReads
 from arsrc._host.storage.address_range import AddressRange
-from arsrc._host.storage.stamps import FileWatch, closed
 from arsrc.errors import ArsrcValueError
 from arsrc.record_batch import RecordBatch, uniform_offsets
 
-_GAP_BYTES = 16_384  # reading so much more takes no longer than another request
 _NONE = np.zeros(0, np.int64)
 _POOL_BYTES = 1 << 16  # from here on JAX saves by memory that it need not copy, from 3 MiB on the copying itself too
-
-
-class BadRows(Exception):
-    """Some records cannot be copied, or something else stands around them than the index says.
-
-    Attributes:
-        rows: i64[...], all such rows of those that were asked for.
-    """
-
-    def __init__(self, rows: Integers) -> None:
-        super().__init__(rows)
-        self.rows = rows
 
 
 class MappedFiles:
     """The records of mapped files. Safe to use from several threads.
 
     Attributes:
-        cold: Whether reads wait for the disk.
+        reads: Does what is to be done around each read.
     """
 
     def __init__(
@@ -76,13 +60,9 @@ class MappedFiles:
             copier: Threads for large batches.
             limit: Most seconds that a read may take, None for any.
         """
-        self._area: AddressRange | None = area
-        self._buffers, self._copier, self._limit = buffers, copier, limit
+        self.reads = MapReads(area, numbering, indices, limit)
+        self._buffers, self._copier = buffers, copier
         self._index = RecordIndex(numbering, indices, area.begins)
-        found = {number: indices.get(piece.path) for number, piece in enumerate(numbering.slices)}
-        self._files = {number: (i.path, i.stamp) for number, i in found.items() if i is not None}
-        self._watch = FileWatch(self._files)
-        self.cold = ColdRule()
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None = None) -> RecordBatch:
         """Return the records that `locate` found, copied, in this order.
@@ -100,54 +80,24 @@ class MappedFiles:
             ArsrcValueError: `out` is too small.
             BadRows: Some records cannot be copied, or something else stands around them.
         """
-        if self._limit is not None:  # a thread that is left behind must not write to what the caller has
+        if self.reads.limit is not None:  # a thread that is left behind must not write to what the caller has
             out = None
-        return slow_reads.read(lambda: self._describe(located), lambda: self._copied(located, out), self._limit)
 
-    def _copied(self, located: Located, out: NDArray[np.uint8] | None) -> RecordBatch:
-        area = self._area  # keeps the map until this read is done, whoever closes it meanwhile
-        if area is None:
-            raise closed()
-        is_known = self._watch.check(located.slices, area.stamp)
-        before, is_cold = num_waits(), self.cold.is_worth_asking
-        if is_cold:  # a cold disk serves many requests at once faster than one by one
-            self._ask(area, located)
-        # With a limit, too: who waits for the disk by a system call does not hold the interpreter meanwhile.
-        is_careful = is_cold or not is_known or self._limit is not None
-        try:
+        def read(area: AddressRange, is_careful: bool) -> RecordBatch:
             return self._gather(area, located, out, is_careful)
-        except BadRows as error:
-            for number in set(located.slices[error.rows].tolist()):
-                self._watch.look(number, area.stamp)
-            raise
-        finally:
-            self._watch.check(located.slices, area.stamp)
-            self.cold.note(len(located.starts), num_waits() != before)
 
-    def _describe(self, located: Located) -> str:
-        numbers = np.unique(located.slices).tolist()
-        first = self._files[numbers[0]][0] if numbers else ""
-        return f"{len(located.starts)} records of {len(numbers)} files, {first!r} the first"
-
-    def take_over(self, before: "MappedFiles") -> None:
-        """Go on where one with fewer of these files ends: with what it has measured, and the files that it refuses."""
-        self.cold = before.cold
-        self._watch.take_over(before._watch)
-
-    def close(self) -> None:
-        """Let go of the files: unmapped when no read is under way any more. Later ones fail."""
-        self._area = None
+        return self.reads.run(located.slices, lambda: self._ranges(located), read)
 
     def locate(self, found: Found) -> Located:
         """Return where records lie, to be copied at any later time."""
         return self._index.locate(found)
 
-    def _ask(self, area: AddressRange, located: Located) -> None:
-        """Let the system begin to read records, and what is checked around them."""
+    def _ranges(self, located: Located) -> tuple[Integers, Integers]:
+        """Return where what is read begins and ends: records, and what is checked around them."""
         chunks = self._index.enclosing(located)
         begins = chunks.begins, located.starts, chunks.ends
         ends = chunks.begins + CHUNK_HEADER_BYTES, located.starts + located.lengths, chunks.ends + CHUNK_HEADER_BYTES
-        area.will_need(to_physical(np.concatenate(begins)), to_physical(np.concatenate(ends)), _GAP_BYTES)
+        return np.concatenate(begins), np.concatenate(ends)
 
     def _gather(
         self, area: AddressRange, located: Located, out: NDArray[np.uint8] | None, is_careful: bool

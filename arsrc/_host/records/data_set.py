@@ -1,36 +1,29 @@
 """The records of all files of a config as one numbered sequence."""
 
-import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.format.fingerprint import content_sample
-from arsrc._host.format.numbering import Found
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine import slow_reads
-from arsrc._host.machine.bisection import Bisection
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.threads import on_threads
-from arsrc._host.readers.files import Files, files_of
-from arsrc._host.readers.mapped import BadRows, MappedFiles
-from arsrc._host.readers.official import ReadFailure
+from arsrc._host.readers.files import Files, How, files_of
+from arsrc._host.readers.group_cache import GroupCache
+from arsrc._host.records.record_reads import OnBad, Read, RecordReads, Rows
 from arsrc._host.storage.paths import FileSlice
-from arsrc._host.storage.stamps import FileStamp, check_same, closed
-from arsrc.errors import ArsrcError, ArsrcReadError
+from arsrc._host.storage.stamps import FileStamp, check_same
+from arsrc.errors import ArsrcError
 from arsrc.record_batch import RecordBatch
 
 _HASH_SAMPLES = 256  # chunks looked at over the whole data set
 
-OnBad: TypeAlias = Callable[[NDArray[np.int64], ArsrcError], None]
-"""Told the rows i64[n] of what is bad, and what is wrong with it; may raise that."""
 
-
-def raise_it(_: NDArray[np.int64], error: ArsrcError) -> None:
+def raise_it(_: Rows, error: ArsrcError) -> None:
     """Let what is bad be an error."""
     raise error
 
@@ -38,7 +31,8 @@ def raise_it(_: NDArray[np.int64], error: ArsrcError) -> None:
 class DataSet:
     """Files opened, counted and checked; reads records by id.
 
-    Files that can be mapped are read from one map of them all; the others by array_record's reader.
+    Files that can be mapped are read from one map of them all, and decoded where they are compressed; the others by
+    array_record's reader.
 
     Attributes:
         slices: The files with their record ranges, ends filled in.
@@ -46,7 +40,6 @@ class DataSet:
         num_records: Records in all.
         files: What is open of them, and by whom it is read.
         copier: Threads for large copies.
-        is_closed: Whether they were closed: nothing can be read any more.
     """
 
     def __init__(
@@ -57,6 +50,7 @@ class DataSet:
         max_open_files: int,
         random_access: bool,
         buffers: BufferPool,
+        groups: GroupCache,
         limit: float | None = None,
     ) -> None:
         """Open files.
@@ -67,6 +61,7 @@ class DataSet:
             max_open_files: Most files that are kept open, beside those that are mapped.
             random_access: Whether records will be read in random order.
             buffers: Where large batches come from.
+            groups: Keeps decoded groups.
             limit: Most seconds that a read may take, None for any.
         """
         self.copier = Copier()
@@ -82,28 +77,38 @@ class DataSet:
         self.slices, self._numbering = self.files.slices, self.files.numbering
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = self._numbering.num_records
-        self.is_closed = False
-        self._bisection, self._limit = Bisection(), limit
+        self._reads = RecordReads(self.files, groups)
+        self._limit = limit
         self._content_hash: str | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether they were closed: nothing can be read any more."""
+        return self._reads.is_closed
 
     @property
     def is_grouped(self) -> bool:
         """Whether there are open files of which a record cannot be read without decoding its neighbours."""
-        opened = self.files.opened
-        return bool((opened.is_open & ~opened.is_mapped).any())
+        return bool((self.files.opened.how == How.GROUPED).any())
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether what is open is read from maps, each record alone."""
+        return bool((self.files.opened.how <= How.DECODED).all())
 
     @property
     def cold_share(self) -> float:
-        """Which share of the reads from the map waited for the disk."""
-        mapped = self.files.opened.mapped
-        return 0.0 if mapped is None else mapped.cold.share
+        """Which share of the reads from maps waited for the disk."""
+        return max(
+            (files.reads.cold.share for files in self.files.opened.from_maps() if files is not None), default=0.0
+        )
 
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
         slices, positions = self._numbering.find(np.array([record_id]))
         return self._numbering.slices[slices[0]].path, int(positions[0])
 
-    def read(self, record_ids: NDArray[np.int64], on_bad: OnBad = raise_it) -> RecordBatch:
+    def read(self, record_ids: NDArray[np.int64], on_bad: OnBad = raise_it) -> Read:
         """Return the records with these ids, in this order; repeats are read once each time.
 
         Args:
@@ -115,37 +120,7 @@ class DataSet:
             ArsrcIndexError: An id lies outside.
             ArsrcReadError: A file cannot be read or changed since it was opened, or the files were closed.
         """
-        found = self._numbering.find(record_ids)
-        opened = self.files.opened_for(found)
-        mapped = opened.is_mapped[found.slices]
-        if opened.mapped is not None and mapped.all():
-            return self._copy(opened.mapped, opened.mapped.locate(found), None, on_bad)
-        records: list[bytes | None] = [None] * len(record_ids)
-        if opened.mapped is not None and mapped.any():
-            rows = np.flatnonzero(mapped)
-            are_good = np.ones(len(rows), bool)
-
-            def tell(some: NDArray[np.int64], error: ArsrcError) -> None:
-                on_bad(rows[some], error)
-                are_good[some] = False
-
-            batch = self._copy(opened.mapped, opened.mapped.locate(found.at(rows)), None, tell)
-            for number, row in enumerate(rows[are_good].tolist()):
-                records[row] = batch[number]
-        for row, record in self._read_by_reader(found, np.flatnonzero(~mapped), opened.group_sizes, on_bad):
-            records[row] = record
-        return RecordBatch.from_records([record for record in records if record is not None])
-
-    def num_decoded(self, record_ids: NDArray[np.int64]) -> int:
-        """Return how many records a read of these decoded: whole chunks, of files that are not mapped."""
-        opened = self.files.opened
-        if opened.max_group_size == 1:
-            return len(record_ids)
-        slices, positions = self._numbering.find(record_ids)
-        group_sizes, file_sizes = opened.group_sizes[slices], opened.file_sizes[slices]
-        firsts = positions // group_sizes * group_sizes
-        _, rows = np.unique(slices * opened.file_sizes.max() + firsts, return_index=True)
-        return int(np.minimum(group_sizes, file_sizes - firsts)[rows].sum())
+        return self._reads.read(self._numbering.find(record_ids), on_bad)
 
     def locate(self, record_ids: NDArray[np.int64]) -> Located | None:
         """Return where records lie, to be copied at any later time; None: they cannot be copied, only read.
@@ -155,7 +130,7 @@ class DataSet:
         """
         found = self._numbering.find(record_ids)
         opened = self.files.opened_for(found)
-        if opened.mapped is None or not opened.is_mapped[found.slices].all():
+        if opened.mapped is None or not (opened.how[found.slices] == How.MAPPED).all():
             return None
         return opened.mapped.locate(found)
 
@@ -170,71 +145,7 @@ class DataSet:
         Raises:
             ArsrcReadError: A file changed since it was opened, or the files were closed.
         """
-        if (mapped := self.files.opened.mapped) is None:
-            raise closed()
-        return self._copy(mapped, located, out, on_bad)
-
-    def _copy(self, mapped: MappedFiles, located: Located, out: NDArray[np.uint8] | None, on_bad: OnBad) -> RecordBatch:
-        """Return the records of rows that are good; those that are not are told of, file by file."""
-        try:
-            return mapped.copy(located, out)
-        except BadRows as error:
-            doubtful = error.rows
-        # What looks wrong is read by array_record's reader, which looks at the hashes, and says what is wrong.
-        found, group_sizes = Found(located.slices, located.positions), self.files.opened.group_sizes
-        records: list[bytes | None] = [None] * len(located.starts)
-        rows = np.arange(len(records))
-        while len(doubtful):
-            for row, record in self._read_by_reader(found, rows[doubtful], group_sizes, on_bad):
-                records[row] = record
-            rows, doubtful = np.delete(rows, doubtful), doubtful[:0]
-            try:
-                batch = mapped.copy(located.at(rows))
-            except BadRows as error:
-                doubtful = error.rows
-        for number, row in enumerate(rows.tolist()):
-            records[row] = batch[number]
-        return RecordBatch.from_records([record for record in records if record is not None])
-
-    def _read_by_reader(
-        self, found: Found, rows: NDArray[np.int64], group_sizes: NDArray[np.int64], on_bad: OnBad
-    ) -> Iterator[tuple[int, bytes]]:
-        """Yield `(row, record)` for some rows, with one read per file where none of them is bad."""
-        rows = rows[np.lexsort((found.positions[rows], found.slices[rows]))]
-        # A group is read as a whole, and good or bad as a whole.
-        units = found.slices << 32 | found.positions // group_sizes[found.slices]
-        cuts = np.flatnonzero(np.diff(found.slices[rows])) + 1
-        for part in np.split(rows, cuts) if len(rows) else ():
-            wanted = found.at(part)
-            path, ids = self._numbering.slices[wanted.slices[0]].path, self._numbering.ids(wanted)
-            read = functools.partial(self._read_file, path, wanted.positions.tolist(), ids)
-            for some, records in self._bisection.parts(units[part], read):
-                if isinstance(records, list):
-                    yield from zip(part[some].tolist(), records, strict=True)
-                else:
-                    assert isinstance(records, ReadFailure)
-                    on_bad(part[some], self._unreadable(records, wanted.at(np.arange(len(part))[some])))
-
-    def _read_file(
-        self, path: str, positions: Sequence[int], ids: NDArray[np.int64], first: int, last: int
-    ) -> list[bytes]:
-        """Return the records at `positions[first:last]` of a file."""
-        if self.is_closed:
-            raise closed()
-        try:
-            return self.files.pool.read(path, positions[first:last], self.files.stamps[path])
-        except ArsrcReadError as error:  # of the whole file
-            raise error.naming(record_ids=_few(ids[first:last])) from error
-
-    def _unreadable(self, failure: ReadFailure, found: Found) -> ArsrcReadError:
-        """Return the error for records of one file that cannot be read."""
-        path, ids = self._numbering.slices[found.slices[0]].path, self._numbering.ids(found)
-        where = {"path": path, "positions": _few(found.positions), "record_ids": _few(ids)}
-        error = ArsrcReadError("read", failure.what, failure.fix, **where).at(
-            path, int(found.positions[0]), int(ids[0])
-        )
-        error.__cause__ = failure.__cause__
-        return error
+        return self._reads.copy(located, out, on_bad)
 
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""
@@ -283,11 +194,6 @@ class DataSet:
 
     def close(self) -> None:
         """Let go of all files; reads of a file that are under way end well, later ones fail."""
-        self.is_closed = True
+        self._reads.is_closed = True
         self.files.close()
         self.copier.close()
-
-
-def _few(numbers: Sequence[int] | NDArray[np.int64]) -> str:
-    head = ", ".join(str(number) for number in numbers[:8])
-    return head if len(numbers) <= 8 else f"{head}, ... ({len(numbers)} in all)"

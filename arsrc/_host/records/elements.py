@@ -148,8 +148,8 @@ class Elements:
     def _decoded(self, rows: Rows, stop: Stop | None) -> Leaves:
         with profile.annotate(f"arsrc: read records{self.label}"):
             start = perf_counter()
-            records = self._data_set.read(rows.ids, rows.fail)
-            return self._decode(records, rows, self._data_set.num_decoded(rows.ids), start, stop)
+            records, num_decoded = self._data_set.read(rows.ids, rows.fail)
+            return self._decode(records, rows, num_decoded, start, stop)
 
     def _decode(self, records: RecordBatch, rows: Rows, num_decoded: int, start: float, stop: Stop | None) -> Leaves:
         """Decode the records of those rows that are good, of which more may turn out bad.

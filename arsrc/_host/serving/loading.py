@@ -12,10 +12,8 @@ from arsrc._host.machine import profile
 from arsrc._host.machine.stopping import Stop
 from arsrc._host.records.elements import Elements
 from arsrc._host.records.leaves import Leaves
-from arsrc._host.records.windows import Windows
 from arsrc._host.serving.requests import Loaded, Planned, Request
-from arsrc.order import arithmetic, blocks, record_order
-from arsrc.order.blocks import Blocks
+from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID, Plan
 
 Array = NDArray[Any]
@@ -29,14 +27,12 @@ class Rows(NamedTuple):
         epochs: u32[...], the last axis may have one entry for all.
         whole: Whether all rows of each request are valid.
         located: Where the records lie, for all rows in a line; None if they cannot be copied from there.
-        places: Position and validity, for reading by window.
     """
 
     ids: Array
     epochs: Array
     whole: list[bool]
     located: Located | None
-    places: tuple[Array, Array] | None
 
 
 class Loader:
@@ -45,12 +41,11 @@ class Loader:
     Args:
         plan: The static numbers.
         elements: Where records come from.
-        windows: Keep decoded windows of a block order; None reads records one by one.
         masks: Whether a bad record is a masked row, and no error.
     """
 
-    def __init__(self, plan: Plan, elements: Elements, windows: Windows | None, masks: bool) -> None:
-        self._plan, self._elements, self._windows, self._masks = plan, elements, windows, masks
+    def __init__(self, plan: Plan, elements: Elements, masks: bool) -> None:
+        self._plan, self._elements, self._masks = plan, elements, masks
         self._label = f"arsrc: load batches{elements.label}"
         self._record_at = functools.partial(record_order.record_at, np, plan)
 
@@ -85,11 +80,9 @@ class Loader:
             ids[at] = self._record_at(key_words, epoch[at], position[at])
         ids, valid = record_order.served(np, self._plan, ids, valid)
         whole = valid.all((1, 2, 3)).tolist()
-        if self._windows is not None:
-            return Rows(ids, epoch, whole, None, (position, valid))
         one_member = len(first.states) == 1
         located = self._elements.locate(np.where(valid, ids, np.uint32(0))) if one_member else None
-        return Rows(ids, epoch, whole, located, None)
+        return Rows(ids, epoch, whole, located)
 
     def load(
         self, planned: Planned, rows: Rows, first: int, last: int, outs: Leaves | None = None, stop: Stop | None = None
@@ -115,9 +108,6 @@ class Loader:
             if rows.located is not None and all(rows.whole[first:last]):
                 size = planned.requests[0].num_elements
                 leaves = self._elements.copy(rows.located.part(first * size, last * size), ids, outs, stop, masks)
-            elif rows.places is not None:
-                position, valid = (place[first:last] for place in rows.places)
-                leaves = self._by_window(planned.requests[0], (ids, position, epochs, valid), stop, masks)
             elif ids.shape[1] > 1:
                 leaves = self._elements.read_once(ids, stop, masks)
             else:
@@ -131,56 +121,6 @@ class Loader:
             Loaded([leaf[row] for leaf in leaves], ids[row], epochs[row], after[row]) if is_good else None
             for row, is_good in enumerate(are_good)
         ]
-
-    def _by_window(self, request: Request, places: Sequence[Array], stop: Stop | None, masks: bool) -> Leaves:
-        """Return leaves `[num_requests, num_states, num_batches, num_rows, ...]`, taken out of whole windows."""
-        each = [
-            self._member_by_window(key_words, *(place[:, member] for place in places), stop=stop, masks=masks)
-            for member, key_words in enumerate(_key_words(request))
-        ]
-        return [np.stack(leaf, axis=1) for leaf in zip(*each, strict=True)]
-
-    def _member_by_window(
-        self,
-        key_words: Array,
-        ids: Array,
-        position: Array,
-        epoch: Array,
-        valid: Array,
-        *,
-        stop: Stop | None,
-        masks: bool,
-    ) -> Leaves:
-        """Return leaves `[*ids.shape, ...]`."""
-        order = self._plan.blocks
-        assert order is not None and self._windows is not None
-        slot = blocks.slot_of(np, order, key_words, epoch, position)
-        epoch = np.broadcast_to(epoch, slot.shape)
-        window, row = np.divmod(slot, np.uint32(order.window_size))
-        shapes = [*self._elements.shapes, ((), np.dtype(bool))]
-        leaves = [np.zeros((*slot.shape, *shape), dtype) for shape, dtype in shapes]
-        wanted = epoch[valid].astype(np.uint64) << np.uint64(32) | window[valid]  # u64[num_valid]
-        for number in np.unique(wanted).tolist():
-            one_epoch, one = np.uint32(number >> 32), np.uint32(number & 0xFFFFFFFF)
-            load = functools.partial(self._load_window, order, key_words, one_epoch, one, stop)
-            key = key_words.tobytes(), number
-            whole = self._windows.get(self, key, order.window_size * self._elements.num_bytes, load)
-            here = valid & (epoch == one_epoch) & (window == one)
-            for leaf, found in zip(leaves, whole, strict=True):
-                leaf[here] = found[row[here]]
-        bad = valid & ~leaves[-1].astype(bool)
-        if bad.any():  # an error only now, where one of them is asked for; or good again
-            for leaf, found in zip(leaves, self._elements.read(ids[bad], stop, masks), strict=False):
-                leaf[bad] = found
-        return leaves if masks else leaves[:-1]
-
-    def _load_window(self, order: Blocks, key_words: Array, epoch: Any, number: Any, stop: Stop | None) -> Leaves:
-        """Return leaves of all rows of a window, and which of them hold a record."""
-        first = int(number) * order.window_size
-        slots = np.arange(first, min(first + order.window_size, order.num_records), dtype=np.uint32)
-        ids = blocks.record_in_slot(np, order, key_words, epoch[None], slots)
-        ids, _ = record_order.served(np, self._plan, ids, np.ones(len(ids), bool))
-        return self._elements.read(ids, stop, masks=True)
 
 
 def _key_words(request: Request) -> list[Array]:

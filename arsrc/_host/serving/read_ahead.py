@@ -13,8 +13,8 @@ from arsrc._host.machine.locks import LockOfThread, OwnedLock
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stopped
 from arsrc._host.machine.threads import Workers
+from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.records.leaves import Leaves
-from arsrc._host.records.windows import Windows
 from arsrc._host.serving import pacing
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.requests import Loaded, Request
@@ -36,7 +36,6 @@ class Client:
         is_quick: Whether a load copies what lies in memory, and computes and waits for little else.
         ahead: "auto", "always" or "never".
         num_threads: Threads that load for it.
-        window_bytes: What windows of it take at most, 0 without any.
         metrics: Where serving is counted.
         places: Where its requests stand.
         expected: What runs that were let go of had expected next.
@@ -47,7 +46,6 @@ class Client:
     is_quick: bool
     ahead: str
     num_threads: int
-    window_bytes: int
     metrics: Metrics
     places: Places = dataclasses.field(default_factory=dict)
     expected: "collections.deque[Request]" = dataclasses.field(
@@ -69,16 +67,15 @@ class ReadAhead:
 
     Args:
         buffers: Memory to be used again, which is given back first where there is too little.
+        groups: Decoded groups, for which half of the bytes are set aside as soon as there are any.
         max_bytes: Most bytes kept, for all sources.
 
     Attributes:
-        windows: Decoded windows of block orders.
         runs: Runs and their sources, by when they were last asked for.
     """
 
-    def __init__(self, buffers: BufferPool, max_bytes: int) -> None:
-        self._buffers, self._max_bytes = buffers, max_bytes
-        self.windows = Windows(max_bytes, self.make_room)
+    def __init__(self, buffers: BufferPool, groups: GroupCache, max_bytes: int) -> None:
+        self._buffers, self._groups, self._max_bytes = buffers, groups, max_bytes
         self._lock = OwnedLock()
         self._asking = LockOfThread()
         self._changing: Client | None = None  # whose change has begun, and not ended
@@ -143,7 +140,7 @@ class ReadAhead:
             to_come = sum(part.num_bytes for run in self.runs for part in run.parts if not part.is_loaded)
         return {
             "bytes_ahead": ahead,
-            "bytes_groups": self.windows.num_bytes,
+            "bytes_groups": self._groups.num_bytes,
             "bytes_buffers": max(0, self._buffers.idle_bytes - to_come),  # what is to come is made of the others
         }
 
@@ -158,9 +155,7 @@ class ReadAhead:
                     self._let_go(run, asked_by)
                     asked_by.places.clear()
         if client is None:
-            self.windows.clear()
-        else:
-            self.windows.forget(client.loader)
+            self._groups.clear()
 
     def rest(self) -> None:
         """Give back the memory that is kept for later."""
@@ -173,15 +168,6 @@ class ReadAhead:
         if is_idle:
             self.rest()
         return is_idle
-
-    def make_room(self, most_bytes: int) -> None:
-        """Let go of what is read ahead, until no more than so many bytes are kept."""
-        if self._lock.is_mine():
-            return
-        with self._lock:
-            while self.runs and self._num_bytes() > most_bytes:
-                self._let_go(*next(iter(self.runs.items())))
-            self._buffers.shrink(most_bytes - self._num_bytes())
 
     def close(self) -> None:
         """Forget everything, and tell the threads to end."""
@@ -256,7 +242,7 @@ class ReadAhead:
             self._schedule(client, run, request)
         else:
             run.window = 0
-        if not self._workers.num_threads and (self.windows.num_bytes or not self._buffers.is_empty):
+        if not self._workers.num_threads and (self._groups.num_bytes or not self._buffers.is_empty):
             self._workers.submit(lambda: None, 1)  # the thread gives them back when nobody asks any more
         while len(self.runs) > _MAX_RUNS:
             self._end(next(iter(self.runs)))
@@ -292,8 +278,7 @@ class ReadAhead:
 
     def _make_room(self, client: Client, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
-        # What windows will take is left free for them.
-        while (kept := self._num_bytes(client.window_bytes)) + num_bytes > self._max_bytes:
+        while (kept := self._num_bytes()) + num_bytes > self._max_bytes:
             oldest = next(iter(self.runs))
             # Runs that take turns do not rob each other.
             if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
@@ -302,8 +287,9 @@ class ReadAhead:
         self._buffers.shrink(self._max_bytes - kept)  # of which what is loaded next is made
         return True
 
-    def _num_bytes(self, window_bytes: int = 0) -> int:
-        return sum(run.num_bytes for run in self.runs) + max(self.windows.num_bytes, window_bytes)
+    def _num_bytes(self) -> int:
+        set_aside = self._groups.max_bytes if self._groups.num_bytes else 0
+        return sum(run.num_bytes for run in self.runs) + set_aside
 
     def _end(self, run: Run) -> None:
         if (request := run.expected) is not None:

@@ -1,0 +1,143 @@
+"""What stands in compressed chunks, and the records that it decodes to.
+
+Behind a chunk's header of 40 bytes: `letter | varint n | n bytes: sizes | varint num_bytes | stream of all records`,
+where `sizes` is `varint num_bytes | stream of one varint per record`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.format.footer import decode_varints, varint_words
+from arsrc._host.format.layout import CHUNK_HEADER_BYTES, RECORDS, LayoutError, parse_varint
+from arsrc._host.format.places import Enclosing
+from arsrc._host.format.streams import ZSTD, decode
+from arsrc.record_batch import RecordBatch
+
+FRONT_BYTES = 80  # of a chunk: what stands in front of a record that has it alone
+
+_MAGIC = 0xFD2FB528  # of a zstd frame
+_SHORT, _TWO_BYTES, _STREAMED = 0x20, 0x60, 0x00  # frames: how they say their size, if they do
+_SIZE_FRAME = 52  # where the size of a lone record stands, the only one of its kind
+_MOST_SIZE_BYTES = 4  # that it may take here: records of 256 MiB and more are for others
+_MOST_VARINT_BYTES = 10
+
+
+class Fronts(NamedTuple):
+    """What the beginnings of chunks say; positions are counted from there.
+
+    Attributes:
+        ends: i64[n], behind the data.
+        streams: i64[n], where the stream of a lone record begins.
+        is_stored: bool[n], whether a lone record stands at the end as it is.
+        is_other: bool[n], whether something else stands there than the footer says, or than is known here.
+    """
+
+    ends: NDArray[np.int64]
+    streams: NDArray[np.int64]
+    is_stored: NDArray[np.bool_]
+    is_other: NDArray[np.bool_]
+
+
+def read_headers(fronts: NDArray[np.uint8], chunks: Enclosing) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return where the data of chunks ends, counted from their begin, and which are not what the footer says.
+
+    Args:
+        fronts: u8[n, at least 40]
+        chunks: What the footer says.
+    """
+    words = np.ascontiguousarray(fronts[:, :CHUNK_HEADER_BYTES]).view("<i8")
+    ends = words[:, 1] + CHUNK_HEADER_BYTES
+    is_other: NDArray[np.bool_] = words[:, 3] != (RECORDS | chunks.counts << 8)
+    is_other |= words[:, 4] != chunks.num_bytes
+    is_other |= (ends < CHUNK_HEADER_BYTES) | (ends > chunks.ends - chunks.begins)
+    return ends, is_other
+
+
+def read_fronts(fronts: NDArray[np.uint8], chunks: Enclosing) -> Fronts:
+    """Read the beginnings of chunks that each hold one record, compressed by zstd.
+
+    Args:
+        fronts: u8[n, FRONT_BYTES]
+        chunks: What the footer says.
+    """
+    ends, is_other = read_headers(fronts, chunks)
+    lengths = np.asarray(chunks.num_bytes)
+    num_size_bytes = 1 + sum((lengths >= 1 << 7 * power).astype(np.int64) for power in range(1, _MOST_SIZE_BYTES))
+    is_other |= lengths >> 7 * _MOST_SIZE_BYTES != 0
+    # All but the record's own stream is the same for records of one length.
+    front = fronts[:, CHUNK_HEADER_BYTES : _SIZE_FRAME + 8].copy()
+    words = front[:, :8].copy().view("<u8")[:, 0]
+    is_other |= words != _words(ZSTD | _MAGIC << 24 | _SHORT << 56, (8, num_size_bytes + 10), (16, num_size_bytes))
+    words = front[:, 8:12].copy().view("<u4")[:, 0]
+    is_other |= words != _words(1 << 8, (0, num_size_bytes), (11, num_size_bytes))
+    sizes = varint_words(lengths)
+    unused = 64 - 16 * num_size_bytes
+    words = front[:, 12:].copy().view("<i8")[:, 0]
+    is_other |= words << unused != (sizes | sizes << 8 * num_size_bytes) << unused
+    streams = _SIZE_FRAME + 2 * num_size_bytes
+    is_other |= streams >= ends
+    return Fronts(ends, streams, _are_stored(fronts, streams, lengths, ends), is_other)
+
+
+def _words(constant: int, *parts: tuple[int, NDArray[np.int64]]) -> NDArray[np.uint64]:
+    """Return numbers made of a constant and of others that are moved by some bits."""
+    words = np.uint64(constant)
+    for shift, values in parts:
+        words = words | values.astype(np.uint64) << np.uint64(shift)
+    return words  # type: ignore[return-value]
+
+
+def _are_stored(
+    fronts: NDArray[np.uint8], streams: NDArray[np.int64], lengths: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return which streams are frames of one block that was not compressed."""
+    rows = np.arange(len(fronts)) * fronts.shape[1] + streams
+    at = np.ndarray((fronts.size - 7,), np.dtype((np.void, 8)), fronts, strides=(1,))
+    heads = at[rows].view("<u8")
+    kinds = heads >> 32 & 0xFF
+    num_bytes = np.where(kinds == _TWO_BYTES, 7, 6)  # of the frame's header
+    blocks = at[rows + num_bytes].view("<i8") & 0xFFFFFF
+    said = (heads >> 40 & 0xFFFF).astype(np.int64)
+    says_so = (kinds == _STREAMED) | ((kinds == _SHORT) & (said & 0xFF == lengths))
+    says_so |= (kinds == _TWO_BYTES) & (said + 256 == lengths)
+    is_stored: NDArray[np.bool_] = says_so & (heads & 0xFFFFFFFF == _MAGIC)
+    is_stored &= (blocks == (lengths << 3 | 1)) & (streams + num_bytes + 3 + lengths == ends)
+    return is_stored
+
+
+def decode_chunk(letter: int, data: memoryview, count: int, num_bytes: int) -> RecordBatch:
+    """Return the records of a chunk.
+
+    Args:
+        letter: Of the compression.
+        data: The chunk's data.
+        count: How many records there are.
+        num_bytes: How many bytes they take together.
+
+    Raises:
+        LayoutError: Something else stands there.
+    """
+    if data[:1] != bytes((letter,)):
+        raise LayoutError("a chunk is compressed in another way")
+    sizes_bytes, sizes_at = _varint(data, 1)
+    values_at = sizes_at + sizes_bytes
+    num_size_bytes, stream = _varint(data, sizes_at)
+    said, values = _varint(data, values_at)
+    if said != num_bytes or not count <= num_size_bytes <= _MOST_VARINT_BYTES * count or values > len(data):
+        raise LayoutError("a chunk has another size than the footer says")
+    sizes = np.frombuffer(decode(letter, data[stream:values_at], num_size_bytes), np.uint8)
+    lasts = np.flatnonzero(sizes < 0x80)
+    if len(lasts) != count or lasts[-1] != len(sizes) - 1:
+        raise LayoutError("a chunk has another number of sizes than records")
+    offsets = np.zeros(count + 1, np.int64)
+    np.cumsum(decode_varints(sizes, np.concatenate(([0], lasts[:-1] + 1)), lasts), out=offsets[1:])
+    if offsets[-1] != num_bytes:
+        raise LayoutError("a chunk has another size than its records")
+    return RecordBatch(np.frombuffer(decode(letter, data[values:], num_bytes), np.uint8), offsets)
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value, num_bytes = parse_varint(data[position : position + _MOST_VARINT_BYTES].tobytes(), 0)
+    return value, position + num_bytes

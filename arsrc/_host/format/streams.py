@@ -1,0 +1,95 @@
+"""Compressed streams: what stands in chunks behind the letter of a compression, and what it decodes to.
+
+None is given more room than whoever asks expects to find in it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from arsrc._host.format.layout import LayoutError
+
+try:
+    import cramjam
+except ImportError:
+    cramjam = None
+
+ZSTD, BROTLI, SNAPPY = ord("z"), ord("b"), ord("s")
+
+_INTO: dict[int, Callable[[Any, Any], int]] = (
+    {BROTLI: cramjam.brotli.decompress_into, SNAPPY: cramjam.snappy.decompress_raw_into} if cramjam else {}
+)
+
+
+def can_decode(letter: int) -> bool:
+    """Whether streams of a compression can be decoded here: of brotli and snappy where cramjam is installed."""
+    return letter == ZSTD or letter in _INTO
+
+
+def decode(letter: int, stream: bytes | memoryview, num_bytes: int) -> bytes | memoryview:
+    """Return the bytes that one stream holds.
+
+    Raises:
+        LayoutError: It does not hold so many, or is damaged.
+    """
+    if letter == ZSTD:
+        return _decode_zstd(stream, num_bytes)
+    out = np.empty(num_bytes, np.uint8)
+    try:
+        found = _INTO[letter](np.frombuffer(stream, np.uint8), out)
+    except cramjam.DecompressionError as error:
+        raise LayoutError(str(error)) from error
+    if found != num_bytes:
+        raise LayoutError("a stream holds another number of bytes")
+    return out.data
+
+
+def decode_all(
+    letter: int, data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> tuple[Sequence[Any], list[int]]:
+    """Decode many streams, without the interpreter lock where it is zstd.
+
+    Args:
+        letter: Their compression.
+        data: u8[...], what they lie in.
+        begins: i64[n]
+        ends: i64[n]
+        sizes: i64[n], bytes that each holds: 1 at least.
+
+    Returns:
+        A buffer for each, and the numbers of those that are damaged, whose buffers are empty.
+    """
+    if letter == ZSTD and hasattr(zstandard.ZstdDecompressor, "multi_decompress_to_buffer") and len(begins):
+        segments = np.stack((begins, ends - begins), axis=1).astype("<u8").tobytes()
+        try:
+            together = zstandard.BufferWithSegments(data, segments)
+            wanted = sizes.astype("<u8").tobytes()
+            return zstandard.ZstdDecompressor().multi_decompress_to_buffer(together, wanted), []
+        except zstandard.ZstdError:  # of one of them
+            pass
+    buffers: list[Any] = []
+    bad = []
+    for row, (begin, end, size) in enumerate(zip(begins.tolist(), ends.tolist(), sizes.tolist(), strict=True)):
+        try:
+            buffers.append(decode(letter, data.data[begin:end], size))
+        except LayoutError:
+            buffers.append(b"")
+            bad.append(row)
+    return buffers, bad
+
+
+def _decode_zstd(stream: bytes | memoryview, num_bytes: int) -> bytes:
+    try:
+        said = zstandard.frame_content_size(stream)  # which is believed by what decodes it
+        if said not in (-1, num_bytes):
+            raise LayoutError("a frame says another number of bytes")
+        # None at all means any number.
+        found = zstandard.ZstdDecompressor().decompress(stream, max_output_size=max(num_bytes, 1))
+    except zstandard.ZstdError as error:
+        raise LayoutError(str(error)) from error
+    if len(found) != num_bytes:
+        raise LayoutError("a frame holds another number of bytes")
+    return found

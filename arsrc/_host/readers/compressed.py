@@ -1,0 +1,212 @@
+"""Reading compressed ArrayRecord files from a map, a whole batch at a time.
+
+Of each chunk is checked, on every read, what of uncompressed ones is: its header, what stands around it, and how many
+bytes it decodes to. What looks wrong is for array_record's reader to say, which verifies hashes.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc._host.format.careful import copy_equal, copy_records
+from arsrc._host.format.chunk_data import FRONT_BYTES, Fronts, decode_chunk, read_fronts, read_headers
+from arsrc._host.format.chunked import Chunked
+from arsrc._host.format.file_index import FileIndex
+from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
+from arsrc._host.format.layout import BLOCK_BYTES, CHUNK_HEADER_BYTES, STREAM_BYTES, LayoutError, to_physical
+from arsrc._host.format.numbering import Found, Integers, Numbering, pick
+from arsrc._host.format.places import Enclosing
+from arsrc._host.format.record_index import Located
+from arsrc._host.format.streams import ZSTD, decode_all
+from arsrc._host.format.structure import CopyEqual, is_nothing_behind, wrong_block_headers
+from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.machine.copying import Copier
+from arsrc._host.readers.map_reads import BadRows, MapReads
+from arsrc._host.storage.address_range import AddressRange
+from arsrc.record_batch import RecordBatch, uniform_offsets
+
+_POOL_BYTES = 1 << 16
+
+
+class CompressedFiles:
+    """The records of compressed files, mapped. Safe to use from several threads.
+
+    Attributes:
+        reads: Does what is to be done around each read.
+    """
+
+    def __init__(
+        self,
+        area: AddressRange,
+        numbering: Numbering,
+        indices: Mapping[str, FileIndex],
+        buffers: BufferPool,
+        copier: Copier,
+        limit: float | None = None,
+    ) -> None:
+        """Join the indices of files; the arguments are those of `MappedFiles`."""
+        self.reads = MapReads(area, numbering, indices, limit)
+        self._buffers, self._copier = buffers, copier
+        self._numbers = np.zeros(len(numbering.slices), np.int64)  # of each slice, among those that are compressed
+        parts, shifts = [], []
+        for number, piece in enumerate(numbering.slices):
+            if (index := indices.get(piece.path)) is not None:
+                assert isinstance(index.places, Chunked)
+                self._numbers[number] = len(parts)
+                parts.append(index.places.cut(piece.start, piece.start + piece.num_records))
+                shifts.append(area.begins[index.path] // BLOCK_BYTES * STREAM_BYTES)
+        self._index = Chunked.join(parts, shifts)
+
+    def read(self, found: Found) -> RecordBatch:
+        """Return records that each have a chunk of their own.
+
+        Raises:
+            ArsrcReadError: A file was changed while it was open, or the files were closed.
+            BadRows: Some records cannot be read, or something else stands there.
+        """
+        chunks = self._index.enclosing(self._numbers[found.slices], found.positions)
+        return self.reads.run(
+            found.slices, lambda: _ranges(chunks), lambda area, is_careful: self._read(area, chunks, found, is_careful)
+        )
+
+    def num_bytes(self, number: int, chunk: int) -> int:
+        """Return how many bytes the records of a chunk take, the `chunk`-th of a slice's file."""
+        return int(self._chunk(number, chunk).num_bytes[0])
+
+    def read_chunk(self, number: int, chunk: int) -> RecordBatch:
+        """Return all records of a chunk, the `chunk`-th of the file of slice `number`; errors are those of `read`."""
+        chunks = self._chunk(number, chunk)
+        letter = pick(self._index.letter, self._numbers[[number]])
+
+        def read(area: AddressRange, is_careful: bool) -> RecordBatch:
+            copy = _copier_of(area, is_careful)
+            headers = copy(to_physical(chunks.begins), CHUNK_HEADER_BYTES).reshape(1, -1)
+            ends, is_other = read_headers(headers, chunks)
+            _check_around(copy, chunks, chunks.begins + ends, is_other)
+            begins = chunks.begins + CHUNK_HEADER_BYTES
+            data, _ = _gather(area, begins, ends - CHUNK_HEADER_BYTES, is_careful)
+            try:
+                return decode_chunk(int(letter), data.data, int(np.max(chunks.counts)), int(chunks.num_bytes[0]))
+            except LayoutError as error:
+                raise BadRows(np.zeros(1, np.int64)) from error
+
+        return self.reads.run(np.array([number]), lambda: _ranges(chunks), read)
+
+    def _chunk(self, number: int, chunk: int) -> Enclosing:
+        return self._index.enclosing(self._numbers[[number]], np.array([chunk]))
+
+    def _read(self, area: AddressRange, chunks: Enclosing, found: Found, is_careful: bool) -> RecordBatch:
+        copy = _copier_of(area, is_careful)
+        fronts = copy(to_physical(chunks.begins), FRONT_BYTES).reshape(-1, FRONT_BYTES)
+        front = read_fronts(fronts, chunks)
+        ends = chunks.begins + front.ends
+        _check_around(copy, chunks, ends, front.is_other)
+        lengths = np.asarray(chunks.num_bytes)
+        offsets = _offsets(lengths)
+        num_bytes = int(offsets[-1])
+        out = self._buffers.take(num_bytes) if num_bytes >= _POOL_BYTES else np.empty(num_bytes, np.uint8)
+        if front.is_stored.all():
+            self._copy_stored(area, ends - lengths, offsets, out, is_careful)
+        else:
+            self._decode(area, chunks, front, offsets, out, is_careful)
+        return RecordBatch(out, offsets)
+
+    def _copy_stored(
+        self, area: AddressRange, starts: Integers, offsets: Integers, out: NDArray[np.uint8], is_careful: bool
+    ) -> None:
+        """Copy records that stand at logical positions as they are."""
+        bad: list[Integers] = []
+        length = int(offsets[1]) if len(offsets) > 1 else 0
+        is_uniform = len(offsets) > 1 and bool((np.diff(offsets) == length).all())
+
+        def work(first: int, last: int) -> None:
+            bounds = offsets[first : last + 1]
+            part, begins = out[bounds[0] : bounds[-1]], starts[first:last]
+            if area.can_copy and (is_careful or length > LARGE_RECORD_BYTES):
+                bad.append(first + copy_records(area, begins, bounds - bounds[0], part))
+            elif is_uniform and length <= LARGE_RECORD_BYTES:
+                gather_equal(area.data, to_physical(begins), length, part)
+            else:
+                gather_ragged(area.data, begins, bounds - bounds[0], part)
+
+        self._copier.run_rows(work, offsets)
+        if bad and len(rows := np.concatenate(bad)):
+            raise BadRows(rows)
+
+    def _decode(
+        self,
+        area: AddressRange,
+        chunks: Enclosing,
+        front: Fronts,
+        offsets: Integers,
+        out: NDArray[np.uint8],
+        is_careful: bool,
+    ) -> None:
+        """Decode records, of which some may stand as they are."""
+        starts = chunks.begins + np.where(front.is_stored, front.ends - np.diff(offsets), front.streams)
+        data, bounds = _gather(area, starts, chunks.begins + front.ends - starts, is_careful)
+        rows = np.flatnonzero(~front.is_stored)
+        buffers: Sequence[Any]
+        buffers, bad = decode_all(ZSTD, data, bounds[rows], bounds[rows + 1], np.diff(offsets)[rows])
+        if bad:
+            raise BadRows(rows[bad])
+        if len(rows) < len(starts):
+            memory, ends = data.data, bounds.tolist()
+            decoded = dict(zip(rows.tolist(), buffers, strict=True))
+            buffers = [
+                decoded[row] if row in decoded else memory[ends[row] : ends[row + 1]] for row in range(len(starts))
+            ]
+        out[:] = np.frombuffer(b"".join(buffers), np.uint8)
+
+
+def _copier_of(area: AddressRange, is_careful: bool) -> CopyEqual:
+    if is_careful and area.can_copy:
+        return functools.partial(copy_equal, area)
+    return lambda begins, length: gather_equal(area.data, begins, length, None)
+
+
+def _gather(
+    area: AddressRange, starts: Integers, lengths: Integers, is_careful: bool
+) -> tuple[NDArray[np.uint8], Integers]:
+    """Return bytes that stand at logical positions, laid end to end, and where each begins and the last one ends."""
+    offsets = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    if not is_careful or not area.can_copy:
+        return gather_ragged(area.data, starts, offsets, None), offsets
+    data = np.empty(offsets[-1], np.uint8)
+    if len(rows := copy_records(area, starts, offsets, data)):
+        raise BadRows(rows)
+    return data, offsets
+
+
+def _check_around(copy: CopyEqual, chunks: Enclosing, ends: Integers, is_other: NDArray[np.bool_]) -> None:
+    """Raise `BadRows` where something else stands around chunks than the footer says, or did so in their headers.
+
+    Args:
+        copy: Copies bytes of the files.
+        chunks: What the footer says.
+        ends: i64[n], logical positions behind their data, as their headers say.
+        is_other: bool[n], which headers say something else.
+    """
+    if not is_other.any():
+        begins, behind = to_physical(chunks.begins), to_physical(ends)
+        is_other = is_nothing_behind(copy, behind, ends < chunks.ends)
+        whole = Located(chunks.begins, chunks.begins, chunks.begins, begins, ends - chunks.begins)
+        is_other[wrong_block_headers(copy, whole, begins, behind)] = True
+    if is_other.any():
+        raise BadRows(np.flatnonzero(is_other))
+
+
+def _ranges(chunks: Enclosing) -> tuple[Integers, Integers]:
+    return chunks.begins, chunks.ends + CHUNK_HEADER_BYTES
+
+
+def _offsets(lengths: Integers) -> Integers:
+    if len(lengths) and (lengths == lengths[0]).all():
+        return uniform_offsets(len(lengths), int(lengths[0]))
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
