@@ -19,7 +19,7 @@ FRONT_BYTES = 80  # of a chunk: what stands in front of a record that has it alo
 
 _MAGIC = 0xFD2FB528  # of a zstd frame
 _SHORT, _TWO_BYTES, _STREAMED = 0x20, 0x60, 0x00  # frames: how they say their size, if they do
-_SIZE_FRAME = 52  # where the size of a lone record stands, the only one of its kind
+_SIZE_AT = 52  # where the size of a lone record stands
 _MOST_SIZE_BYTES = 4  # that it may take here: records of 256 MiB and more are for others
 _MOST_VARINT_BYTES = 10
 
@@ -62,49 +62,40 @@ def read_fronts(fronts: NDArray[np.uint8], chunks: Enclosing) -> Fronts:
         fronts: u8[n, FRONT_BYTES]
         chunks: What the footer says.
     """
-    ends, is_other = read_headers(fronts, chunks)
     lengths = np.asarray(chunks.num_bytes)
-    num_size_bytes = 1 + sum((lengths >= 1 << 7 * power).astype(np.int64) for power in range(1, _MOST_SIZE_BYTES))
-    is_other |= lengths >> 7 * _MOST_SIZE_BYTES != 0
+    if (lengths == lengths[0]).all():
+        lengths = lengths[:1]  # so that what follows from them is computed once
+    ends, is_other = read_headers(fronts, chunks)
+    is_long = lengths >> 7 * _MOST_SIZE_BYTES != 0
+    num_size_bytes = np.ones_like(lengths)
+    for power in range(1, _MOST_SIZE_BYTES):
+        num_size_bytes += lengths >= 1 << 7 * power
     # All but the record's own stream is the same for records of one length.
-    front = fronts[:, CHUNK_HEADER_BYTES : _SIZE_FRAME + 8].copy()
-    words = front[:, :8].copy().view("<u8")[:, 0]
-    is_other |= words != _words(ZSTD | _MAGIC << 24 | _SHORT << 56, (8, num_size_bytes + 10), (16, num_size_bytes))
-    words = front[:, 8:12].copy().view("<u4")[:, 0]
-    is_other |= words != _words(1 << 8, (0, num_size_bytes), (11, num_size_bytes))
-    sizes = varint_words(lengths)
-    unused = 64 - 16 * num_size_bytes
-    words = front[:, 12:].copy().view("<i8")[:, 0]
-    is_other |= words << unused != (sizes | sizes << 8 * num_size_bytes) << unused
-    streams = _SIZE_FRAME + 2 * num_size_bytes
+    words = fronts[:, CHUNK_HEADER_BYTES : _SIZE_AT + 8].copy()
+    expected = _MAGIC << 24 | ZSTD | num_size_bytes + 10 << 8 | num_size_bytes << 16
+    is_other |= is_long | (words[:, :8].copy().view("<i8")[:, 0] != expected | _SHORT << 56)
+    is_other |= words[:, 8:12].copy().view("<i4")[:, 0] != num_size_bytes | 1 << 8 | num_size_bytes << 11
+    sizes, unused = varint_words(lengths), 64 - 16 * num_size_bytes
+    is_other |= words[:, 12:].copy().view("<i8")[:, 0] << unused != (sizes | sizes << 8 * num_size_bytes) << unused
+    streams = np.broadcast_to(_SIZE_AT + 2 * num_size_bytes, len(fronts))
     is_other |= streams >= ends
-    return Fronts(ends, streams, _are_stored(fronts, streams, lengths, ends), is_other)
+    is_stored = ends == streams + lengths + np.where((lengths >> 8 == 0) | (lengths >> 12 != 0), 9, 10)
+    if is_stored.any():
+        is_stored &= _are_stored(fronts, streams, lengths)
+    return Fronts(ends, streams, is_stored, is_other)
 
 
-def _words(constant: int, *parts: tuple[int, NDArray[np.int64]]) -> NDArray[np.uint64]:
-    """Return numbers made of a constant and of others that are moved by some bits."""
-    words = np.uint64(constant)
-    for shift, values in parts:
-        words = words | values.astype(np.uint64) << np.uint64(shift)
-    return words  # type: ignore[return-value]
-
-
-def _are_stored(
-    fronts: NDArray[np.uint8], streams: NDArray[np.int64], lengths: NDArray[np.int64], ends: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Return which streams are frames of one block that was not compressed."""
+def _are_stored(fronts: NDArray[np.uint8], streams: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which streams begin as frames of one block that was not compressed, if they are as long as that."""
+    starts = np.ndarray((fronts.size - 7,), np.dtype((np.void, 8)), fronts, strides=(1,))
     rows = np.arange(len(fronts)) * fronts.shape[1] + streams
-    at = np.ndarray((fronts.size - 7,), np.dtype((np.void, 8)), fronts, strides=(1,))
-    heads = at[rows].view("<u8")
-    kinds = heads >> 32 & 0xFF
-    num_bytes = np.where(kinds == _TWO_BYTES, 7, 6)  # of the frame's header
-    blocks = at[rows + num_bytes].view("<i8") & 0xFFFFFF
-    said = (heads >> 40 & 0xFFFF).astype(np.int64)
-    says_so = (kinds == _STREAMED) | ((kinds == _SHORT) & (said & 0xFF == lengths))
-    says_so |= (kinds == _TWO_BYTES) & (said + 256 == lengths)
-    is_stored: NDArray[np.bool_] = says_so & (heads & 0xFFFFFFFF == _MAGIC)
-    is_stored &= (blocks == (lengths << 3 | 1)) & (streams + num_bytes + 3 + lengths == ends)
-    return is_stored
+    heads = starts[rows].view("<i8")
+    kinds, said = heads >> 32 & 0xFF, heads >> 40 & 0xFFFF
+    is_said = (kinds == _STREAMED) | ((kinds == _SHORT) & (said & 0xFF == lengths))
+    is_said |= (kinds == _TWO_BYTES) & (said + 256 == lengths)
+    blocks = starts[rows + 6 + (kinds == _TWO_BYTES)].view("<i8") & 0xFFFFFF
+    are_stored: NDArray[np.bool_] = is_said & (heads & 0xFFFFFFFF == _MAGIC) & (blocks == (lengths << 3 | 1))
+    return are_stored
 
 
 def decode_chunk(letter: int, data: memoryview, count: int, num_bytes: int) -> RecordBatch:

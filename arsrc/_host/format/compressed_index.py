@@ -26,8 +26,8 @@ _NUM_LOOKS = 8
 _SMALL_BYTES = 1 << 28  # asking how much memory is free takes longer than opening a file
 
 
-def index_compressed(file: OpenFile, num_bytes: int) -> Chunked:
-    """Return where the chunks of an open file of `num_bytes` lie.
+def index_compressed(file: OpenFile, num_bytes: int) -> tuple[int, Chunked]:
+    """Return how many records an open file of `num_bytes` holds, and where its chunks lie.
 
     Raises:
         LayoutError: It is not compressed, or in a way that cannot be decoded here; it is transposed, damaged or empty.
@@ -45,7 +45,7 @@ def index_compressed(file: OpenFile, num_bytes: int) -> Chunked:
     sizes = np.zeros(len(begins), np.min_scalar_type(most))
     sizes[:-1] = chunks.decoded_sizes
     _look(file, letter, begins, chunks)
-    return Chunked(letter, group_size, footer.num_records, begins, sizes)
+    return footer.num_records, Chunked(letter, group_size, footer.num_records, begins, sizes)
 
 
 def _read_footer(file: OpenFile, num_bytes: int) -> tuple[int, Footer]:

@@ -94,8 +94,7 @@ def _index(path: str, keep_small: bool) -> FileIndex | _Small | None:
             try:
                 footer = read_footer(file, stamp.num_bytes)
             except CompressedError:
-                chunked = index_compressed(file, stamp.num_bytes)
-                return FileIndex(path, stamp, chunked.num_records, chunked)
+                return FileIndex(path, stamp, *index_compressed(file, stamp.num_bytes))
             is_small = 0 < footer.entries_bytes == len(footer.some_entries)
             if keep_small and is_small and footer.num_chunks == footer.num_records:
                 begin, size = parse_varint(footer.some_entries, 1)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from arsrc._host.format.chunked import Chunked
 from arsrc._host.format.file_index import FileIndex
 from arsrc._host.format.layout import BLOCK_BYTES, STREAM_BYTES, to_physical
 from arsrc._host.format.numbering import Column, Found, Integers, Numbering
@@ -66,6 +67,7 @@ class RecordIndex:
         parts: dict[Any, list[tuple[int, Places, int]]] = {}
         for number, piece in enumerate(numbering.slices):
             if (index := indices.get(piece.path)) is not None:
+                assert not isinstance(index.places, Chunked)
                 part = index.places.cut(piece.start, piece.start + piece.num_records)
                 shift = begins[index.path] // BLOCK_BYTES * STREAM_BYTES
                 parts.setdefault(type(part), []).append((number, part, shift))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from arsrc._host.format.layout import LayoutError
 
 try:
-    import cramjam
+    import cramjam  # type: ignore[import-not-found]  # an extra
 except ImportError:
     cramjam = None
 
@@ -62,12 +62,13 @@ def decode_all(
     Returns:
         A buffer for each, and the numbers of those that are damaged, whose buffers are empty.
     """
-    if letter == ZSTD and hasattr(zstandard.ZstdDecompressor, "multi_decompress_to_buffer") and len(begins):
+    if letter == ZSTD and hasattr(zstandard.ZstdDecompressor, "multi_decompress_to_buffer") and sizes.all():
         segments = np.stack((begins, ends - begins), axis=1).astype("<u8").tobytes()
         try:
-            together = zstandard.BufferWithSegments(data, segments)
+            together = zstandard.BufferWithSegments(data.data, segments)
             wanted = sizes.astype("<u8").tobytes()
-            return zstandard.ZstdDecompressor().multi_decompress_to_buffer(together, wanted), []
+            found: Any = zstandard.ZstdDecompressor().multi_decompress_to_buffer(together, wanted)
+            return list(found), []
         except zstandard.ZstdError:  # of one of them
             pass
     buffers: list[Any] = []

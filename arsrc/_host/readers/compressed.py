@@ -51,7 +51,8 @@ class CompressedFiles:
         self.reads = MapReads(area, numbering, indices, limit)
         self._buffers, self._copier = buffers, copier
         self._numbers = np.zeros(len(numbering.slices), np.int64)  # of each slice, among those that are compressed
-        parts, shifts = [], []
+        parts: list[Chunked] = []
+        shifts = []
         for number, piece in enumerate(numbering.slices):
             if (index := indices.get(piece.path)) is not None:
                 assert isinstance(index.places, Chunked)
@@ -69,12 +70,12 @@ class CompressedFiles:
         """
         chunks = self._index.enclosing(self._numbers[found.slices], found.positions)
         return self.reads.run(
-            found.slices, lambda: _ranges(chunks), lambda area, is_careful: self._read(area, chunks, found, is_careful)
+            found.slices, lambda: _ranges(chunks), lambda area, is_careful: self._read(area, chunks, is_careful)
         )
 
     def num_bytes(self, number: int, chunk: int) -> int:
         """Return how many bytes the records of a chunk take, the `chunk`-th of a slice's file."""
-        return int(self._chunk(number, chunk).num_bytes[0])
+        return int(np.asarray(self._chunk(number, chunk).num_bytes)[0])
 
     def read_chunk(self, number: int, chunk: int) -> RecordBatch:
         """Return all records of a chunk, the `chunk`-th of the file of slice `number`; errors are those of `read`."""
@@ -89,7 +90,7 @@ class CompressedFiles:
             begins = chunks.begins + CHUNK_HEADER_BYTES
             data, _ = _gather(area, begins, ends - CHUNK_HEADER_BYTES, is_careful)
             try:
-                return decode_chunk(int(letter), data.data, int(np.max(chunks.counts)), int(chunks.num_bytes[0]))
+                return decode_chunk(int(letter), data.data, int(np.max(chunks.counts)), int(np.max(chunks.num_bytes)))
             except LayoutError as error:
                 raise BadRows(np.zeros(1, np.int64)) from error
 
@@ -98,7 +99,7 @@ class CompressedFiles:
     def _chunk(self, number: int, chunk: int) -> Enclosing:
         return self._index.enclosing(self._numbers[[number]], np.array([chunk]))
 
-    def _read(self, area: AddressRange, chunks: Enclosing, found: Found, is_careful: bool) -> RecordBatch:
+    def _read(self, area: AddressRange, chunks: Enclosing, is_careful: bool) -> RecordBatch:
         copy = _copier_of(area, is_careful)
         fronts = copy(to_physical(chunks.begins), FRONT_BYTES).reshape(-1, FRONT_BYTES)
         front = read_fronts(fronts, chunks)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.chunked import Chunked
 from arsrc._host.format.chunk_kind import ChunkKind, chunk_kind
+from arsrc._host.format.chunked import Chunked
 from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.machine import slow_reads
@@ -276,7 +276,8 @@ class Files:
         """Return what the chunks of files are, of which some have an index that knows it."""
         new = [path for path in paths if path not in self._kinds and path not in chunked]
         self._kinds |= zip(new, on_threads(self._kind, new), strict=True)
-        return {path: chunked[path].places.kind if path in chunked else self._kinds[path] for path in paths}
+        known = {path: index.places.kind for path, index in chunked.items() if isinstance(index.places, Chunked)}
+        return {path: known.get(path) or self._kinds[path] for path in paths}
 
     def _kind(self, path: str) -> ChunkKind:
         return slow_reads.read(lambda: f"a chunk of {path!r}", lambda: chunk_kind(path), self._limit)

@@ -28,17 +28,18 @@ class GroupCache:
         if num_bytes > self.max_bytes:
             return load()
         with self._lock:
-            _, group = self._groups.pop(name, None) or self._make_room(num_bytes)
-            self._groups[name] = num_bytes, group
-        return group.get(load)
+            if (kept := self._groups.pop(name, None)) is None:
+                self._make_room(num_bytes)
+                kept = num_bytes, Once()
+            self._groups[name] = kept
+        return kept[1].get(load)
 
-    def _make_room(self, num_bytes: int) -> tuple[int, Once[RecordBatch]]:
-        """Let go of the oldest until so many bytes more can be kept; return what they are kept as."""
+    def _make_room(self, num_bytes: int) -> None:
+        """Let go of the oldest until so many bytes more can be kept."""
         self.num_bytes += num_bytes
         while self.num_bytes > self.max_bytes:
             freed, _ = self._groups.pop(next(iter(self._groups)))
             self.num_bytes -= freed
-        return num_bytes, Once()
 
     def clear(self) -> None:
         """Let go of all."""

@@ -236,7 +236,7 @@ class ReadAhead:
         self.runs.move_to_end(run)
         run.let_go(self._max_bytes // 2)
         reads_ahead = self._reads_ahead(client, run, request)
-        if part is None and self._is_kept(client, run, chunk.start + row, reads_ahead):
+        if part is None and self._is_kept(run, chunk.start + row, reads_ahead):
             part = run.add_part(chunk, row, row + 1)
         if reads_ahead:
             self._schedule(client, run, request)
@@ -251,12 +251,12 @@ class ReadAhead:
     def _reads_ahead(self, client: Client, run: Run, request: Request) -> bool:
         return pacing.reads_ahead(run.pace, client.ahead, request.num_elements, client.is_quick, run.num_askers > 1)
 
-    def _is_kept(self, client: Client, run: Run, number: int, reads_ahead: bool) -> bool:
+    def _is_kept(self, run: Run, number: int, reads_ahead: bool) -> bool:
         """Whether others may find what a request brings that is asked for now; it is loaded alone where not."""
         if number < run.next - 1:
             return False
         # Devices that share it share one load, however large.
-        return run.num_askers > 1 or (reads_ahead and self._make_room(client, run.request_bytes))
+        return run.num_askers > 1 or (reads_ahead and self._make_room(run.request_bytes))
 
     def _schedule(self, client: Client, run: Run, request: Request) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
@@ -268,7 +268,7 @@ class ReadAhead:
                 return
             chunk, row = where
             last = min(row + min(size, free), len(chunk.parts))
-            if not self._make_room(client, (last - row) * run.request_bytes):
+            if not self._make_room((last - row) * run.request_bytes):
                 return
             part = run.add_part(chunk, row, last)
             if not self._workers.submit(
@@ -276,7 +276,7 @@ class ReadAhead:
             ):
                 return
 
-    def _make_room(self, client: Client, num_bytes: int) -> bool:
+    def _make_room(self, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
         while (kept := self._num_bytes()) + num_bytes > self._max_bytes:
             oldest = next(iter(self.runs))
