@@ -25,6 +25,10 @@ MOST_STEPS = 1024
 """Steps of one compiled scan: an epoch, or so many of a long one."""
 
 
+NOTHING = 0, lambda: None
+"""A first piece of work that leaves all to the next one: nobody shall have read ahead when the time begins."""
+
+
 def config_for(data: DataSet, name: str, **options: Any) -> arsrc.ArrayRecordSourceConfig:
     """Return a config that shuffles all records; each name has open files and read-ahead of its own."""
     return arsrc.ArrayRecordSourceConfig(data.paths, BATCH, shuffle_records=True, name=name, **options)
@@ -85,6 +89,51 @@ def scan(
 
     counts = "reading, the scan, the step" + (" (reading everything before is not counted)" if resident else "")
     return Contestant(f"{name}, {how}", "arsrc", counts, opened, shuffled)
+
+
+def scan_anew(
+    data: DataSet,
+    batches_per_fetch: int,
+    steps: int,
+    *,
+    name: str,
+    counts: str,
+    head_start: bool = False,
+    around_opening: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    **options: Any,
+) -> Contestant:
+    """So many steps a piece over files that each turn opens anew; timed from the first one on, or from the second."""
+    name = f"{name}, {batches_per_fetch} per fetch"
+    config = config_for(data, name, **options)
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        body = lambda carry, batch: consume(carry, batch.data)  # noqa: E731
+
+        @jax.jit
+        def program(state: arsrc.SourceState, carry: Array) -> Any:
+            return arsrc.scan_steps(config, state, carry, body, steps, batches_per_fetch=batches_per_fetch)[:2]
+
+        jax.block_until_ready(program(first_state(config, 0), start()))  # compiles
+
+        def pieces(turn: int) -> Pieces:
+            arsrc.close(config)
+            with around_opening():
+                state, carry = first_state(config, turn + 1), start()  # opens
+            try:
+                if not head_start:
+                    yield NOTHING
+                while True:
+                    state, carry = program(state, carry)
+                    yield steps * BATCH, carry.block_until_ready
+                    carry.block_until_ready()
+            finally:
+                arsrc.close(config)  # what is mapped cannot be dropped for the next one
+
+        arsrc.close(config)
+        yield Session(pieces, None)
+
+    return Contestant(name, "arsrc", counts, opened)
 
 
 def iterate(

@@ -5,26 +5,18 @@ import ctypes
 import mmap
 import os
 from collections.abc import Iterator
-from typing import Any
 
-import jax
 import numpy as np
 from _array_record import orders
-from _arsrc import BATCH, config_for, first_state
+from _arsrc import NOTHING, scan_anew
 from _data import DataSet
 from _harness import Contestant, Pieces, Session, Unable
 from _records import Readers
-from _train_step import Array, consume, start
-
-import arsrc
 
 _MOST_RESIDENT = 0.05
 """Part of large files that may be in memory when a turn begins: opening reads their footers."""
 
 _LARGE_BYTES = 2**28
-
-_NOTHING = 0, lambda: None
-"""A first piece of work that leaves all to the next one: nobody shall have read ahead when the time begins."""
 
 
 def drop(paths: list[str]) -> None:
@@ -64,42 +56,15 @@ def _check_cold(data: DataSet) -> None:
 
 def scan(data: DataSet, batches_per_fetch: int, steps: int) -> Contestant:
     """arsrc's scan over files that were dropped and opened anew."""
-    name = f"arsrc, cold scan, {batches_per_fetch} per fetch"
-    config = config_for(data, name)
 
     @contextlib.contextmanager
-    def opened() -> Iterator[Session]:
-        @jax.jit
-        def program(state: arsrc.SourceState, carry: Array) -> Any:
-            return arsrc.scan_steps(
-                config,
-                state,
-                carry,
-                lambda carry, batch: consume(carry, batch.data),
-                steps,
-                batches_per_fetch=batches_per_fetch,
-            )[:2]
+    def dropping() -> Iterator[None]:
+        drop(data.paths)
+        yield
+        _check_cold(data)
 
-        jax.block_until_ready(program(first_state(config, 0), start()))  # compiles
-
-        def pieces(turn: int) -> Pieces:
-            arsrc.close(config)
-            drop(data.paths)
-            state, carry = first_state(config, turn + 1), start()  # opens
-            _check_cold(data)
-            try:
-                yield _NOTHING
-                while True:
-                    state, carry = program(state, carry)
-                    yield steps * BATCH, carry.block_until_ready
-                    carry.block_until_ready()
-            finally:
-                arsrc.close(config)  # what is mapped cannot be dropped for the next one
-
-        arsrc.close(config)
-        yield Session(pieces, None)
-
-    return Contestant(name, "arsrc", "reading from disk, the scan, the step; opening is not counted", opened)
+    counts = "reading from disk, the scan, the step; opening is not counted"
+    return scan_anew(data, batches_per_fetch, steps, name="arsrc, cold scan", counts=counts, around_opening=dropping)
 
 
 def official_read(data: DataSet, size: int, num_records: int) -> Contestant:
@@ -115,7 +80,7 @@ def official_read(data: DataSet, size: int, num_records: int) -> Contestant:
                 assert sum(reader.num_records() for reader in readers.readers) == data.num_records
                 _check_cold(data)
                 reads = iter(plans)
-                yield _NOTHING
+                yield NOTHING
                 while True:
                     for _ in range(num_records // size):
                         readers.read(next(reads))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from _data import Bytes, DataSet
-from _quiet import Pulse, settle
+from _quiet import Pulse, cpu_seconds, settle
 
 _OPEN_LIMIT_S = 300
 _TURN_LIMIT_S = 120
@@ -100,6 +100,7 @@ class Outcome:
         family: Its family.
         counts: What its time includes.
         rates: Records per second in each round.
+        cpu_seconds: CPU time of all threads and workers per record in each round.
         failure: Why there are none.
         is_broken: Whether that is an error, and not that it cannot take part here.
         num_repeated: Turns that were repeated since the machine stood still.
@@ -108,6 +109,7 @@ class Outcome:
     family: str
     counts: str
     rates: list[float] = dataclasses.field(default_factory=list)
+    cpu_seconds: list[float] = dataclasses.field(default_factory=list)
     failure: str | None = None
     is_broken: bool = False
     num_repeated: int = 0
@@ -135,7 +137,7 @@ def run(race: Race, say: Callable[[str], None]) -> dict[str, Outcome]:
             for name, session in list(sessions.items()):
                 settle(race.idle_limit_s)
                 with _failing(outcomes[name]):
-                    outcomes[name].rates.append(_turn(session, turn, race.seconds, outcomes[name]))
+                    _turn(session, turn, race.seconds, outcomes[name])
                 if outcomes[name].failure is not None:
                     say(f"  {name}: {outcomes[name].failure}")
                     del sessions[name]
@@ -143,34 +145,36 @@ def run(race: Race, say: Callable[[str], None]) -> dict[str, Outcome]:
     return outcomes
 
 
-def _turn(session: Session, turn: int, seconds: float, outcome: Outcome) -> float:
-    """Return the rate of one turn; it is repeated if the machine stood still."""
+def _turn(session: Session, turn: int, seconds: float, outcome: Outcome) -> None:
+    """Note the rates of one turn; it is repeated if the machine stood still."""
     for _ in range(_MOST_TRIES):
-        rate = 0.0
+        rates = 0.0, 0.0
         with Pulse() as pulse:
             try:
                 with _time_limit(_TURN_LIMIT_S):
-                    rate = _rate(session, turn, seconds)
+                    rates = _rates(session, turn, seconds)
             except TimeoutError:
                 if pulse.gap_s < _GAP_S:
                     raise
         if pulse.gap_s < _GAP_S:
-            return rate
+            outcome.rates.append(rates[0])
+            outcome.cpu_seconds.append(rates[1])
+            return
         outcome.num_repeated += 1
     raise Unable(f"the machine stood still in {_MOST_TRIES} turns, one after the other")
 
 
-def _rate(session: Session, turn: int, seconds: float) -> float:
-    """Return records per second of one turn: from the end of a first piece to the end of a later one."""
+def _rates(session: Session, turn: int, seconds: float) -> tuple[float, float]:
+    """Return records per second, and CPU seconds per record, from the end of a first piece to that of a later one."""
     with contextlib.closing(session.pieces(turn)) as pieces:
         next(pieces)[1]()
-        num_records, begin = 0, time.perf_counter()
+        num_records, begin, cpu_begin = 0, time.perf_counter(), cpu_seconds()
         while True:
             piece, wait = next(pieces)
             num_records += piece
             if time.perf_counter() - begin >= seconds:
                 wait()
-                return num_records / (time.perf_counter() - begin)
+                return num_records / (time.perf_counter() - begin), (cpu_seconds() - cpu_begin) / num_records
 
 
 def _check(one: Contestant, session: Session, data: DataSet) -> None:

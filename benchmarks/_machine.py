@@ -5,7 +5,8 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 
-PACKAGES = ("arsrc", "jax", "jaxlib", "numpy", "array-record", "grain", "torch", "cyreal", "datarax")
+OURS = ("arsrc", "jax", "jaxlib", "numpy", "array-record", "zstandard")
+PEERS = ("grain", "torch", "cyreal", "datarax")
 
 
 def use_cores(count: int) -> None:
@@ -14,12 +15,16 @@ def use_cores(count: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
-def describe(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe(packages: Sequence[str] = OURS + PEERS) -> dict[str, str]:
     """Return what there is, by name."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {
         "CPU": _first("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": f"{usable} used of {os.cpu_count()}",
+        "cores": f"{num_cores()} used of {os.cpu_count()}",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),

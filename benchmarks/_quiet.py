@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import threading
 import time
 from types import TracebackType
@@ -15,20 +16,20 @@ def settle(limit_s: float) -> None:
     """Wait until neither this process nor its workers use the CPU, but no longer than that."""
     deadline = time.perf_counter() + limit_s
     while time.perf_counter() < deadline:
-        own, workers = time.process_time(), _worker_ticks()
+        begin = cpu_seconds()
         time.sleep(_WINDOW_S)
-        if time.process_time() - own < _WINDOW_S / 5 and _worker_ticks() == workers:
+        if cpu_seconds() - begin < _WINDOW_S / 5:
             return
 
 
-def _worker_ticks() -> int:
-    """Return the clock ticks that worker processes have used."""
+def cpu_seconds() -> float:
+    """Return the CPU time that this process and its workers have used; of workers it is known in hundredths."""
     ticks = 0
     for worker in multiprocessing.active_children():
         with contextlib.suppress(OSError), open(f"/proc/{worker.pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])  # user and system time
-    return ticks
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Pulse:

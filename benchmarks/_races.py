@@ -3,16 +3,18 @@
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import _array_record
 import _arsrc
+import _bare_zstd
 import _cold
 import _floors
 import _peers
 import _waiting
 import jax
 import numpy as np
-from _data import DataSet, inflate
+from _data import UNCOMPRESSED, DataSet, inflate
 from _harness import Contestant, Race
 from _train_step import LongStep
 
@@ -21,6 +23,7 @@ from arsrc.codecs import Map
 
 _SMALL = 784  # bytes, 28 x 28
 _PICTURE = 150_528  # bytes, 224 x 224 x 3
+_CHECKSUMS: tuple[Any, ...] = ("auto", "always")
 _ZSTD, _ZSTD_GROUPS = "group_size:1,zstd", "group_size:256,zstd"
 
 
@@ -35,8 +38,11 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
     zstd = data(few or 60_000, _SMALL, options=_ZSTD, sparse=True)
     sparse = data(few or 60_000, _SMALL, sparse=True)
     deflated = data(few or 60_000, _SMALL, sparse=True, deflated=True)
+    noise = data(few or 60_000, _SMALL, options=_ZSTD)
+    jpegs = [data(few or 16_384, 1_200 if quick else 12_000, options=options) for options in (_ZSTD, UNCOMPRESSED)]
+    photos = [data(few or 2_560, 5_000 if quick else 110_000, options=options) for options in (_ZSTD, UNCOMPRESSED)]
     blocks = data(few or 262_144, _SMALL, options=_ZSTD_GROUPS, sparse=True)
-    tiny = data(few or 1_000_000, 16)
+    tiny, tiny_zstd = (data(few or 1_000_000, 16, options=options) for options in (UNCOMPRESSED, _ZSTD))
     fetches = (1, 16) if quick else (1, 4, 16, 64)
     few_fetches = (16,) if quick else (16, 64)
     waiting_fetches = (16,) if quick else (1, 16)
@@ -54,7 +60,29 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
         race("shards", "What do many files cost?", [one, many], lambda: _sharded(one, many, few_fetches)),
         race("body", "What does streaming cost a step that computes?", [small], lambda: _beside_work(small)),
         race("large", "Is a gather of large records as fast as memory?", [large], lambda: _large(large)),
-        race("zstd", "And where each record is compressed?", [zstd], lambda: _compressed(zstd, fetches)),
+        race(
+            "zstd", "And where each record is compressed?", [zstd, sparse], lambda: _compressed(zstd, sparse, fetches)
+        ),
+        race(
+            "noise",
+            "What is left of it where nothing can be compressed?",
+            [noise, small],
+            lambda: _compressed(noise, small, few_fetches),
+        ),
+        race(
+            "noise-12k",
+            "And with small pictures?",
+            jpegs,
+            lambda: _compressed(*jpegs, fetches[1:3]),
+            rounds=min(rounds, 3),
+        ),
+        race(
+            "noise-110k",
+            "And with photos?",
+            photos,
+            lambda: _compressed(*photos, fetches[:2], reads=(256,)),
+            rounds=min(rounds, 3),
+        ),
         race("blocks", "What does locality gain on compressed groups?", [blocks], lambda: _grouped(blocks, fetches)),
         race(
             "wait",
@@ -78,8 +106,17 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
             [sparse, zstd, deflated],
             lambda: _cached(sparse, zstd, deflated, few_fetches),
         ),
+        race(
+            "checksum",
+            "What does it cost to verify each record, and to do so once?",
+            [one],
+            lambda: _verified(one),
+            rounds=min(rounds, 3),
+            seconds=0.0,
+        ),
         race("cold", "What if nothing is in memory?", [million], lambda: _uncached(million, quick), seconds=0.0),
         opening("open", "What does opening cost?", [tiny], lambda: _opening(tiny)),
+        opening("open-zstd", "And where they are compressed?", [tiny_zstd], lambda: _opening(tiny_zstd)),
         opening("open-4", "And with 4 files?", [million], lambda: _opening(million)),
     ]
 
@@ -145,13 +182,23 @@ def _large(data: DataSet) -> list[Contestant]:
     ]
 
 
-def _compressed(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
-    reads = [_array_record.read(data, size, fed=fed) for size in (_arsrc.BATCH, 4096) for fed in (False, True)]
-    return [*(_arsrc.scan(data, fetch) for fetch in fetches), _arsrc.iterate(data), *reads]
+def _compressed(
+    zstd: DataSet, mapped: DataSet, fetches: Sequence[int], reads: Sequence[int] = (256, 4096)
+) -> list[Contestant]:
+    """Records that each have a chunk of their own, and the same uncompressed."""
+    return [
+        *(_arsrc.scan(zstd, fetch) for fetch in fetches),
+        _arsrc.iterate(zstd),
+        *(_arsrc.scan(mapped, fetch, name="mapped") for fetch in fetches),
+        _bare_zstd.decode(zstd),
+        *(_array_record.read(zstd, size, fed=fed) for size in reads for fed in (False, True)),
+    ]
 
 
 def _grouped(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
     scans = [_arsrc.scan(data, fetch, shuffled=False, shuffle_block_size=256) for fetch in fetches]
+    # A few steps at a time: a batch may take as many chunks as it has records.
+    scans += [_arsrc.scan(data, fetch, name="full random order", num_steps=32) for fetch in (1, 16)]
     return [*scans, _array_record.read(data), _array_record.read(data, fed=True), _array_record.read(data, 4096)]
 
 
@@ -161,6 +208,17 @@ def _cached(mapped: DataSet, zstd: DataSet, deflated: DataSet, fetches: Sequence
     found += [_arsrc.scan(zstd, fetch, name="cached zstd", cacheable=True) for fetch in fetches]
     return found + [
         _arsrc.scan(deflated, fetch, name="cached inflate", cacheable=True, codec=codec) for fetch in fetches
+    ]
+
+
+def _verified(data: DataSet) -> list[Contestant]:
+    """An epoch of files that were opened anew, and the next one."""
+    steps = min(data.num_records // _arsrc.BATCH, _arsrc.MOST_STEPS)
+    scan = functools.partial(_arsrc.scan_anew, data, 16, steps, counts="reading, the scan, the step")
+    return [
+        scan(name=f"{checksum}, {epoch}", head_start=epoch == "second epoch", read=arsrc.ReadOptions(checksum=checksum))
+        for checksum in _CHECKSUMS
+        for epoch in ("first epoch", "second epoch")
     ]
 
 

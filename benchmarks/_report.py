@@ -4,7 +4,7 @@ import json
 import math
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import _machine
@@ -23,6 +23,7 @@ ratios of the rounds. Before, what each of them delivers was compared with the f
 * "Fed", all loaders and all scans include what it takes to have the batch used by a jitted step, which reads one
   byte of each cache line. The official reader without "fed" only reads to a list of Python bytes, with indices made
   beforehand; ratios are taken against that, in its favour.
+* CPU time is that of all threads of the process and of its workers, reading ahead and the step included.
 * The official reader verifies a hash of each chunk that it reads. arsrc reads uncompressed files from a map, and
   does not, unless asked to: "arsrc with checksums".
 * Grain's own source reads record by record. One written by hand that reads whole batches with the official reader
@@ -77,14 +78,16 @@ def race_table(race: Race, outcomes: Mapping[str, Outcome]) -> str:
         kind += ", each record deflated" if data.deflated else ""
         lines.append(f"{data.num_records:,} records of {data.record_bytes:,} B, {data.num_shards} files, `{kind}`.")
     size, unit = race.unit
-    lines += ["", f"| contestant | records/s | min .. max | ms {unit} | time includes |", "|---|--:|---|--:|---|"]
+    lines += ["", f"| contestant | records/s | min .. max | ms {unit} | CPU us a record | time includes |"]
+    lines += ["|---|--:|---|--:|--:|---|"]
     for name, outcome in sorted(outcomes.items(), key=lambda item: -item[1].median):
         if outcome.failure is not None:
-            lines.append(f"| {name} | | | | {outcome.failure} |")
+            lines.append(f"| {name} | | | | | {outcome.failure} |")
             continue
         rate, rates = outcome.median, outcome.rates
         spread = f"{_grouped(min(rates))} .. {_grouped(max(rates))}"
-        lines.append(f"| {name} | {_grouped(rate)} | {spread} | {_grouped(1000 * size / rate)} | {outcome.counts} |")
+        times = f"{_grouped(1e3 * size / rate)} | {_grouped(1e6 * statistics.median(outcome.cpu_seconds))}"
+        lines.append(f"| {name} | {_grouped(rate)} | {spread} | {times} | {outcome.counts} |")
     repeated = sum(outcome.num_repeated for outcome in outcomes.values())
     if repeated:
         lines += ["", f"{repeated} turns were repeated: everything stood still in them for seconds."]
@@ -113,13 +116,19 @@ def write(
     raw = {
         "machine": machine,
         "cases": rows,
-        "records_per_second": {
-            name: {one: outcome.failure or outcome.rates for one, outcome in outcomes.items()}
-            for name, outcomes in results.items()
-        },
+        "records_per_second": _each_round(results, lambda outcome: outcome.rates),
+        "cpu_seconds_per_record": _each_round(results, lambda outcome: outcome.cpu_seconds),
     }
     (folder / "throughput.json").write_text(json.dumps(raw, indent=1) + "\n")
     _plot(folder / "throughput.png", results, rows)
+
+
+def _each_round(results: Results, figure: Callable[[Outcome], list[float]]) -> dict[str, dict[str, Any]]:
+    """Return a figure of each contestant, by race, or why there is none."""
+    return {
+        name: {one: outcome.failure or figure(outcome) for one, outcome in outcomes.items()}
+        for name, outcomes in results.items()
+    }
 
 
 def _plot(path: pathlib.Path, results: Results, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -45,7 +45,7 @@ def main() -> int:
         print("accelerator: there is none here, and nothing to measure")
         return 0
     begin = time.perf_counter()
-    machine = {"device": jax.devices()[0].device_kind, **_machine.describe(_machine.PACKAGES[:5])}
+    machine = {"device": jax.devices()[0].device_kind, **_machine.describe(_machine.OURS)}
     data = functools.partial(DataSet, pathlib.Path(tempfile.gettempdir()) / "arsrc-benchmarks")
     sets = [data(8192, 784)] if small else [data(60_000, 784), data(10_240, 9_408), data(1_280, 150_528)]
     steps_ms = (1.0,) if small else (0.1, 0.3, 1.0, 3.0, 10.0)

@@ -37,7 +37,7 @@ def main() -> int:
 
     logging.getLogger("arsrc").setLevel(logging.ERROR)  # it tells of masked records
     begin = time.perf_counter()
-    machine = _machine.describe(_machine.PACKAGES[:5])
+    machine = _machine.describe(_machine.OURS)
     studies = []
     for make in (_bad_batches.one_bad_record, _guards.being_ready):
         with tempfile.TemporaryDirectory() as folder:

@@ -34,7 +34,7 @@ def main() -> int:
     import _scale_files
 
     begin = time.perf_counter()
-    machine = _machine.describe(_machine.PACKAGES[:5])
+    machine = _machine.describe(_machine.OURS)
     studies = []
     for make in (
         _scale_arithmetic.records,

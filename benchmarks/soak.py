@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument("--results", type=pathlib.Path, default=_RESULTS, help="folder to write to")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    machine = _machine.describe(_machine.PACKAGES[:5])
+    machine = _machine.describe(_machine.OURS)
     from _soak import ACTIVITIES, KINDS, World, repeat
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,12 @@
 """How fast do shuffled records get from ArrayRecord files to a training step, with arsrc and with others?
 
-    python benchmarks/throughput.py                 # everything, below 15 minutes on 2 idle cores
+    python benchmarks/throughput.py                 # everything, below 18 minutes on 2 idle cores
     python benchmarks/throughput.py --list          # the cases: what is compared, and the target
     python benchmarks/throughput.py --only shards   # one case, or one race
     python benchmarks/throughput.py --quick         # does it run at all? The figures mean nothing
 
 A whole run writes `results/throughput.md`, `.png` and `.json` beside this file; others write only where `--results`
-says. Files of 2 GB are made in the temporary folder, and stay there for the next run. Batches have 256 records.
+says. Files of 3 GB are made in the temporary folder, and stay there for the next run. Batches have 256 records.
 A package that is missing is named in the tables.
 """
 
