@@ -32,6 +32,7 @@ def main() -> int:
     _machine.use_cores(2)
     import _scale_arithmetic
     import _scale_files
+    import _scale_memory
 
     begin = time.perf_counter()
     machine = _machine.describe(_machine.OURS)
@@ -42,6 +43,7 @@ def main() -> int:
         _scale_arithmetic.files,
         _scale_files.real,
         _scale_files.simulated,
+        _scale_memory.compressed,
     ):
         studies.append(make(options.quick))
         print(f"{studies[-1].table()}\n", flush=True)

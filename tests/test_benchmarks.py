@@ -27,13 +27,21 @@ FIGURES = {
     "body-nested": ("at least 0.95", "16 batches at once"),
     "body": ("at least 0.95", "gather on the device"),
     "gather": ("at least 0.8", "memcpy"),
-    "zstd": ("at least 1", "official read of 4096"),
+    "zstd": ("at least 1.3", "official read of 4096"),
+    "zstd-cpu": ("at most 0.65", "CPU seconds a record"),
+    "zstd-bare": ("at least 0.8", "zstd alone on as many threads"),
+    "noise": ("at least 5", "official read of 4096"),
+    "noise-mapped": ("at least 0.6", "same records uncompressed"),
+    "noise-12k": ("at least 0.8", "12 KB"),
+    "noise-110k": ("at least 0.8", "110 KB"),
     "blocks": ("at least 20", "official random read of 256"),
-    "wait": ("at most 1.1", "max(c, r)"),
+    "wait": ("at most 1.25", "max(c, r)"),
+    "wait-mapped": ("at most 1.1", "uncompressed"),
     "cache-zstd": ("at least 0.8", "second epoch"),
     "cache-decoded": ("at least 0.8", "decoded record by record"),
     "cold": ("at least 1.5", "cold page cache"),
     "open": ("at most 3", "open 1M records"),
+    "open-zstd": ("at most 3", "zstd"),
 }
 
 # Of these the contestants need packages that the tests do not install.
@@ -98,13 +106,14 @@ def test_a_quick_run_measures_all_that_needs_no_other_packages(tmp_path: Path) -
     assert str(tmp_path) not in report
     assert os.uname().nodename not in report.split()
     found = json.loads((tmp_path / "throughput.json").read_text())
-    for race, contestants in found["records_per_second"].items():
-        for name, rates in contestants.items():
-            if name.startswith(PEERS) and isinstance(rates, str):
-                assert rates.startswith("not installed"), (race, name, rates)
-            else:
-                assert isinstance(rates, list), (race, name, rates)
-                assert all(rate > 0 for rate in rates), (race, name, rates)
+    for figure in ("records_per_second", "cpu_seconds_per_record"):
+        for race, contestants in found[figure].items():
+            for name, rounds in contestants.items():
+                if name.startswith(PEERS) and isinstance(rounds, str):
+                    assert rounds.startswith("not installed"), (race, name, rounds)
+                else:
+                    assert isinstance(rounds, list), (race, name, rounds)
+                    assert all(value > 0 for value in rounds), (race, name, rounds)
     measured = {case["case"] for case in found["cases"] if case["ratio"] is not None}
     assert measured >= set(FIGURES) - PEER_CASES
 
@@ -115,6 +124,7 @@ def test_a_quick_run_measures_all_that_needs_no_other_packages(tmp_path: Path) -
 def test_the_studies_of_scale_run(tmp_path: Path) -> None:
     printed = run("scale.py", "--quick", "--results", str(tmp_path))
     assert "4,294,967,295" in printed
+    assert re.search(r"^\| 10,000 \|( [\d.]+ \w+ \| [\d.]+ \|){2} -?[\d.]+ \|$", printed, re.MULTILINE)  # of memory
     assert {path.name for path in tmp_path.iterdir()} == {"scale.md", "scale.png"}
 
 
