@@ -24,7 +24,6 @@ CHECKED = 2
 MOST_STEPS = 1024
 """Steps of one compiled scan: an epoch, or so many of a long one."""
 
-
 NOTHING = 0, lambda: None
 """A first piece of work that leaves all to the next one: nobody shall have read ahead when the time begins."""
 
