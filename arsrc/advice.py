@@ -27,7 +27,8 @@ class Facts(NamedTuple):
     Attributes:
         batch_bytes: Decoded bytes of a batch.
         all_bytes: Decoded bytes of all records.
-        encodings: What keeps files from being mapped: "zstd", for example.
+        encodings: What keeps files from being mapped: "transposed", for example.
+        compressions: Of files that are mapped and decoded: "zstd", for example.
         group_size: Most records that have to be decoded to read one.
         is_random: Whether all records are shuffled, without blocks.
         block_size: Records of a block that is shuffled as a whole, 1 without.
@@ -47,6 +48,7 @@ class Facts(NamedTuple):
     batch_bytes: int
     all_bytes: int
     encodings: tuple[str, ...]
+    compressions: tuple[str, ...]
     group_size: int
     is_random: bool
     block_size: int
@@ -145,16 +147,19 @@ def _loading(facts: Facts) -> Limit | None:
     what = f"reading takes {in_seconds(reading / num_records)} a record ({rate} a second)"
     if CHECKSUM in facts.encodings:
         return Limit(f"{what}, by array_record's reader, which checks hashes", ('set ReadOptions(checksum="auto")',))
+    again = "write the files again by write_array_record, which does not compress"
     if facts.encodings:
         what = f"{what}, by array_record's reader ({', '.join(facts.encodings)})"
-        again = ("write the files again by write_array_record, which does not compress",)
         is_by_files = set(facts.encodings) != {NO_MAP}
-        return Limit(what, (_cache(facts), *(again if is_by_files else ()), *_threads(facts)))
-    if facts.cold < COLD:
-        return None
-    blocks = ("set shuffle_block_size=256, so that neighbours are read together",) if facts.is_random else ()
-    threads = f"set ReadOptions(num_threads={max(8, 2 * facts.num_threads)}), for disks that serve many at once"
-    return Limit(f"{what}, as the disk allows", (_cache(facts), threads, *blocks))
+        return Limit(what, (_cache(facts), *([again] if is_by_files else []), *_threads(facts)))
+    if facts.cold >= COLD:
+        blocks = ("set shuffle_block_size=256, so that neighbours are read together",) if facts.is_random else ()
+        threads = f"set ReadOptions(num_threads={max(8, 2 * facts.num_threads)}), for disks that serve many at once"
+        return Limit(f"{what}, as the disk allows", (_cache(facts), threads, *blocks))
+    if facts.compressions:
+        what = f"{what}, decoded from {' and '.join(facts.compressions)}"
+        return Limit(what, (_cache(facts), again, *_threads(facts)))
+    return None
 
 
 def _memory(facts: Facts) -> Limit:

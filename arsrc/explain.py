@@ -41,6 +41,7 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
         batch_bytes=config.batch_size * num_bytes,
         all_bytes=source.plan.num_records * num_bytes,
         encodings=tuple(opened.not_mapped),
+        compressions=tuple(opened.decoded),
         group_size=opened.max_group_size,
         is_random=random_access(config),
         block_size=config.shuffle_block_size,

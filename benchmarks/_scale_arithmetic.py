@@ -142,7 +142,7 @@ def _load(plan: Plan, state: SourceState, first_row: int) -> Any:
     """Load one device's rows as the host does, but for the reading."""
     elements: Any = _NoElements()
     where = (int(state.index), int(state.epoch), *_KEY_WORDS.tolist())
-    loader = Loader(plan, elements, None, masks=False)
+    loader = Loader(plan, elements, masks=False)
     planned = loader.plan(Request((where,), 1, first_row, BATCH), 1)
     return loader.load(planned, loader.locate(planned.requests), 0, 1)
 

@@ -27,6 +27,7 @@ import arsrc
 from arsrc._host import registry
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.readers import files as arsrc_files
+from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.records.data_set import DataSet as ArsrcDataSet
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp
@@ -188,7 +189,8 @@ def _simulated_data_set(files: list[FileSlice]) -> ArsrcDataSet:
         "ReaderPool": _NoReaders,
     }
     with mock.patch.multiple(arsrc_files, **found):
-        return ArsrcDataSet(files, checksum="auto", max_open_files=64, random_access=True, buffers=BufferPool(0))
+        memory = {"buffers": BufferPool(0), "groups": GroupCache(0)}
+        return ArsrcDataSet(files, checksum="auto", max_open_files=64, random_access=True, **memory)
 
 
 def simulated(quick: bool) -> Study:

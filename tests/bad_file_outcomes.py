@@ -25,6 +25,7 @@ from bad_files import GOOD, Base, Case, edited
 import arsrc
 from arsrc._host import registry
 from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.storage.paths import FileSlice
 from arsrc.codecs import Ragged
@@ -47,10 +48,10 @@ def read(path: str, reader: str, base: Base) -> list[bytes | str] | str:
         if reader == "cache":
             num_records, read_some = _cached(path, max(map(len, base.records), default=1))
         else:
-            buffers = BufferPool(1 << 20)
-            options = {"max_open_files": 4, "random_access": True, "buffers": buffers}
+            memory = {"buffers": BufferPool(1 << 20), "groups": GroupCache(1 << 20)}
+            options = {"max_open_files": 4, "random_access": True, **memory}
             data_set = DataSet([FileSlice(path)], checksum=reader, **options)
-            num_records, read_some = data_set.num_records, data_set.read
+            num_records, read_some = data_set.num_records, lambda ids: data_set.read(ids).records
     except ArsrcError as error:
         return str(error)
     ids = np.arange(num_records) if num_records < 10_000 else np.array([0, num_records - 1])

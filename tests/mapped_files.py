@@ -55,7 +55,7 @@ class Opened:
         return [batch[row] for row in range(len(batch))]
 
     def close(self) -> None:
-        self.files.close()
+        self.files.reads.close()
 
 
 def opened(*slices: str | FileSlice, **options: Any) -> Opened:

@@ -19,6 +19,7 @@ FACTS = Facts(
     batch_bytes=200_704,
     all_bytes=15_680_000,
     encodings=(),
+    compressions=(),
     group_size=1,
     is_random=True,
     block_size=1,
@@ -34,7 +35,7 @@ FACTS = Facts(
     cache_bytes=4_294_967_296,
     metrics=ZERO,
 )
-GROUPED = FACTS._replace(encodings=("zstd",), group_size=256)
+GROUPED = FACTS._replace(compressions=("zstd",), group_size=256)
 # 20,000 records of 784 bytes, batches of 256; 81 batches, but for the first.
 QUICK_STEP = counts(82, 48_896, 38_334_464, 48_896, 0.070, 0.0003, 0.029, 0.071)
 LONG_STEP = counts(82, 81_664, 64_024_576, 81_664, 0.295, 0.002, 0.007, 0.655)
@@ -91,7 +92,7 @@ def test_groups_that_are_decoded_again_and_again_come_first():
     helps = told(
         GROUPED._replace(metrics=GROUPS_AT_RANDOM),
         "groups of 256 are read at random: each record costs its whole group (so far 14.5 records for each one read)",
-        "reading takes 54 us a record (14.5 MB a second), by array_record's reader (zstd)",
+        "reading takes 54 us a record (14.5 MB a second), decoded from zstd",
     )
     assert helps.startswith("set shuffle_block_size=256, ")
     told(
@@ -110,16 +111,23 @@ def test_windows_that_are_not_kept_are_told_with_the_bytes_that_they_need():
 
 def test_groups_that_are_decoded_once_are_no_limit_but_their_decoding_may_be():
     facts = GROUPED._replace(is_random=False, block_size=256, window_bytes=6_422_528, metrics=GROUPS_IN_BLOCKS)
-    helps = told(facts, "reading takes 14.8 us a record (52.9 MB a second), by array_record's reader (zstd)")
+    helps = told(facts, "reading takes 14.8 us a record (52.9 MB a second), decoded from zstd")
     assert "set cacheable=True, which keeps decoded records (15.7 MB) in memory" in helps
     assert "which does not compress" in helps
     assert "num_threads" not in helps
 
 
 def test_more_threads_are_advised_where_there_are_cores_for_them():
-    facts = FACTS._replace(encodings=("zstd",), metrics=SINGLE_ZSTD, num_cores=16)
-    helps = told(facts, "reading takes 28 us a record (28 MB a second), by array_record's reader (zstd)")
+    facts = FACTS._replace(encodings=("brotli",), metrics=SINGLE_ZSTD, num_cores=16)
+    helps = told(facts, "reading takes 28 us a record (28 MB a second), by array_record's reader (brotli)")
     assert "num_threads=16" in helps
+    facts = facts._replace(encodings=(), compressions=("zstd", "brotli"))
+    assert "num_threads=16" in told(
+        facts, "reading takes 28 us a record (28 MB a second), decoded from zstd and brotli"
+    )
+    assert "num_threads=8" in told(
+        facts._replace(cold=0.8), "reading takes 28 us a record (28 MB a second), as the disk"
+    )
 
 
 def test_checks_of_hashes_are_told_as_what_they_are():

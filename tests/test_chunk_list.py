@@ -19,6 +19,7 @@ from arsrc._host.format.layout import LayoutError, logical
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.readers import footer_records
 from arsrc._host.readers.footer_records import list_chunks
+from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.storage.open_file import OpenFile
 from arsrc._host.storage.paths import FileSlice
@@ -45,8 +46,9 @@ def draft(group_size: int = 1, compression: str = "z") -> Draft:
 def opened(path: Path, data: bytes, checksum: str = "auto") -> Iterator[DataSet]:
     path.write_bytes(data)
     slices = [FileSlice(os.fspath(path))]
+    memory = {"buffers": BufferPool(1 << 20), "groups": GroupCache(1 << 20)}
     with contextlib.closing(
-        DataSet(slices, checksum=checksum, max_open_files=4, random_access=True, buffers=BufferPool(1 << 20))
+        DataSet(slices, checksum=checksum, max_open_files=4, random_access=True, **memory)
     ) as data_set:
         yield data_set
 
@@ -122,7 +124,7 @@ def test_a_chunk_in_the_place_of_another_is_no_record(tmp_path: Path, group_size
     data[at : at + size] = data[begin : begin + size]
     with opened(tmp_path / "a", bytes(data)) as data_set:
         good = [row for row in range(len(RECORDS)) if row // group_size != here]
-        batch = data_set.read(np.array(good))
+        batch = data_set.read(np.array(good)).records
         assert [bytes(batch[n]) for n in range(len(good))] == [RECORDS[row] for row in good]
         for _ in range(2):
             with pytest.raises(ArsrcReadError, match="a chunk holds other records than the footer says") as raised:

@@ -18,6 +18,7 @@ from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.readers import files as opening
+from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.readers.official import ReaderPool
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.storage.paths import FileSlice
@@ -48,12 +49,13 @@ GROUPS = {"compressed": 1, "compressed groups": 6, "transposed": 6}
 
 
 def open_data_set(*slices: FileSlice, **options: Any) -> DataSet:
-    defaults = {"checksum": "auto", "max_open_files": 8, "random_access": True, "buffers": BufferPool(1 << 24)}
+    memory = {"buffers": BufferPool(1 << 24), "groups": GroupCache(1 << 20)}
+    defaults = {"checksum": "auto", "max_open_files": 8, "random_access": True, **memory}
     return DataSet(slices, **(defaults | options))
 
 
 def records_of(data_set: DataSet, ids: Any) -> list[bytes]:
-    batch = data_set.read(np.asarray(ids, np.int64))
+    batch = data_set.read(np.asarray(ids, np.int64)).records
     assert len(batch) == len(ids)
     return [batch[row] for row in range(len(batch))]
 
@@ -138,11 +140,13 @@ def test_slices_of_all_kinds_are_one_sequence_whoever_reads(
         with pytest.raises(ArsrcIndexError, match=f"got record_id={len(expected)}"):
             data_set.read(np.array([0, len(expected)]))
         is_mapped = all(kind not in UNMAPPED for kind, (start, stop) in parts if start < stop)
-        assert data_set.is_grouped != (is_mapped and os.path.exists("/proc/self/maps"))
-        if not data_set.is_grouped:
-            assert data_set.num_decoded(np.array(ids)) == len(ids)
-            located = data_set.locate(np.array(ids))
-            assert located is not None
+        can_map = os.path.exists("/proc/self/maps")
+        assert data_set.is_grouped == any(GROUPS.get(kind, 1) > 1 for kind, (start, stop) in parts if start < stop)
+        assert data_set.is_quick == (can_map and not data_set.is_grouped)
+        located = data_set.locate(np.array(ids))
+        assert (located is not None) == (is_mapped and can_map)
+        if located is not None:
+            assert data_set.read(np.array(ids)).num_decoded == len(ids)
             batch = data_set.copy(located.part(2, 7))
             assert [batch[row] for row in range(len(batch))] == [expected[i] for i in ids[2:7]]
     finally:
@@ -272,15 +276,19 @@ def test_what_is_decoded_for_a_read_are_the_whole_groups_of_each_slice(
     groups = {(number, pos // GROUPS[parts[number][0]]) for number, pos in (places[i] for i in ids)}
     sizes = [GROUPS[parts[number][0]] for number, _ in groups]
     whole = [min(size, NUM_RECORDS - group * size) for (_, group), size in zip(groups, sizes, strict=True)]
-    assert len(data_set.read(np.array(ids, np.int64))) == len(ids)
-    assert data_set.num_decoded(np.array(ids, np.int64)) == sum(whole)
+    lone = sum(GROUPS[parts[number][0]] == 1 for number, _ in (places[i] for i in ids))
+    whole = [size for size, (number, _) in zip(whole, groups, strict=True) if GROUPS[parts[number][0]] > 1]
+    for num_decoded in (sum(whole), 0):  # once: they are kept
+        records, decoded = data_set.read(np.array(ids, np.int64))
+        assert len(records) == len(ids)
+        assert decoded == lone + num_decoded
     data_set.close()
 
 
 def test_checksums_mean_that_nothing_is_mapped(files: dict[str, tuple[str, list[bytes]]]) -> None:
     path, records = files["uniform"]
     data_set = open_data_set(FileSlice(path), checksum="always")
-    assert data_set.is_grouped
+    assert not data_set.is_quick
     assert data_set.locate(np.array([0])) is None
     assert records_of(data_set, [5, 0]) == [records[5], records[0]]
     data_set.close()
@@ -354,7 +362,7 @@ def test_a_data_set_that_nobody_uses_any_more_lets_go_of_its_files(
 ) -> None:
     path, records = files[kind]
     data_set = open_data_set(FileSlice(path))
-    batch = data_set.read(np.array([3]))
+    batch = data_set.read(np.array([3])).records
     assert open_now(path)
     del data_set
     assert not open_now(path)
@@ -378,7 +386,7 @@ def test_a_read_that_is_under_way_ends_well_when_the_files_are_closed(
         def run(self, work: Callable[[int, int], None], bounds: list[int]) -> None:
             (first, second) = itertools.pairwise(bounds)
             work(*first)
-            mapped.close()
+            mapped.files.reads.close()
             maps_while_reading.append(len(open_now(path)))
             work(*second)
 

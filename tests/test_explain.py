@@ -47,7 +47,7 @@ def test_groups_at_random_are_explained_before_and_after_they_were_read(paths):
     read = ReadOptions(read_ahead_bytes=0)
     config = arsrc.ArrayRecordSourceConfig([paths["groups"], paths["plain"]], 8, shuffle_records=True, read=read)
     found = lines(config)
-    assert found["files"] == "1 mapped, 1 by array_record's reader (1 zstd; groups of up to 64 records)"
+    assert found["files"] == "1 mapped, 1 decoded from a map (1 zstd); groups of up to 64 records"
     assert found["order"] == "all records shuffled; 100 batches of 8 an epoch"
     assert found["ahead"] == "nothing is read ahead"
     assert found["limited"] == "groups of 64 are read at random: each record costs its whole group"
@@ -61,7 +61,7 @@ def test_groups_at_random_are_explained_before_and_after_they_were_read(paths):
     assert metrics["bytes_decoded"] == pytest.approx(metrics["records_decoded"] * 100)
     found = lines(config)
     assert f"(so far {waste:.3g} records for each one read)" in found["limited"]
-    assert "by array_record's reader (zstd)" in found["limited"]
+    assert "decoded from zstd" in found["limited"]
     assert "nothing is read ahead" in found["limited"]
     assert found["so far"].startswith("50 batches, 0% there when asked for, 100% loaded on the program's own thread; ")
 
@@ -76,7 +76,8 @@ def test_blocks_of_the_size_that_is_advised_decode_each_record_once(paths):
     batches = arsrc.iterate(dataclasses.replace(config, num_epochs=1))
     assert len(list(batches)) == 50
     metrics = arsrc.io_metrics(dataclasses.replace(config, num_epochs=1))
-    assert metrics["records_decoded"] == metrics["records_read"] == N
+    assert metrics["records_read"] == N
+    assert N - 64 <= metrics["records_decoded"] <= N  # the first group when the source was opened
 
 
 def work(record):

@@ -11,10 +11,12 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 from mapped_files import file_index, open_indexed, opened, some_records
 
+from arsrc._host.format.chunked import Chunked
 from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Numbering
 from arsrc._host.format.places import Groups, Spans, Uniform
-from arsrc._host.readers.mapped import BadRows
+from arsrc._host.format.streams import can_decode
+from arsrc._host.readers.map_reads import BadRows
 from arsrc._host.storage import system
 from arsrc._host.storage.address_range import AddressRange
 from arsrc._host.storage.paths import FileSlice
@@ -42,7 +44,7 @@ def index_of(path: str) -> FileIndex:
 @pytest.mark.parametrize("group_size", [1, 7, 256])
 @pytest.mark.parametrize("compression", ["uncompressed", "zstd", "brotli", "snappy"])
 @pytest.mark.parametrize("layout", ["", "pad_to_block_boundary:true", "transpose:true"])
-def test_uncompressed_files_are_read_as_array_record_reads_them_and_others_are_not_mapped(
+def test_files_have_an_index_of_records_or_of_chunks_unless_only_array_record_can_read_them(
     tmp_path: Path, write_records: WriteRecords, group_size: int, compression: str, layout: str
 ) -> None:
     lengths = [*LENGTHS, 200_000, 0, 70_000, 0, 3, 784]
@@ -50,6 +52,11 @@ def test_uncompressed_files_are_read_as_array_record_reads_them_and_others_are_n
     path = write_records(tmp_path / "a", some_records(options, lengths), options)
     if compression == "uncompressed" and layout != "transpose:true":
         index_of(path)
+    elif can_decode(ord(compression[0])) and layout != "transpose:true" and (compression == "zstd" or group_size > 1):
+        index = file_index(path)
+        assert index is not None
+        assert isinstance(index.places, Chunked)
+        assert index.num_records == len(lengths)
     else:
         assert file_index(path) is None
 

@@ -20,10 +20,12 @@ from arsrc._host.machine import threads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import give_way
+from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.serving import pacing, read_ahead, runs
 from arsrc._host.serving.read_ahead import Client, ReadAhead
 from arsrc._host.serving.requests import Loaded, Planned, Request
 from arsrc.errors import ArsrcReadError
+from arsrc.record_batch import RecordBatch
 
 MAX_BYTES = 500  # 50 requests of 10 elements of a byte
 
@@ -71,7 +73,7 @@ def client(loader: Any, **fields: Any) -> Client:
         "is_quick": False,
         "ahead": "auto",
         "num_threads": 2,
-        "window_bytes": 0,
+        "is_grouped": False,
         "metrics": Metrics(),
     }
     return Client(loader, 1, **(options | fields))
@@ -82,7 +84,8 @@ class Ahead(ReadAhead):
 
     def __init__(self, max_bytes: int = MAX_BYTES, pool_bytes: int = 0) -> None:
         self.buffers = BufferPool(pool_bytes)
-        super().__init__(self.buffers, max_bytes)
+        self.groups = GroupCache(max_bytes // 2)
+        super().__init__(self.buffers, self.groups, max_bytes)
 
     def have_idle_buffers(self) -> None:
         arrays = [self.buffers.take(8_000) for _ in range(5)]
@@ -396,7 +399,7 @@ def test_askers_who_never_come_are_waited_for_once(ahead: Ahead) -> None:
     assert max(held[60:]) == 0
 
 
-def test_idle_buffers_make_room_for_what_is_read_ahead_and_both_for_windows() -> None:
+def test_idle_buffers_make_room_for_what_is_read_ahead_and_both_for_groups() -> None:
     ahead, lent = Ahead(50_000, pool_bytes=10**6), []
     one = client(Numbers(lambda numbers: lent.append(ahead.buffers.take(1_000 * len(numbers)))))
     one.element_bytes = 1_000
@@ -405,13 +408,14 @@ def test_idle_buffers_make_room_for_what_is_read_ahead_and_both_for_windows() ->
         assert ahead.number(one, index) == index
         assert sum(ahead.kept().values()) <= 50_000
     assert ahead.kept()["bytes_ahead"] > 20_000
-    ahead.have_idle_buffers()
-    ahead.make_room(10**6)
-    assert ahead.kept()["bytes_ahead"] > 20_000
-    assert ahead.buffers.idle_bytes >= 40_000
-    ahead.make_room(9_000)
-    assert ahead.kept()["bytes_ahead"] == 0
-    assert 0 < ahead.buffers.idle_bytes <= 9_000
+    group = RecordBatch.from_records([bytes(9_000)])
+    for name in range(4):
+        ahead.groups.get(name, 9_000, lambda: group)
+    assert ahead.groups.num_bytes == 18_000
+    for index in range(20, 40):
+        assert ahead.number(one, index) == index
+    assert 0 < ahead.kept()["bytes_ahead"] <= 25_000
+    assert sum(ahead.kept().values()) <= 50_000
     ahead.close()
 
 

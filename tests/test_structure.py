@@ -24,7 +24,8 @@ from arsrc._host.format.layout import (
 from arsrc._host.format.singles import copy_singles, damaged_singles
 from arsrc._host.format.structure import damaged as damaged_rows
 from arsrc._host.machine.buffers import BufferPool
-from arsrc._host.readers.mapped import BadRows
+from arsrc._host.readers.group_cache import GroupCache
+from arsrc._host.readers.map_reads import BadRows
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.storage import system
 from arsrc._host.storage.paths import FileSlice
@@ -96,7 +97,7 @@ def damaged(request: pytest.FixtureRequest, tmp_path: Path, write_records: Write
     lengths, options = LAYOUTS[request.param]
     records = some_records(request.param, lengths)
     made = Damaged(write_records(tmp_path / "a", records, f"{options},uncompressed"), records)
-    made.files.files.cold.is_worth_asking = careful
+    made.files.files.reads.cold.is_worth_asking = careful
     return made
 
 
@@ -142,8 +143,8 @@ def test_single_records_are_checked_alike_in_every_way(
     records = some_records(length, [length] * (200_000 // (length + 40)))
     files = opened(write_records(tmp_path / "a", records, "group_size:1,uncompressed"))
     located, index = files.locate(range(len(records))), files.files._index
-    assert files.files._area is not None
-    data = files.files._area.data.copy()
+    assert files.files.reads._area is not None
+    data = files.files.reads._area.data.copy()
     lengths = np.full(len(records), length)
     num_wrong = 0
     for block in range(BLOCK_BYTES, len(data) - 2 * BLOCK_BYTES, BLOCK_BYTES):
@@ -201,12 +202,17 @@ def test_what_the_middle_of_an_unfinished_copy_holds_is_an_error_that_names_it(
         file.seek(num_bytes // 50)
         file.write(bytes(num_bytes * 9 // 10))
     data_set = DataSet(
-        [FileSlice(path)], checksum="auto", max_open_files=1, random_access=False, buffers=BufferPool(1 << 20)
+        [FileSlice(path)],
+        checksum="auto",
+        max_open_files=1,
+        random_access=False,
+        buffers=BufferPool(1 << 20),
+        groups=GroupCache(0),
     )
     errors = {}
     for row in range(0, 8_000, 13):
         try:
-            assert data_set.read(np.array([row]))[0] == records[row]
+            assert data_set.read(np.array([row])).records[0] == records[row]
         except ArsrcReadError as error:
             errors[row] = error
     assert 460 < len(errors) < 600
@@ -244,7 +250,7 @@ def test_records_that_the_disk_cannot_read_are_errors_and_the_others_are_served(
 ) -> None:
     calls = Failing()
     monkeypatch.setattr(system, "calls", calls)
-    area = damaged.files.files._area
+    area = damaged.files.files.reads._area
     assert area is not None
     located = damaged.files.locate([1])
     begin = area.data.ctypes.data + int(located.begins[0])

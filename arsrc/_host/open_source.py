@@ -183,6 +183,7 @@ class OpenSource:
             config.cacheable or files.data_set.is_quick,
             self.ahead,
             config.read.num_threads,
+            files.data_set.is_grouped,
             self._metrics,
         )
 

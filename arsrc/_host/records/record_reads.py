@@ -105,6 +105,8 @@ class RecordReads:
 
     def _by_reader(self, found: Found, rows: Rows, on_bad: OnBad) -> Iterator[tuple[Rows, RecordBatch]]:
         """Yield parts, with one read per file where none of its records is bad."""
+        if self.is_closed:
+            raise closed()
         rows = rows[np.lexsort((found.positions[rows], found.slices[rows]))]
         cuts = np.flatnonzero(np.diff(found.slices[rows])) + 1
         for part in np.split(rows, cuts) if len(rows) else ():
@@ -125,6 +127,8 @@ class RecordReads:
 
         A group is read as a whole, and good or bad as a whole.
         """
+        if self.is_closed:
+            raise closed()
         group_sizes = opened.group_sizes[found.slices]
         units = found.slices << 32 | found.positions // group_sizes
         rows = rows[np.argsort(units[rows], kind="stable")]
@@ -164,8 +168,6 @@ class RecordReads:
 
     def _read_file(self, path: str, positions: Sequence[int], ids: Rows, first: int, last: int) -> list[bytes]:
         """Return the records at `positions[first:last]` of a file."""
-        if self.is_closed:
-            raise closed()
         try:
             return self._files.pool.read(path, positions[first:last], self._files.stamps[path])
         except ArsrcReadError as error:  # of the whole file

@@ -36,6 +36,7 @@ class Client:
         is_quick: Whether a load copies what lies in memory, and computes and waits for little else.
         ahead: "auto", "always" or "never".
         num_threads: Threads that load for it.
+        is_grouped: Whether groups are decoded and kept for it.
         metrics: Where serving is counted.
         places: Where its requests stand.
         expected: What runs that were let go of had expected next.
@@ -46,6 +47,7 @@ class Client:
     is_quick: bool
     ahead: str
     num_threads: int
+    is_grouped: bool
     metrics: Metrics
     places: Places = dataclasses.field(default_factory=dict)
     expected: "collections.deque[Request]" = dataclasses.field(
@@ -67,7 +69,7 @@ class ReadAhead:
 
     Args:
         buffers: Memory to be used again, which is given back first where there is too little.
-        groups: Decoded groups, for which half of the bytes are set aside as soon as there are any.
+        groups: Decoded groups.
         max_bytes: Most bytes kept, for all sources.
 
     Attributes:
@@ -236,7 +238,7 @@ class ReadAhead:
         self.runs.move_to_end(run)
         run.let_go(self._max_bytes // 2)
         reads_ahead = self._reads_ahead(client, run, request)
-        if part is None and self._is_kept(run, chunk.start + row, reads_ahead):
+        if part is None and self._is_kept(client, run, chunk.start + row, reads_ahead):
             part = run.add_part(chunk, row, row + 1)
         if reads_ahead:
             self._schedule(client, run, request)
@@ -251,12 +253,12 @@ class ReadAhead:
     def _reads_ahead(self, client: Client, run: Run, request: Request) -> bool:
         return pacing.reads_ahead(run.pace, client.ahead, request.num_elements, client.is_quick, run.num_askers > 1)
 
-    def _is_kept(self, run: Run, number: int, reads_ahead: bool) -> bool:
+    def _is_kept(self, client: Client, run: Run, number: int, reads_ahead: bool) -> bool:
         """Whether others may find what a request brings that is asked for now; it is loaded alone where not."""
         if number < run.next - 1:
             return False
         # Devices that share it share one load, however large.
-        return run.num_askers > 1 or (reads_ahead and self._make_room(run.request_bytes))
+        return run.num_askers > 1 or (reads_ahead and self._make_room(client, run.request_bytes))
 
     def _schedule(self, client: Client, run: Run, request: Request) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""
@@ -268,7 +270,7 @@ class ReadAhead:
                 return
             chunk, row = where
             last = min(row + min(size, free), len(chunk.parts))
-            if not self._make_room((last - row) * run.request_bytes):
+            if not self._make_room(client, (last - row) * run.request_bytes):
                 return
             part = run.add_part(chunk, row, last)
             if not self._workers.submit(
@@ -276,9 +278,9 @@ class ReadAhead:
             ):
                 return
 
-    def _make_room(self, num_bytes: int) -> bool:
+    def _make_room(self, client: Client, num_bytes: int) -> bool:
         """Let go of what is not in use until so many bytes more may be kept; False: there is not so much."""
-        while (kept := self._num_bytes()) + num_bytes > self._max_bytes:
+        while (kept := self._num_bytes(client)) + num_bytes > self._max_bytes:
             oldest = next(iter(self.runs))
             # Runs that take turns do not rob each other.
             if self._num_calls - oldest.asked_at <= _IDLE_ROUNDS * len(self.runs):
@@ -287,9 +289,10 @@ class ReadAhead:
         self._buffers.shrink(self._max_bytes - kept)  # of which what is loaded next is made
         return True
 
-    def _num_bytes(self) -> int:
-        set_aside = self._groups.max_bytes if self._groups.num_bytes else 0
-        return sum(run.num_bytes for run in self.runs) + set_aside
+    def _num_bytes(self, client: Client) -> int:
+        """Return the bytes that are kept, and those that are left free for groups."""
+        has_groups = client.is_grouped or self._groups.num_bytes
+        return sum(run.num_bytes for run in self.runs) + (self._groups.max_bytes if has_groups else 0)
 
     def _end(self, run: Run) -> None:
         if (request := run.expected) is not None:
