@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.chunk_kind import COMPRESSIONS, ChunkKind
+from arsrc._host.format.encoding import COMPRESSIONS
 from arsrc._host.format.numbering import Column, Integers, column, pick
 from arsrc._host.format.places import Enclosing, bases_of, join_positions
 
@@ -37,10 +37,10 @@ class Chunked:
         return isinstance(self.group_size, int) and self.group_size == 1
 
     @property
-    def kind(self) -> ChunkKind:
-        """What the chunks of one file are."""
-        assert isinstance(self.letter, int) and isinstance(self.group_size, int)
-        return ChunkKind(COMPRESSIONS[self.letter], self.group_size)
+    def encoding(self) -> str:
+        """How the chunks of one file are compressed."""
+        assert isinstance(self.letter, int)
+        return COMPRESSIONS[self.letter]
 
     def cut(self, start: int, stop: int) -> "Chunked":
         """Return what the positions `[start, stop)` of one file need."""

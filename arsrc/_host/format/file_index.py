@@ -62,6 +62,13 @@ class FileIndex:
     num_records: int
     places: Places | Chunked
 
+    @property
+    def group_size(self) -> int:
+        """Records in each chunk but the last one."""
+        size = 1 if isinstance(self.places, Spans) else self.places.group_size
+        assert isinstance(size, int)
+        return size
+
 
 class _Small(NamedTuple):
     """A file of one record to a chunk, as it seems, whose entries were read with the head of its footer."""

@@ -50,7 +50,7 @@ class CompressedFiles:
         """Join the indices of files; the arguments are those of `MappedFiles`."""
         self.reads = MapReads(area, numbering, indices, limit)
         self._buffers, self._copier = buffers, copier
-        self._numbers = np.zeros(len(numbering.slices), np.int64)  # of each slice, among those that are compressed
+        self._numbers = np.full(len(numbering.slices), -1)  # of each slice, among those that are compressed
         parts: list[Chunked] = []
         shifts = []
         for number, piece in enumerate(numbering.slices):
@@ -72,6 +72,10 @@ class CompressedFiles:
         return self.reads.run(
             found.slices, lambda: _ranges(chunks), lambda area, is_careful: self._read(area, chunks, is_careful)
         )
+
+    def holds(self, number: int) -> bool:
+        """Whether the file of a slice is one of these."""
+        return bool(self._numbers[number] >= 0)
 
     def num_bytes(self, number: int, chunk: int) -> int:
         """Return how many bytes the records of a chunk take, the `chunk`-th of a slice's file."""

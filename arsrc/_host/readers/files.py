@@ -7,15 +7,15 @@ import enum
 import itertools
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.chunk_kind import ChunkKind, chunk_kind
 from arsrc._host.format.chunked import Chunked
+from arsrc._host.format.encoding import encoding_of
 from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Found, Numbering
 from arsrc._host.machine import slow_reads
@@ -41,9 +41,16 @@ _LOG = logging.getLogger("arsrc")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _File:
-    """What opening a file has found; `index` None: only array_record's reader can read it."""
+    """What opening a file has found; `index` None: only array_record's reader can read it.
+
+    Attributes:
+        num_records: Records in it.
+        group_size: Records in each chunk but the last one.
+        index: Where they lie.
+    """
 
     num_records: int
+    group_size: int
     index: FileIndex | None
 
 
@@ -139,7 +146,7 @@ class Files:
         self._area = AddressRange.reserve(stamps, random_access) if self._map_files else None
         self._growing = OwnedLock()
         self._is_closed = False
-        self._kinds: dict[str, ChunkKind] = {}  # of files that are not mapped
+        self._encodings: dict[str, str] = {}  # of files that are not mapped
         self.opened = self._with(files)
         is_odd = NO_MAP in self.opened.not_mapped and sys.platform == "linux"  # elsewhere no file is mapped
         self._log(logging.WARNING if is_odd else logging.INFO, perf_counter() - start)
@@ -234,8 +241,8 @@ class Files:
             stamp = self.stamps[path]
             if index is not None and index.stamp != stamp:
                 raise changed(path, stamp, index.stamp)
-            num_records = self.pool.reader(path, stamp).chunks.num_records if index is None else index.num_records
-            files.append(_File(num_records, index))
+            found = self.pool.reader(path, stamp).chunks if index is None else index
+            files.append(_File(found.num_records, found.group_size, index))
         return files
 
     def _with(self, files: dict[str, _File]) -> Opened:
@@ -244,49 +251,42 @@ class Files:
         for path in (in_slices := dict.fromkeys(piece.path for piece in slices if piece.path in files)):
             if area is not None and (index := files[path].index) is not None and area.map(path, index.stamp):
                 indices[path] = index
-        plain = {path: index for path, index in indices.items() if not isinstance(index.places, Chunked)}
-        chunked = {path: index for path, index in indices.items() if path not in plain}
+        chunked = {path: index for path, index in indices.items() if isinstance(index.places, Chunked)}
+        plain = {path: index for path, index in indices.items() if path not in chunked}
         mapped = compressed = None
         if area is not None:
             means = self._buffers, self._copier, self._limit
             mapped = MappedFiles(area, self.numbering, plain, *means) if plain else None
             compressed = CompressedFiles(area, self.numbering, chunked, *means) if chunked else None
         # Of files that are not copied from a map, a whole chunk is decoded at a time.
-        kinds = self._kinds_of([path for path in in_slices if path not in plain], chunked)
-        how = dict.fromkeys(plain, How.MAPPED)
-        for path, kind in kinds.items():
-            how[path] = How.GROUPED if kind.group_size > 1 else How.DECODED if path in chunked else How.BY_READER
-        file_sizes = [files[piece.path].num_records if piece.path in files else 0 for piece in slices]
-        group_sizes = [kinds[piece.path].group_size if piece.path in kinds else 1 for piece in slices]
-        others = [(files[path], kind) for path, kind in kinds.items() if path not in chunked]
+        group_sizes = {path: 1 if path in plain else files[path].group_size for path in in_slices}
+        how = dict.fromkeys(plain, How.MAPPED) | dict.fromkeys(chunked, How.DECODED)
+        how |= {path: How.BY_READER for path in in_slices if path not in indices}
+        how |= {path: How.GROUPED for path, size in group_sizes.items() if size > 1}
+        not_mapped = [path for path in in_slices if path not in indices]
+        new = [path for path in not_mapped if path not in self._encodings]
+        self._encodings |= zip(new, on_threads(self._encoding, new), strict=True)
         return Opened(
             files,
             mapped,
             compressed,
             np.array([how.get(piece.path, How.NOT_OPEN) for piece in slices], np.uint8),
             all(piece.path in files for piece in slices),
-            collections.Counter(kinds[path].encoding for path in chunked),
-            collections.Counter(self._obstacle(*other) for other in others),
-            np.array(file_sizes, np.int64),
-            np.array(group_sizes, np.int64),
-            max(group_sizes),
+            collections.Counter(one.places.encoding for one in chunked.values() if isinstance(one.places, Chunked)),
+            collections.Counter(self._obstacle(files[path], self._encodings[path]) for path in not_mapped),
+            np.array([files[piece.path].num_records if piece.path in files else 0 for piece in slices], np.int64),
+            np.array([group_sizes.get(piece.path, 1) for piece in slices], np.int64),
+            max(group_sizes.values(), default=1),
         )
 
-    def _kinds_of(self, paths: Sequence[str], chunked: Mapping[str, FileIndex]) -> dict[str, ChunkKind]:
-        """Return what the chunks of files are, of which some have an index that knows it."""
-        new = [path for path in paths if path not in self._kinds and path not in chunked]
-        self._kinds |= zip(new, on_threads(self._kind, new), strict=True)
-        known = {path: index.places.kind for path, index in chunked.items() if isinstance(index.places, Chunked)}
-        return {path: known.get(path) or self._kinds[path] for path in paths}
+    def _encoding(self, path: str) -> str:
+        return slow_reads.read(lambda: f"a chunk of {path!r}", lambda: encoding_of(path), self._limit)
 
-    def _kind(self, path: str) -> ChunkKind:
-        return slow_reads.read(lambda: f"a chunk of {path!r}", lambda: chunk_kind(path), self._limit)
-
-    def _obstacle(self, file: _File, kind: ChunkKind) -> str:
+    def _obstacle(self, file: _File, encoding: str) -> str:
         """Return what keeps an open file from being mapped."""
         if not self._map_files:
             return CHECKSUM
-        return NO_MAP if file.index is not None else kind.encoding or "of another layout"
+        return NO_MAP if file.index is not None else encoding or "of another layout"
 
 
 def files_of(paths: Sequence[str]) -> str:

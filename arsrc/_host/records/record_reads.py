@@ -1,5 +1,6 @@
 """Reading records of many files at once, each in the way of its file, and once more where it looks wrong."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
@@ -131,7 +132,7 @@ class RecordReads:
             raise closed()
         group_sizes = opened.group_sizes[found.slices]
         units = found.slices << 32 | found.positions // group_sizes
-        rows = rows[np.argsort(units[rows], kind="stable")]
+        rows = rows[np.lexsort((found.positions[rows], units[rows]))]
         for part in np.split(rows, np.flatnonzero(np.diff(units[rows])) + 1) if len(rows) else ():
             wanted, size = found.at(part), int(group_sizes[part[0]])
             number, group = int(wanted.slices[0]), int(wanted.positions[0]) // size
@@ -147,9 +148,9 @@ class RecordReads:
                 yield part, _take(batch, wanted.positions - first), sum(loaded)
 
     def _group_bytes(self, opened: Opened, number: int, group: int) -> int:
-        path = self._numbering.slices[number].path
-        if opened.compressed is not None and opened.files[path].index is not None:
+        if opened.compressed is not None and opened.compressed.holds(number):
             return opened.compressed.num_bytes(number, group)
+        path = self._numbering.slices[number].path
         return self._files.pool.reader(path, self._files.stamps[path]).chunks.num_bytes(group)
 
     def _load_group(
@@ -157,12 +158,10 @@ class RecordReads:
     ) -> RecordBatch:
         """Return all records of a group, which stand at `positions` of their file; their number goes to `loaded`."""
         loaded.append(len(positions))
-        path = self._numbering.slices[number].path
-        if opened.compressed is not None and opened.files[path].index is not None:
-            try:
+        if opened.compressed is not None and opened.compressed.holds(number):
+            with contextlib.suppress(BadRows):  # array_record's reader says what is wrong
                 return opened.compressed.read_chunk(number, group)
-            except BadRows:  # array_record's reader says what is wrong
-                pass
+        path = self._numbering.slices[number].path
         ids = self._numbering.ids(Found(np.full(len(positions), number), np.array(positions)))
         return RecordBatch.from_records(self._read_file(path, positions, ids, 0, len(positions)))
 

@@ -1,0 +1,191 @@
+"""Compressed files are read from the map as array_record's reader reads them, whatever their records are like."""
+
+import itertools
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from arsrc._host.format.streams import BROTLI, can_decode
+from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.readers.files import How
+from arsrc._host.readers.group_cache import GroupCache
+from arsrc._host.records.data_set import DataSet
+from arsrc._host.storage.paths import FileSlice
+from arsrc.errors import ArsrcReadError
+from arsrc.record_batch import RecordBatch
+
+WriteRecords = Callable[..., str]
+
+# Around where sizes take another byte, frames another form, blocks of a file and of a frame end.
+LENGTHS = [0, 1, 2, 127, 128, 255, 256, 257, 784, 4095, 4096, 16_384, 65_447, 65_488, 65_536, 131_071, 131_072]
+LENGTHS += [131_073, 200_000]
+COMPRESSIONS = ["zstd", "zstd:1", "zstd:19", "brotli:1", "snappy"]
+
+
+def record(length: int, kind: int, rng: random.Random) -> bytes:
+    """Noise, a text, zeros, or noise with many zeros."""
+    noise = rng.randbytes(length)
+    return [
+        noise,
+        (b"%d hello " % length * length)[:length],
+        bytes(length),
+        noise.translate(bytes(range(50)) + bytes(206)),
+    ][kind]
+
+
+def open_file(path: str, *, budget: int = 1 << 20, **options: Any) -> DataSet:
+    memory = {"buffers": BufferPool(1 << 24), "groups": GroupCache(budget)}
+    return DataSet(
+        [FileSlice(path)], **({"checksum": "auto", "max_open_files": 4, "random_access": True, **memory} | options)
+    )
+
+
+def listed(batch: RecordBatch) -> list[bytes]:
+    return [batch[row] for row in range(len(batch))]
+
+
+@pytest.mark.parametrize("careful", [False, True])
+@given(
+    st.sampled_from(COMPRESSIONS),
+    st.sampled_from([1, 1, 3, 64]),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from(LENGTHS), st.integers(0, 3)), min_size=1, max_size=30),
+    st.booleans(),
+    st.sampled_from([0, 10_000, 1 << 22]),
+    st.randoms(use_true_random=False),
+)
+@example("zstd", 1, False, [(length, kind) for length in LENGTHS for kind in range(4)], False, 0, random.Random(0))
+@example("zstd", 7, False, [(length, kind) for length in LENGTHS for kind in range(4)], False, 0, random.Random(0))
+@example("zstd", 1, False, [(784, 0)] * 300, False, 0, random.Random(0))
+@example("zstd", 1, False, [(784, 3)] * 300, False, 0, random.Random(0))
+def test_records_are_those_that_were_written(
+    records_dir: Path,
+    write_records: WriteRecords,
+    careful: bool,
+    compression: str,
+    group_size: int,
+    is_padded: bool,
+    kinds: list[tuple[int, int]],
+    is_uniform: bool,
+    budget: int,
+    rng: random.Random,
+) -> None:
+    kinds = [(kinds[0][0], kind) for _, kind in kinds] if is_uniform else kinds
+    records = [record(*kind, rng) for kind in kinds]
+    padding = ",pad_to_block_boundary:true" * is_padded
+    path = write_records(records_dir / "compressed", records, f"group_size:{group_size},{compression}{padding}")
+    data_set = open_file(path, budget=budget)
+    opened = data_set.files.opened
+    is_lone = group_size == 1 or len(records) == 1
+    can_map = compression.startswith("zstd") or (can_decode(BROTLI) and not is_lone)
+    assert (opened.compressed is not None) == can_map
+    if opened.compressed is not None:
+        opened.compressed.reads.cold.is_worth_asking = careful
+        assert opened.how.tolist() == [How.DECODED if is_lone else How.GROUPED]
+    for _ in range(2):
+        ids = rng.choices(range(len(records)), k=rng.randrange(1, 60))
+        assert listed(data_set.read(np.array(ids)).records) == [records[one] for one in ids]
+    assert listed(data_set.read(np.arange(len(records))).records) == records
+    # Nothing looked wrong.
+    assert bool(data_set.files.pool._open) == (not can_map)
+    data_set.close()
+
+
+_HEADER_ENDS = 64 + 40  # of the first chunk
+CUT = [record(length, kind, random.Random(length)) for length, kind in itertools.product([300, 784, 5_000], range(4))]
+
+
+@pytest.mark.parametrize(
+    "options", ["group_size:1,zstd", "group_size:5,zstd", "group_size:1,zstd,pad_to_block_boundary:true"]
+)
+def test_whatever_byte_of_a_chunks_frame_is_another_the_bytes_are_exact_or_an_error_names_the_record(
+    tmp_path: Path, write_records: WriteRecords, options: str
+) -> None:
+    """Of what the frames hold, only hashes could tell: these bytes are not among those that are changed."""
+    path = write_records(tmp_path / "a", CUT, options)
+    content = Path(path).read_bytes()
+    size = 5 if "5" in options else 1
+    found = {"exact": 0, "error": 0}
+    for at in range(64, _HEADER_ENDS + 40):
+        for bit in (0, 7):
+            changed = bytearray(content)
+            changed[at] ^= 1 << bit
+            Path(path).write_bytes(changed)
+            outcomes = [read(path, np.arange(len(CUT))), read(path, np.arange(size, len(CUT)))]
+            for first, outcome in zip((0, size), outcomes, strict=True):
+                if isinstance(outcome, ArsrcReadError):
+                    assert outcome.path == path
+                    assert outcome.position in (None, 0)  # the whole file, or its first record
+                    assert outcome.position is None or first == 0
+                    found["error"] += 1
+                else:
+                    wrong = [row for row, got in enumerate(outcome, first) if got != CUT[row]]
+                    assert not wrong or (at >= _HEADER_ENDS + 16 and wrong[-1] < size)
+                    found["exact"] += not wrong
+    assert min(found.values()) > 50
+
+
+def read(path: str, ids: Any) -> list[bytes] | ArsrcReadError:
+    """Open a file and read records of it."""
+    try:
+        data_set = open_file(path)
+        try:
+            return listed(data_set.read(np.asarray(ids)).records)
+        finally:
+            data_set.close()
+    except ArsrcReadError as error:
+        return error
+
+
+def test_zeros_where_the_middle_of_a_copy_never_arrived_are_errors_that_name_the_record(
+    tmp_path: Path, write_records: WriteRecords
+) -> None:
+    rng = random.Random(0)
+    records = [record(784, row % 4, rng) for row in range(2_000)]
+    path = write_records(tmp_path / "a", records, "group_size:1,zstd")
+    num_bytes = os.path.getsize(path)
+    with open(path, "r+b") as file:
+        file.seek(num_bytes // 3)
+        file.write(bytes(num_bytes // 3))
+    outcomes = {row: read(path, [row]) for row in range(0, 2_000, 7)}
+    errors = {row: outcome for row, outcome in outcomes.items() if isinstance(outcome, ArsrcReadError)}
+    assert 50 < len(errors) < 250
+    for row, outcome in outcomes.items():
+        if row in errors:
+            assert (errors[row].path, errors[row].position, errors[row].record_id) == (path, row, row)
+        else:
+            assert outcome == [records[row]]
+
+
+@pytest.mark.parametrize("group_size", [1, 8])
+def test_two_chunks_that_have_changed_places_are_errors_unless_they_are_of_one_size(
+    tmp_path: Path, write_records: WriteRecords, group_size: int
+) -> None:
+    records = [bytes(random.Random(row).choices(range(row % 7 + 2), k=700)) for row in range(64)]
+    path = write_records(tmp_path / "a", records, f"group_size:{group_size},zstd")
+    data_set = open_file(path)
+    index = data_set.files.opened.files[path].index
+    assert index is not None
+    begins = (index.places.begins + 24).tolist()  # type: ignore[union-attr]  # all in one block
+    data_set.close()
+    content = bytearray(Path(path).read_bytes())
+    first, (a, b, c) = 1, begins[1:4]
+    content[a:c] = content[b:c] + content[a:b]
+    assert c < 65_536 < len(content)
+    Path(path).write_bytes(content)
+    data_set = open_file(path)
+    swapped = range(first * group_size, (first + 2) * group_size)
+    others = [row for row in range(64) if row not in swapped]
+    assert listed(data_set.read(np.array(others)).records) == [records[row] for row in others]
+    for row in swapped:
+        with pytest.raises(ArsrcReadError) as raised:
+            data_set.read(np.array([row]))
+        assert (raised.value.path, raised.value.position) == (path, row)
+    data_set.close()
