@@ -29,6 +29,7 @@ class Facts(NamedTuple):
         all_bytes: Decoded bytes of all records.
         encodings: What keeps files from being mapped: "transposed", for example.
         compressions: Of files that are mapped and decoded: "zstd", for example.
+        is_verifying: Whether there are records whose hash is verified when they are first read.
         group_size: Most records that have to be decoded to read one.
         is_random: Whether all records are shuffled, without blocks.
         block_size: Records of a block that is shuffled as a whole, 1 without.
@@ -49,6 +50,7 @@ class Facts(NamedTuple):
     all_bytes: int
     encodings: tuple[str, ...]
     compressions: tuple[str, ...]
+    is_verifying: bool
     group_size: int
     is_random: bool
     block_size: int
@@ -147,6 +149,9 @@ def _loading(facts: Facts) -> Limit | None:
     what = f"reading takes {in_seconds(reading / num_records)} a record ({rate} a second)"
     if CHECKSUM in facts.encodings:
         return Limit(f"{what}, by array_record's reader, which checks hashes", ('set ReadOptions(checksum="auto")',))
+    if facts.is_verifying:
+        what = f"{what}, by array_record's reader the first time, which checks hashes"
+        return Limit(what, ("wait for later epochs, which are read from the map", 'set ReadOptions(checksum="auto")'))
     again = "write the files again by write_array_record, which does not compress"
     if facts.encodings:
         what = f"{what}, by array_record's reader ({', '.join(facts.encodings)})"

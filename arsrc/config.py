@@ -18,7 +18,7 @@ from arsrc.errors import ArsrcTypeError, ArsrcValueError, said
 from arsrc.frozen import FrozenStats, HashOnce, Terse
 
 Remainder = Literal["drop", "pad", "wrap"]
-Checksum = Literal["auto", "always"]
+Checksum = Literal["auto", "first", "always"]
 Ahead = Literal["auto", "always", "never"]
 OnBadRecord = Literal["raise", "mask"]
 
@@ -101,9 +101,10 @@ class ReadOptions(Terse):
             logged, once: what is there stays in use, and the rest is read from the data. What was found in it is
             compared with its checksum when a process first takes it. A folder that cannot be written to is only read.
             Processes of one machine may share it, machines must not. Kept as an absolute path.
-        checksum: "always" reads through array_record's reader, which verifies a hash of each chunk it
-            reads. "auto" reads uncompressed files through a memory map, which is many times faster and
-            does not notice flipped bits inside a record.
+        checksum: "always" reads through array_record's reader, which verifies a hash of each chunk it reads. "auto"
+            reads through a memory map, which is many times faster and does not notice flipped bits inside a record.
+            "first" reads each record by array_record's reader the first time that this process reads it, and from the
+            map from then on; it remembers one bit a record, until `close`.
         ahead: "auto" lets threads load batches ahead where that is of use, judged by how long loads and the steps
             between them take; "always" and "never" decide.
         timeout_seconds: A read that takes longer is an error that names what was being read, and the next call reads

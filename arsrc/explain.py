@@ -42,6 +42,7 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
         all_bytes=source.plan.num_records * num_bytes,
         encodings=tuple(opened.not_mapped),
         compressions=tuple(opened.decoded),
+        is_verifying=data_set.is_verifying,
         group_size=opened.max_group_size,
         is_random=random_access(config),
         block_size=config.shuffle_block_size,

@@ -20,6 +20,7 @@ FACTS = Facts(
     all_bytes=15_680_000,
     encodings=(),
     compressions=(),
+    is_verifying=False,
     group_size=1,
     is_random=True,
     block_size=1,
@@ -133,6 +134,11 @@ def test_more_threads_are_advised_where_there_are_cores_for_them():
 def test_checks_of_hashes_are_told_as_what_they_are():
     facts = FACTS._replace(encodings=(CHECKSUM,), metrics=CHECKED)
     assert told(facts, "reading takes 22.3 us a record") == 'set ReadOptions(checksum="auto")'
+
+
+def test_hashes_that_are_checked_once_are_told_until_all_are():
+    facts = FACTS._replace(is_verifying=True, metrics=CHECKED, compressions=("zstd",))
+    assert told(facts, "reading takes 22.3 us a record").startswith("wait for later epochs")
 
 
 def test_files_that_are_as_they_should_be_are_not_to_be_written_again():

@@ -132,10 +132,10 @@ def test_whatever_byte_of_a_chunks_frame_is_another_the_bytes_are_exact_or_an_er
     assert min(found.values()) > 50
 
 
-def read(path: str, ids: Any) -> list[bytes] | ArsrcReadError:
+def read(path: str, ids: Any, **options: Any) -> list[bytes] | ArsrcReadError:
     """Open a file and read records of it."""
     try:
-        data_set = open_file(path)
+        data_set = open_file(path, **options)
         try:
             return listed(data_set.read(np.asarray(ids)).records)
         finally:

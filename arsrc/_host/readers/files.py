@@ -129,7 +129,7 @@ class Files:
         start = perf_counter()
         self.pool = ReaderPool(max_open_files, limit)
         self._limit = limit
-        self._map_files = checksum == "auto"
+        self._map_files = checksum != "always"
         self._buffers, self._copier = buffers, copier
         paths = list(dict.fromkeys(piece.path for piece in slices))
         self.stamps = slow_reads.read(lambda: f"looking at {files_of(paths)}", lambda: _stamps(paths), limit)

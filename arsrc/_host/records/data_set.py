@@ -57,7 +57,8 @@ class DataSet:
 
         Args:
             slices: The files, in the order in which their records are numbered.
-            checksum: "always" reads all of them with array_record's reader, which checks hashes.
+            checksum: "always" reads all of them with array_record's reader, which verifies hashes, and "first" each
+                record the first time.
             max_open_files: Most files that are kept open, beside those that are mapped.
             random_access: Whether records will be read in random order.
             buffers: Where large batches come from.
@@ -77,7 +78,7 @@ class DataSet:
         self.slices, self._numbering = self.files.slices, self.files.numbering
         self.sizes = np.array([piece.num_records for piece in self.slices], np.int64)
         self.num_records = self._numbering.num_records
-        self._reads = RecordReads(self.files, groups)
+        self._reads = RecordReads(self.files, groups, verifies=checksum == "first")
         self._limit = limit
         self._content_hash: str | None = None
 
@@ -95,6 +96,11 @@ class DataSet:
     def is_quick(self) -> bool:
         """Whether what is open is read from maps, each record alone."""
         return bool((self.files.opened.how <= How.DECODED).all())
+
+    @property
+    def is_verifying(self) -> bool:
+        """Whether there are records of which the hash is verified when they are first read."""
+        return self._reads.verified is not None and not self._reads.verified.is_all
 
     @property
     def cold_share(self) -> float:
@@ -129,10 +135,8 @@ class DataSet:
             ArsrcIndexError: An id lies outside.
         """
         found = self._numbering.find(record_ids)
-        opened = self.files.opened_for(found)
-        if opened.mapped is None or not (opened.how[found.slices] == How.MAPPED).all():
-            return None
-        return opened.mapped.locate(found)
+        mapped = self.files.opened_for(found).mapped
+        return mapped.locate(found) if mapped is not None and self._reads.can_copy(found) else None
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None = None, on_bad: OnBad = raise_it) -> RecordBatch:
         """Return the records that `locate` found.

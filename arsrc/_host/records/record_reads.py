@@ -15,6 +15,7 @@ from arsrc._host.readers.files import Files, How, Opened
 from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.readers.map_reads import BadRows
 from arsrc._host.readers.official import ReadFailure
+from arsrc._host.readers.verified import Verified
 from arsrc._host.storage.stamps import closed
 from arsrc.errors import ArsrcError, ArsrcReadError
 from arsrc.record_batch import RecordBatch, uniform_offsets
@@ -44,14 +45,17 @@ class RecordReads:
     Args:
         files: What is open.
         groups: Keeps decoded groups.
+        verifies: Whether array_record's reader reads each record the first time.
 
     Attributes:
+        verified: The records of which it has read, None where it need not.
         is_closed: Whether nothing may be read any more.
     """
 
-    def __init__(self, files: Files, groups: GroupCache) -> None:
+    def __init__(self, files: Files, groups: GroupCache, verifies: bool) -> None:
         self._files, self._groups, self._numbering = files, groups, files.numbering
         self._bisection = Bisection()
+        self.verified = Verified(files.numbering.num_records) if verifies else None
         self.is_closed = False
 
     def read(self, found: Found, on_bad: OnBad) -> Read:
@@ -71,6 +75,12 @@ class RecordReads:
                 num_decoded += len(rows)
         return Read(_in_order(parts), num_decoded)
 
+    def can_copy(self, found: Found) -> bool:
+        """Whether records can be copied from where they lie: mapped, uncompressed, and verified where they must be."""
+        if not (self._files.opened_for(found).how[found.slices] == How.MAPPED).all():
+            return False
+        return not self._are_left(self._numbering.ids(found)).any()
+
     def copy(self, located: Located, out: NDArray[np.uint8] | None, on_bad: OnBad) -> RecordBatch:
         """Return mapped records that were located, in `out` where all of them are good."""
         if (mapped := self._files.opened.mapped) is None:
@@ -83,12 +93,20 @@ class RecordReads:
         return _in_order(self._from_map(copy, Found(located.slices, located.positions), rows, on_bad))
 
     def _alone(self, opened: Opened, how: How, found: Found, rows: Rows, on_bad: OnBad) -> Parts:
-        """Return records that each have a chunk of their own."""
-        if how == How.MAPPED and (mapped := opened.mapped) is not None:
-            return self._from_map(lambda some: mapped.copy(mapped.locate(found.at(some))), found, rows, on_bad)
-        if how == How.DECODED and (compressed := opened.compressed) is not None:
-            return self._from_map(lambda some: compressed.read(found.at(some)), found, rows, on_bad)
-        return list(self._by_reader(found, rows, on_bad))
+        """Return records that are read one by one."""
+        if how == How.BY_READER:
+            return list(self._by_reader(found, rows, on_bad))
+        are_left = self._are_left(self._numbering.ids(found.at(rows)))
+        parts = list(self._by_reader(found, rows[are_left], on_bad))
+
+        def copy(some: Rows) -> RecordBatch:
+            wanted = found.at(some)
+            if how == How.MAPPED and opened.mapped is not None:
+                return opened.mapped.copy(opened.mapped.locate(wanted))
+            assert opened.compressed is not None
+            return opened.compressed.read(wanted)
+
+        return parts + self._from_map(copy, found, rows[~are_left], on_bad)
 
     def _from_map(self, copy: Callable[[Rows], RecordBatch], found: Found, rows: Rows, on_bad: OnBad) -> Parts:
         """Return what `copy` gives, and by array_record's reader what looks wrong there.
@@ -116,6 +134,7 @@ class RecordReads:
             read = functools.partial(self._read_file, path, wanted.positions.tolist(), ids)
             for some, records in self._bisection.parts(ids, read):
                 if isinstance(records, list):
+                    self._note_verified(wanted.at(np.arange(len(part))[some]))
                     yield part[some], RecordBatch.from_records(records)
                 else:
                     assert isinstance(records, ReadFailure)
@@ -139,7 +158,7 @@ class RecordReads:
             first = group * size
             positions = range(first, min(first + size, int(opened.file_sizes[number])))
             loaded: list[int] = []
-            load = functools.partial(self._load_group, opened, number, group, positions, loaded)
+            load = functools.partial(self._load_group, opened, wanted, positions, loaded)
             try:
                 batch = self._groups.get((number, group), self._group_bytes(opened, number, group), load)
             except ReadFailure as failure:
@@ -153,17 +172,34 @@ class RecordReads:
         path = self._numbering.slices[number].path
         return self._files.pool.reader(path, self._files.stamps[path]).chunks.num_bytes(group)
 
-    def _load_group(
-        self, opened: Opened, number: int, group: int, positions: Sequence[int], loaded: list[int]
-    ) -> RecordBatch:
-        """Return all records of a group, which stand at `positions` of their file; their number goes to `loaded`."""
+    def _load_group(self, opened: Opened, wanted: Found, positions: Sequence[int], loaded: list[int]) -> RecordBatch:
+        """Return all records of a group, which stand at `positions` of a file; how many they are goes to `loaded`."""
         loaded.append(len(positions))
-        if opened.compressed is not None and opened.compressed.holds(number):
+        number, ids = int(wanted.slices[0]), self._numbering.ids(wanted)
+        compressed = opened.compressed
+        if compressed is not None and compressed.holds(number) and not self._are_left(ids).any():
             with contextlib.suppress(BadRows):  # array_record's reader says what is wrong
-                return opened.compressed.read_chunk(number, group)
-        path = self._numbering.slices[number].path
-        ids = self._numbering.ids(Found(np.full(len(positions), number), np.array(positions)))
-        return RecordBatch.from_records(self._read_file(path, positions, ids, 0, len(positions)))
+                return compressed.read_chunk(number, positions[0] // int(opened.group_sizes[number]))
+        records = self._read_file(self._numbering.slices[number].path, positions, ids, 0, len(positions))
+        self._note_verified(wanted)
+        return RecordBatch.from_records(records)
+
+    def _are_left(self, ids: Rows) -> NDArray[np.bool_]:
+        """Return which records array_record's reader has to read, since their hashes were not verified yet."""
+        return np.zeros(len(ids), bool) if self.verified is None else self.verified.are_left(ids)
+
+    def _note_verified(self, found: Found) -> None:
+        """Take note of all records of the chunks of some in one file, which array_record's reader has read."""
+        if self.verified is None:
+            return
+        number = int(found.slices[0])
+        piece = self._numbering.slices[number]
+        size = self._files.opened.files[piece.path].group_size
+        positions = found.positions
+        if size > 1:
+            positions = (np.unique(positions // size)[:, None] * size + np.arange(size)).ravel()
+            positions = positions[(positions >= piece.start) & (positions < piece.start + piece.num_records)]
+        self.verified.add(self._numbering.ids(Found(np.full(len(positions), number), positions)))
 
     def _read_file(self, path: str, positions: Sequence[int], ids: Rows, first: int, last: int) -> list[bytes]:
         """Return the records at `positions[first:last]` of a file."""
