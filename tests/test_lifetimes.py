@@ -533,10 +533,10 @@ def test_a_config_opened_after_a_file_was_replaced_shares_nothing_with_one_that_
 # One budget.
 
 BLOCKS = {"shuffle_records": True, "shuffle_block_size": 10, "shuffle_window_blocks": 4}
-WINDOW_BYTES = 40 * RECORD_BYTES
+GROUP_BYTES = 100 * RECORD_BYTES
 
 
-@pytest.mark.parametrize("budget", [100, 2 * WINDOW_BYTES, 5000, 50_000])
+@pytest.mark.parametrize("budget", [100, 2 * GROUP_BYTES, 5000, 50_000])
 def test_all_that_is_kept_for_configs_that_take_turns_stays_within_one_budget(folder, budget):
     read = ReadOptions(read_ahead_bytes=budget, ahead="always")
     many = [
@@ -552,8 +552,8 @@ def test_all_that_is_kept_for_configs_that_take_turns_stays_within_one_budget(fo
             states[number] = check_batch(config, states[number])
             metrics = arsrc.io_metrics(config)
             assert metrics["bytes_ahead"] + metrics["bytes_groups"] + metrics["bytes_buffers"] <= budget
-    if budget >= 2 * WINDOW_BYTES:
-        assert metrics["bytes_groups"] >= WINDOW_BYTES
+    if budget >= 2 * GROUP_BYTES:
+        assert metrics["bytes_groups"] >= GROUP_BYTES
     if budget == 50_000:
         for config in configs:
             assert arsrc.io_metrics(config)["batches_ready"] > 3
