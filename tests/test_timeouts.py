@@ -76,9 +76,8 @@ def test_a_read_that_hangs_is_an_error_and_then_all_is_well(
             text = str(error)
             assert "longer than it may" in text
             assert "a.array_record" in text
-    if call == "copy":  # as mapped files are read where there is a limit
-        assert failed == (3 if hanging.num_hung else 0)
-        assert hanging.num_hung or "zstd" in str(arsrc.explain(config))
+    if call == "copy":  # as mapped files are read where there is a limit, and groups that are not kept
+        assert failed == 3 or "zstd" in str(arsrc.explain(config))
     hanging.release.set()
     assert_exact(config, rows)
 

@@ -84,7 +84,7 @@ class CompressedFiles:
     def read_chunk(self, number: int, chunk: int) -> RecordBatch:
         """Return all records of a chunk, the `chunk`-th of the file of slice `number`; errors are those of `read`."""
         chunks = self._chunk(number, chunk)
-        letter = pick(self._index.letter, self._numbers[[number]])
+        letter, count = pick(self._index.letter, self._numbers[[number]]), int(np.max(chunks.counts))
 
         def read(area: AddressRange, is_careful: bool) -> RecordBatch:
             copy = _copier_of(area, is_careful)
@@ -94,11 +94,11 @@ class CompressedFiles:
             begins = chunks.begins + CHUNK_HEADER_BYTES
             data, _ = _gather(area, begins, ends - CHUNK_HEADER_BYTES, is_careful)
             try:
-                return decode_chunk(int(letter), data.data, int(np.max(chunks.counts)), int(np.max(chunks.num_bytes)))
+                return decode_chunk(int(letter), data.data, count, int(np.max(chunks.num_bytes)))
             except LayoutError as error:
                 raise BadRows(np.zeros(1, np.int64)) from error
 
-        return self.reads.run(np.array([number]), lambda: _ranges(chunks), read)
+        return self.reads.run(np.full(count, number), lambda: _ranges(chunks), read)
 
     def _chunk(self, number: int, chunk: int) -> Enclosing:
         return self._index.enclosing(self._numbers[[number]], np.array([chunk]))
