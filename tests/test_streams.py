@@ -27,18 +27,18 @@ def frame(data: bytes, **options: bool) -> bytes:
 
 def laid(streams: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Streams with something in front of each, and where they begin and end."""
-    lengths = np.array([len(stream) for stream in streams])
-    data = np.frombuffer(b"".join(b"?" + stream for stream in streams), np.uint8)
+    lengths = sizes_of(streams)
+    data = np.frombuffer(b"".join(b"?" + stream for stream in streams) + b"?", np.uint8)
     ends = np.cumsum(lengths + 1)
     return data, ends - lengths, ends
 
 
 def sizes_of(records: list[bytes]) -> np.ndarray:
-    return np.array([len(record) for record in records])
+    return np.array([len(record) for record in records], np.int64)
 
 
 @pytest.mark.parametrize("says_size", [True, False])
-@pytest.mark.parametrize("records", [RECORDS, RECORDS[:1], [*RECORDS, b""], [b""]], ids=len)
+@pytest.mark.parametrize("records", [RECORDS, RECORDS[:1], [*RECORDS, b""], [b""], []], ids=len)
 def test_many_frames_decode_to_what_was_compressed(records: list[bytes], says_size: bool) -> None:
     streams = [frame(record, write_content_size=says_size, write_checksum=not says_size) for record in records]
     buffers, bad = decode_all(ZSTD, *laid(streams), sizes_of(records))

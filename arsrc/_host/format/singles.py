@@ -6,7 +6,8 @@ for all. What is checked is what `structure` checks.
 
 import functools
 import struct
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,30 +33,44 @@ _DISTANCES = struct.Struct("<2Q")  # of a block header, behind its hash
 _NONE = np.zeros(0, np.int64)
 
 
+class Form(NamedTuple):
+    """The form of chunks that each hold one record of the same length, as it is, and nothing behind it.
+
+    Attributes:
+        length: Bytes of the record.
+        head: What stands in front of it from the header's fields on, with zeros for the hash of the data.
+        is_none: Returns which fields of headers, i64[n, 4], belong to no chunk of such files.
+    """
+
+    length: int
+    head: bytes
+    is_none: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+
+
 @functools.lru_cache(64)
-def _head(length: int) -> bytes:
-    """Return what stands in front of a record from the header's fields on, with zeros for the hash of the data."""
+def uncompressed(length: int) -> Form:
+    """Return the form of chunks that are not compressed."""
     size = varint(length)
     fields = struct.pack("<4Q", 2 + len(size) + length, 0, RECORDS | 1 << 8, length)
-    return fields + bytes((0, len(size))) + size
+    return Form(length, fields + bytes((0, len(size))) + size, is_no_other_chunk)
 
 
 def copy_singles(
-    data: NDArray[np.uint8], begins: NDArray[np.int64], length: int, out: NDArray[np.uint8] | None
+    data: NDArray[np.uint8], begins: NDArray[np.int64], form: Form, out: NDArray[np.uint8] | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Copy records of one length, with what stands around them, which is checked.
 
     Args:
         data: u8[range_bytes], whole files.
         begins: i64[n], physical positions of the records.
-        length: Bytes of each record, at most `LARGE_RECORD_BYTES`.
+        form: That of their chunks; the length is at most `LARGE_RECORD_BYTES`.
         out: u8[>= n * length] to write into, or None for a new array.
 
     Returns:
         u8[n * length], the beginning of `out` where that is given, and the rows of the records around which something
         else stands.
     """
-    num_rows, head = len(begins), _head(length)
+    num_rows, (length, head, is_none) = len(begins), form
     front = len(head)
     width = front + length + CHUNK_HEADER_BYTES
     result = np.empty(num_rows * length, np.uint8) if out is None else out[: num_rows * length]
@@ -82,7 +97,7 @@ def copy_singles(
     expected = (head + head[:FIELD_BYTES]) * num_rows
     if around.tobytes() != expected:
         is_other = around != np.frombuffer(expected, np.uint8).reshape(around.shape)
-        other = is_other[:, front:].any(axis=1) & is_no_other_chunk(around[:, front:].copy().view("<i8"))
+        other = is_other[:, front:].any(axis=1) & is_none(around[:, front:].copy().view("<i8"))
         return result, np.union1d(wrong, np.flatnonzero(other | is_other[:, :front].any(axis=1))).astype(np.int64)
     return result, np.array(wrong, np.int64)
 

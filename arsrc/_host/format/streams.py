@@ -17,6 +17,8 @@ try:
 except ImportError:
     cramjam = None
 
+_HAS_MANY = hasattr(zstandard.ZstdDecompressor, "multi_decompress_to_buffer")  # not so everywhere
+
 ZSTD, BROTLI, SNAPPY = ord("z"), ord("b"), ord("s")
 
 _INTO: dict[int, Callable[[Any, Any], int]] = (
@@ -57,12 +59,13 @@ def decode_all(
         data: u8[...], what they lie in.
         begins: i64[n]
         ends: i64[n]
-        sizes: i64[n], bytes that each holds: 1 at least.
+        sizes: i64[n], bytes that each holds.
 
     Returns:
         A buffer for each, and the numbers of those that are damaged, whose buffers are empty.
     """
-    if letter == ZSTD and hasattr(zstandard.ZstdDecompressor, "multi_decompress_to_buffer") and sizes.all():
+    # Of no frames, or of one that holds nothing, that function ends the process.
+    if letter == ZSTD and _HAS_MANY and sizes.any() and sizes.all():
         segments = np.stack((begins, ends - begins), axis=1).astype("<u8").tobytes()
         try:
             together = zstandard.BufferWithSegments(data.data, segments)

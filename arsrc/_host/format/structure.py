@@ -98,9 +98,16 @@ def is_nothing_behind(copy: CopyEqual, ends: NDArray[np.int64], is_padded: NDArr
         is_padded: bool[n], whether padding follows.
     """
     fields = copy(_fields_at(ends), FIELD_BYTES).view("<i8").reshape(-1, 4)
-    nothing: NDArray[np.bool_] = fields[:, 2] & 0xFF != np.where(is_padded, PADDING, RECORDS)
-    nothing |= fields[:, 0] >> _CHUNK_BITS != 0
-    return nothing
+    return is_no_chunk(fields) | (is_padded & (fields[:, 2] != PADDING))
+
+
+def is_no_chunk(fields: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which fields, i64[n, 4], are not those of a chunk of records, nor of padding, compressed or not."""
+    kinds = fields[:, 2] & 0xFF
+    is_none: NDArray[np.bool_] = (kinds != RECORDS) | (fields[:, 0] >> _CHUNK_BITS != 0)
+    if is_none.any():
+        is_none &= (fields[:, 2] != PADDING) | (fields[:, 3] != 0)
+    return is_none
 
 
 def wrong_block_headers(

@@ -5,6 +5,7 @@ bytes it decodes to. What looks wrong is for array_record's reader to say, which
 """
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,12 +17,21 @@ from arsrc._host.format.chunk_data import FRONT_BYTES, Fronts, decode_chunk, rea
 from arsrc._host.format.chunked import Chunked
 from arsrc._host.format.file_index import FileIndex
 from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
-from arsrc._host.format.layout import BLOCK_BYTES, CHUNK_HEADER_BYTES, STREAM_BYTES, LayoutError, to_physical
+from arsrc._host.format.layout import (
+    BLOCK_BYTES,
+    BLOCK_HEADER_BYTES,
+    CHUNK_HEADER_BYTES,
+    STREAM_BYTES,
+    LayoutError,
+    to_physical,
+)
 from arsrc._host.format.numbering import Found, Integers, Numbering, pick
 from arsrc._host.format.places import Enclosing
 from arsrc._host.format.record_index import Located
+from arsrc._host.format.singles import Form, copy_singles
+from arsrc._host.format.stored import STREAMED_BYTES, stored
 from arsrc._host.format.streams import ZSTD, decode_all
-from arsrc._host.format.structure import CopyEqual, is_nothing_behind, wrong_block_headers
+from arsrc._host.format.structure import FIELD_BYTES, CopyEqual, is_nothing_behind, wrong_block_headers
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
 from arsrc._host.readers.map_reads import BadRows, MapReads
@@ -29,6 +39,7 @@ from arsrc._host.storage.address_range import AddressRange
 from arsrc.record_batch import RecordBatch, uniform_offsets
 
 _POOL_BYTES = 1 << 16
+_SLAB_BYTES = 1 << 19  # decoded at a time, in the processor's cache and in memory that the allocator keeps
 
 
 class CompressedFiles:
@@ -104,15 +115,20 @@ class CompressedFiles:
         return self._index.enclosing(self._numbers[[number]], np.array([chunk]))
 
     def _read(self, area: AddressRange, chunks: Enclosing, is_careful: bool) -> RecordBatch:
+        lengths = np.asarray(chunks.num_bytes)
+        offsets = _offsets(lengths)
+        num_bytes = int(offsets[-1])
+        out = self._buffers.take(num_bytes) if num_bytes >= _POOL_BYTES else np.empty(num_bytes, np.uint8)
+        if not is_careful and (form := _stored_form(chunks, offsets)) is not None:
+            _, wrong = copy_singles(area.data, to_physical(chunks.ends - form.length), form, out)
+            if len(wrong):
+                raise BadRows(wrong)
+            return RecordBatch(out, offsets)
         copy = _copier_of(area, is_careful)
         fronts = copy(to_physical(chunks.begins), FRONT_BYTES).reshape(-1, FRONT_BYTES)
         front = read_fronts(fronts, chunks)
         ends = chunks.begins + front.ends
         _check_around(copy, chunks, ends, front.is_other)
-        lengths = np.asarray(chunks.num_bytes)
-        offsets = _offsets(lengths)
-        num_bytes = int(offsets[-1])
-        out = self._buffers.take(num_bytes) if num_bytes >= _POOL_BYTES else np.empty(num_bytes, np.uint8)
         if front.is_stored.all():
             self._copy_stored(area, ends - lengths, offsets, out, is_careful)
         else:
@@ -151,20 +167,49 @@ class CompressedFiles:
         is_careful: bool,
     ) -> None:
         """Decode records, of which some may stand as they are."""
-        starts = chunks.begins + np.where(front.is_stored, front.ends - np.diff(offsets), front.streams)
-        data, bounds = _gather(area, starts, chunks.begins + front.ends - starts, is_careful)
-        rows = np.flatnonzero(~front.is_stored)
-        buffers: Sequence[Any]
-        buffers, bad = decode_all(ZSTD, data, bounds[rows], bounds[rows + 1], np.diff(offsets)[rows])
-        if bad:
-            raise BadRows(rows[bad])
-        if len(rows) < len(starts):
-            memory, ends = data.data, bounds.tolist()
-            decoded = dict(zip(rows.tolist(), buffers, strict=True))
-            buffers = [
-                decoded[row] if row in decoded else memory[ends[row] : ends[row + 1]] for row in range(len(starts))
-            ]
-        out[:] = np.frombuffer(b"".join(buffers), np.uint8)
+        lengths = np.diff(offsets)
+        starts = chunks.begins + np.where(front.is_stored, front.ends - lengths, front.streams)
+        sizes = chunks.begins + front.ends - starts
+        slab = max(1, _SLAB_BYTES * len(lengths) // max(int(offsets[-1]), 1))
+        for first in range(0, len(lengths), slab):
+            some = slice(first, first + slab)
+            data, bounds = _gather(area, starts[some], sizes[some], is_careful)
+            buffers, bad = _decoded(data, bounds, lengths[some], front.is_stored[some])
+            if bad:
+                raise BadRows(first + np.array(bad))
+            out[offsets[first] : offsets[min(first + slab, len(lengths))]] = np.frombuffer(b"".join(buffers), np.uint8)
+
+
+def _decoded(
+    data: NDArray[np.uint8], bounds: Integers, lengths: Integers, is_stored: NDArray[np.bool_]
+) -> tuple[Sequence[Any], list[int]]:
+    """Return a buffer for each record, and the rows of those that are damaged.
+
+    Args:
+        data: u8[...], streams, and records that were stored as they are.
+        bounds: i64[n + 1], where each begins and the last one ends.
+        lengths: i64[n], bytes of the records.
+        is_stored: bool[n], which are stored.
+    """
+    if not is_stored.any():
+        return decode_all(ZSTD, data, bounds[:-1], bounds[1:], lengths)
+    rows = np.flatnonzero(~is_stored)
+    buffers: list[Any] = [data.data[begin:end] for begin, end in itertools.pairwise(bounds.tolist())]
+    decoded, bad = decode_all(ZSTD, data, bounds[rows], bounds[rows + 1], lengths[rows])
+    for row, buffer in zip(rows.tolist(), decoded, strict=True):
+        buffers[row] = buffer
+    return buffers, rows[bad].tolist()
+
+
+def _stored_form(chunks: Enclosing, offsets: Integers) -> Form | None:
+    """Return the form of chunks if they seem to be stored ones, of small records of one length."""
+    length = int(offsets[1])
+    if length >= STREAMED_BYTES or offsets[-1] != length * (len(offsets) - 1):
+        return None
+    form = stored(length)
+    span = CHUNK_HEADER_BYTES - FIELD_BYTES + len(form.head) + length
+    is_such = (chunks.ends - chunks.begins == span) & (chunks.num_bytes == length)
+    return form if is_such.all() else None
 
 
 def _copier_of(area: AddressRange, is_careful: bool) -> CopyEqual:
@@ -199,10 +244,17 @@ def _check_around(copy: CopyEqual, chunks: Enclosing, ends: Integers, is_other: 
     if not is_other.any():
         begins, behind = to_physical(chunks.begins), to_physical(ends)
         is_other = is_nothing_behind(copy, behind, ends < chunks.ends)
-        whole = Located(chunks.begins, chunks.begins, chunks.begins, begins, ends - chunks.begins)
-        is_other[wrong_block_headers(copy, whole, begins, behind)] = True
+        # A block begins inside of these, or right in front.
+        cut = np.flatnonzero((begins - BLOCK_HEADER_BYTES - 1) // BLOCK_BYTES != behind // BLOCK_BYTES)
+        if len(cut):
+            is_other[cut[_wrong_block_headers(copy, chunks.begins[cut], ends[cut])]] = True
     if is_other.any():
         raise BadRows(np.flatnonzero(is_other))
+
+
+def _wrong_block_headers(copy: CopyEqual, begins: Integers, ends: Integers) -> Integers:
+    first = to_physical(begins)
+    return wrong_block_headers(copy, Located(begins, begins, begins, first, ends - begins), first, to_physical(ends))
 
 
 def _ranges(chunks: Enclosing) -> tuple[Integers, Integers]:

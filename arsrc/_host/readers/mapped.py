@@ -21,7 +21,7 @@ from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_r
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES
 from arsrc._host.format.numbering import Found, Integers, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
-from arsrc._host.format.singles import copy_singles, damaged_singles
+from arsrc._host.format.singles import copy_singles, damaged_singles, uncompressed
 from arsrc._host.format.structure import damaged
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
@@ -157,7 +157,7 @@ class MappedFiles:
         """
         lengths, is_single = located.lengths, self._index.is_single
         if is_single and length is not None and length <= LARGE_RECORD_BYTES:
-            result, wrong = copy_singles(area.data, located.begins, length, out)
+            result, wrong = copy_singles(area.data, located.begins, uncompressed(length), out)
             return result, _NONE, wrong
         # First what is around them: their own bytes are on the way then.
         if is_single and not isinstance(lengths, int) and lengths.max(initial=0) <= LARGE_RECORD_BYTES:

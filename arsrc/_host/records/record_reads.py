@@ -64,7 +64,7 @@ class RecordReads:
         how = opened.how[found.slices]
         parts: Parts = []
         num_decoded = 0
-        for kind in np.unique(how).tolist() if len(opened.how) > 1 else opened.how.tolist():
+        for kind in set(how.tolist()) if len(opened.how) > 1 else opened.how.tolist():
             rows = np.flatnonzero(how == kind)
             if kind == How.GROUPED:
                 for part, batch, num_records in self._by_group(opened, found, rows, on_bad):
@@ -96,17 +96,20 @@ class RecordReads:
         """Return records that are read one by one."""
         if how == How.BY_READER:
             return list(self._by_reader(found, rows, on_bad))
-        are_left = self._are_left(self._numbering.ids(found.at(rows)))
-        parts = list(self._by_reader(found, rows[are_left], on_bad))
+        parts: Parts = []
+        if self.verified is not None and not self.verified.is_all:
+            are_left = self.verified.are_left(self._numbering.ids(found.at(rows)))
+            parts += self._by_reader(found, rows[are_left], on_bad)
+            rows = rows[~are_left]
 
         def copy(some: Rows) -> RecordBatch:
-            wanted = found.at(some)
+            wanted = found if len(some) == len(found.slices) else found.at(some)
             if how == How.MAPPED and opened.mapped is not None:
                 return opened.mapped.copy(opened.mapped.locate(wanted))
             assert opened.compressed is not None
             return opened.compressed.read(wanted)
 
-        return parts + self._from_map(copy, found, rows[~are_left], on_bad)
+        return parts + self._from_map(copy, found, rows, on_bad)
 
     def _from_map(self, copy: Callable[[Rows], RecordBatch], found: Found, rows: Rows, on_bad: OnBad) -> Parts:
         """Return what `copy` gives, and by array_record's reader what looks wrong there.
