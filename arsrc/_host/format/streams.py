@@ -71,7 +71,7 @@ def decode_all(
             together = zstandard.BufferWithSegments(data.data, segments)
             wanted = sizes.astype("<u8").tobytes()
             found: Any = zstandard.ZstdDecompressor().multi_decompress_to_buffer(together, wanted)
-            return list(found), []
+            return found, []
         except zstandard.ZstdError:  # of one of them
             pass
     buffers: list[Any] = []

@@ -5,9 +5,8 @@ bytes it decodes to. What looks wrong is for array_record's reader to say, which
 """
 
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +102,7 @@ class CompressedFiles:
             ends, is_other = read_headers(headers, chunks)
             _check_around(copy, chunks, chunks.begins + ends, is_other)
             begins = chunks.begins + CHUNK_HEADER_BYTES
-            data, _ = _gather(area, begins, ends - CHUNK_HEADER_BYTES, is_careful)
+            data = _gather(area, begins, ends - CHUNK_HEADER_BYTES, is_careful).data
             try:
                 return decode_chunk(int(letter), data.data, count, int(np.max(chunks.num_bytes)))
             except LayoutError as error:
@@ -173,29 +172,41 @@ class CompressedFiles:
         slab = max(1, _SLAB_BYTES * len(lengths) // max(int(offsets[-1]), 1))
         for first in range(0, len(lengths), slab):
             some = slice(first, first + slab)
-            data, bounds = _gather(area, starts[some], sizes[some], is_careful)
-            buffers, bad = _decoded(data, bounds, lengths[some], front.is_stored[some])
+            streams = _gather(area, starts[some], sizes[some], is_careful)
+            buffers, bad = _decoded(streams, lengths[some], front.is_stored[some])
             if bad:
                 raise BadRows(first + np.array(bad))
             out[offsets[first] : offsets[min(first + slab, len(lengths))]] = np.frombuffer(b"".join(buffers), np.uint8)
 
 
-def _decoded(
-    data: NDArray[np.uint8], bounds: Integers, lengths: Integers, is_stored: NDArray[np.bool_]
-) -> tuple[Sequence[Any], list[int]]:
+class _Streams(NamedTuple):
+    """Bytes of chunks.
+
+    Attributes:
+        data: u8[...], what they lie in.
+        begins: i64[n], where those of each begin.
+        ends: i64[n]
+    """
+
+    data: NDArray[np.uint8]
+    begins: Integers
+    ends: Integers
+
+
+def _decoded(streams: _Streams, lengths: Integers, is_stored: NDArray[np.bool_]) -> tuple[Sequence[Any], list[int]]:
     """Return a buffer for each record, and the rows of those that are damaged.
 
     Args:
-        data: u8[...], streams, and records that were stored as they are.
-        bounds: i64[n + 1], where each begins and the last one ends.
+        streams: Streams, and records that were stored as they are.
         lengths: i64[n], bytes of the records.
         is_stored: bool[n], which are stored.
     """
+    data, begins, ends = streams
     if not is_stored.any():
-        return decode_all(ZSTD, data, bounds[:-1], bounds[1:], lengths)
+        return decode_all(ZSTD, data, begins, ends, lengths)
     rows = np.flatnonzero(~is_stored)
-    buffers: list[Any] = [data.data[begin:end] for begin, end in itertools.pairwise(bounds.tolist())]
-    decoded, bad = decode_all(ZSTD, data, bounds[rows], bounds[rows + 1], lengths[rows])
+    buffers: list[Any] = [data.data[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    decoded, bad = decode_all(ZSTD, data, begins[rows], ends[rows], lengths[rows])
     for row, buffer in zip(rows.tolist(), decoded, strict=True):
         buffers[row] = buffer
     return buffers, rows[bad].tolist()
@@ -218,18 +229,21 @@ def _copier_of(area: AddressRange, is_careful: bool) -> CopyEqual:
     return lambda begins, length: gather_equal(area.data, begins, length, None)
 
 
-def _gather(
-    area: AddressRange, starts: Integers, lengths: Integers, is_careful: bool
-) -> tuple[NDArray[np.uint8], Integers]:
-    """Return bytes that stand at logical positions, laid end to end, and where each begins and the last one ends."""
-    offsets = np.zeros(len(starts) + 1, np.int64)
+def _gather(area: AddressRange, starts: Integers, lengths: Integers, is_careful: bool) -> _Streams:
+    """Copy bytes that stand at logical positions."""
+    offsets, most = np.zeros(len(starts) + 1, np.int64), int(lengths.max())
     np.cumsum(lengths, out=offsets[1:])
-    if not is_careful or not area.can_copy:
-        return gather_ragged(area.data, starts, offsets, None), offsets
-    data = np.empty(offsets[-1], np.uint8)
-    if len(rows := copy_records(area, starts, offsets, data)):
-        raise BadRows(rows)
-    return data, offsets
+    if is_careful and area.can_copy:
+        data = np.empty(offsets[-1], np.uint8)
+        if len(rows := copy_records(area, starts, offsets, data)):
+            raise BadRows(rows)
+    elif most <= LARGE_RECORD_BYTES and most * len(starts) <= 2 * offsets[-1]:
+        # As much of each as of the longest: that takes less time than to look at each.
+        data, begins = gather_equal(area.data, to_physical(starts), most, None), np.arange(len(starts)) * most
+        return _Streams(data, begins, begins + lengths)
+    else:
+        data = gather_ragged(area.data, starts, offsets, None)
+    return _Streams(data, offsets[:-1], offsets[1:])
 
 
 def _check_around(copy: CopyEqual, chunks: Enclosing, ends: Integers, is_other: NDArray[np.bool_]) -> None:
