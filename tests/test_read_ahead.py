@@ -410,7 +410,7 @@ def test_idle_buffers_make_room_for_what_is_read_ahead_and_both_for_groups() -> 
     assert ahead.kept()["bytes_ahead"] > 20_000
     group = RecordBatch.from_records([bytes(9_000)])
     for name in range(4):
-        ahead.groups.get(name, 9_000, lambda: group)
+        ahead.groups.get({name: 9_000}, lambda names: dict.fromkeys(names, group))
     assert ahead.groups.num_bytes == 18_000
     for index in range(20, 40):
         assert ahead.number(one, index) == index

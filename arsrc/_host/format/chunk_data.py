@@ -98,12 +98,12 @@ def _are_stored(fronts: NDArray[np.uint8], streams: NDArray[np.int64], lengths: 
     return are_stored
 
 
-def decode_chunk(letter: int, data: memoryview, count: int, num_bytes: int) -> RecordBatch:
+def decode_chunk(data: memoryview, letter: int, count: int, num_bytes: int) -> RecordBatch:
     """Return the records of a chunk.
 
     Args:
-        letter: Of the compression.
         data: The chunk's data.
+        letter: Of the compression.
         count: How many records there are.
         num_bytes: How many bytes they take together.
 
@@ -119,7 +119,7 @@ def decode_chunk(letter: int, data: memoryview, count: int, num_bytes: int) -> R
     if said != num_bytes or not count <= num_size_bytes <= _MOST_VARINT_BYTES * count or values > len(data):
         raise LayoutError("a chunk has another size than the footer says")
     sizes = np.frombuffer(decode(letter, data[stream:values_at], num_size_bytes), np.uint8)
-    lasts = np.flatnonzero(sizes < 0x80)
+    lasts = (sizes < 0x80).nonzero()[0]
     if len(lasts) != count or lasts[-1] != len(sizes) - 1:
         raise LayoutError("a chunk has another number of sizes than records")
     offsets = np.zeros(count + 1, np.int64)
@@ -130,5 +130,5 @@ def decode_chunk(letter: int, data: memoryview, count: int, num_bytes: int) -> R
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value, num_bytes = parse_varint(data[position : position + _MOST_VARINT_BYTES].tobytes(), 0)
+    value, num_bytes = parse_varint(bytes(data[position : position + _MOST_VARINT_BYTES]), 0)
     return value, position + num_bytes

@@ -81,10 +81,6 @@ class ChunkList:
             largest,
         )
 
-    def num_bytes(self, chunk: int) -> int:
-        """Return how many bytes the records of a chunk take."""
-        return int(self.decoded_sizes[chunk])
-
     def wrong(self, path: str, stamp: FileStamp, positions: Sequence[int], records: Sequence[bytes]) -> list[int]:
         """Return those of some positions whose records are of another chunk than the footer says.
 

@@ -56,7 +56,7 @@ def _read_footer(file: OpenFile, num_bytes: int) -> tuple[int, Footer]:
     letter = data[0] if data else 0
     if not can_decode(letter):
         raise LayoutError("the footer is not compressed, or in a way that cannot be decoded here")
-    records = decode_chunk(letter, data, header.num_records, header.decoded_size)
+    records = decode_chunk(data, letter, header.num_records, header.decoded_size)
     num_chunks, num_records = parse_counts(records[0])
     if header.num_records != num_chunks + 1 or not num_chunks:
         raise LayoutError("the footer lists another number of chunks than it says")

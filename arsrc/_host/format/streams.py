@@ -3,6 +3,7 @@
 None is given more room than whoever asks expects to find in it.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ try:
 except ImportError:
     cramjam = None
 
+_of_thread = threading.local()
 _HAS_MANY = hasattr(zstandard.ZstdDecompressor, "multi_decompress_to_buffer")  # not so everywhere
 
 ZSTD, BROTLI, SNAPPY = ord("z"), ord("b"), ord("s")
@@ -70,7 +72,7 @@ def decode_all(
         try:
             together = zstandard.BufferWithSegments(data.data, segments)
             wanted = sizes.astype("<u8").tobytes()
-            found: Any = zstandard.ZstdDecompressor().multi_decompress_to_buffer(together, wanted)
+            found: Any = _decompressor().multi_decompress_to_buffer(together, wanted)
             return found, []
         except zstandard.ZstdError:  # of one of them
             pass
@@ -85,13 +87,20 @@ def decode_all(
     return buffers, bad
 
 
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """Return that of this thread: making one takes as long as decoding some kilobytes."""
+    if (found := getattr(_of_thread, "decompressor", None)) is None:
+        found = _of_thread.decompressor = zstandard.ZstdDecompressor()
+    return found
+
+
 def _decode_zstd(stream: bytes | memoryview, num_bytes: int) -> bytes:
     try:
         said = zstandard.frame_content_size(stream)  # which is believed by what decodes it
         if said not in (-1, num_bytes):
             raise LayoutError("a frame says another number of bytes")
         # None at all means any number.
-        found = zstandard.ZstdDecompressor().decompress(stream, max_output_size=max(num_bytes, 1))
+        found = _decompressor().decompress(stream, max_output_size=max(num_bytes, 1))
     except zstandard.ZstdError as error:
         raise LayoutError(str(error)) from error
     if len(found) != num_bytes:

@@ -87,31 +87,40 @@ class CompressedFiles:
         """Whether the file of a slice is one of these."""
         return bool(self._numbers[number] >= 0)
 
-    def num_bytes(self, number: int, chunk: int) -> int:
-        """Return how many bytes the records of a chunk take, the `chunk`-th of a slice's file."""
-        return int(np.asarray(self._chunk(number, chunk).num_bytes)[0])
+    def num_bytes(self, numbers: Integers, groups: Integers) -> Integers:
+        """Return how many bytes the records of chunks take, each of the file of a slice."""
+        return np.asarray(self._index.enclosing(self._numbers[numbers], groups).num_bytes)
 
-    def read_chunk(self, number: int, chunk: int) -> RecordBatch:
-        """Return all records of a chunk, the `chunk`-th of the file of slice `number`; errors are those of `read`."""
-        chunks = self._chunk(number, chunk)
-        letter, count = pick(self._index.letter, self._numbers[[number]]), int(np.max(chunks.counts))
+    def read_chunks(self, numbers: Integers, groups: Integers) -> list[RecordBatch]:
+        """Return all records of chunks, each of the file of a slice.
 
-        def read(area: AddressRange, is_careful: bool) -> RecordBatch:
+        Raises:
+            ArsrcReadError: As of `read`.
+            BadRows: Some chunks cannot be read, or something else stands there.
+        """
+        slices = self._numbers[numbers]
+        chunks, letters = self._index.enclosing(slices, groups), pick(self._index.letter, slices)
+        counts = np.broadcast_to(chunks.counts, len(groups)).tolist()
+
+        def read(area: AddressRange, is_careful: bool) -> list[RecordBatch]:
             copy = _copier_of(area, is_careful)
-            headers = copy(to_physical(chunks.begins), CHUNK_HEADER_BYTES).reshape(1, -1)
+            headers = copy(to_physical(chunks.begins), CHUNK_HEADER_BYTES).reshape(-1, CHUNK_HEADER_BYTES)
             ends, is_other = read_headers(headers, chunks)
             _check_around(copy, chunks, chunks.begins + ends, is_other)
-            begins = chunks.begins + CHUNK_HEADER_BYTES
-            data = _gather(area, begins, ends - CHUNK_HEADER_BYTES, is_careful).data
-            try:
-                return decode_chunk(int(letter), data.data, count, int(np.max(chunks.num_bytes)))
-            except LayoutError as error:
-                raise BadRows(np.zeros(1, np.int64)) from error
+            columns = np.broadcast_to(letters, len(counts)).tolist(), counts, np.asarray(chunks.num_bytes).tolist()
+            batches, bad = [], []
+            for row, kind in enumerate(zip(*columns, strict=True)):
+                one = slice(row, row + 1)
+                begin, size = chunks.begins[one] + CHUNK_HEADER_BYTES, ends[one] - CHUNK_HEADER_BYTES
+                try:
+                    batches.append(decode_chunk(_gather(area, begin, size, is_careful).data.data, *kind))
+                except (LayoutError, BadRows):
+                    bad.append(row)
+            if bad:
+                raise BadRows(np.array(bad))
+            return batches
 
-        return self.reads.run(np.full(count, number), lambda: _ranges(chunks), read)
-
-    def _chunk(self, number: int, chunk: int) -> Enclosing:
-        return self._index.enclosing(self._numbers[[number]], np.array([chunk]))
+        return self.reads.run(numbers, lambda: _ranges(chunks), read)
 
     def _read(self, area: AddressRange, chunks: Enclosing, is_careful: bool) -> RecordBatch:
         lengths = np.asarray(chunks.num_bytes)

@@ -1,10 +1,33 @@
 """Decoded groups, kept within a bound in bytes: each is decoded once for all who want records of it for a while."""
 
+import dataclasses
+import functools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from arsrc._host.machine.once import Once
+from arsrc._host.readers.official import ReadFailure
 from arsrc.record_batch import RecordBatch
+
+Groups: TypeAlias = Mapping[int, RecordBatch | ReadFailure]
+"""By name, the records of a group, or why they cannot be read."""
+Load: TypeAlias = Callable[[Sequence[int]], Groups]
+
+
+@dataclasses.dataclass(eq=False)
+class _Kept:
+    """A group that is there, or that comes with others by `load`.
+
+    Attributes:
+        num_bytes: Bytes of its records.
+        load: Gives it and others.
+        loaded: What that has given.
+    """
+
+    num_bytes: int
+    load: Callable[[], Groups]
+    loaded: Once[Groups]
 
 
 class GroupCache:
@@ -20,26 +43,55 @@ class GroupCache:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.num_bytes = max_bytes, 0
-        self._groups: dict[Hashable, tuple[int, Once[RecordBatch]]] = {}  # the one used last at the end
+        self._groups: dict[int, _Kept] = {}  # the one used last at the end
         self._lock = threading.RLock()
 
-    def get(self, name: Hashable, num_bytes: int, load: Callable[[], RecordBatch]) -> RecordBatch:
-        """Return a group of so many bytes, loading it if it is not there."""
-        if num_bytes > self.max_bytes:
-            return load()
-        with self._lock:
-            if (kept := self._groups.pop(name, None)) is None:
-                self._make_room(num_bytes)
-                kept = num_bytes, Once()
-            self._groups[name] = kept
-        return kept[1].get(load)
+    def get(self, sizes: Mapping[int, int], load: Load) -> Groups:
+        """Return groups; those that are not there are loaded together.
 
-    def _make_room(self, num_bytes: int) -> None:
-        """Let go of the oldest until so many bytes more can be kept."""
-        self.num_bytes += num_bytes
+        Args:
+            sizes: Bytes of each, by name.
+            load: Loads some of them.
+        """
+        kept: dict[int, _Kept] = {}
+        with self._lock:
+            for name in sizes:
+                if (found := self._groups.pop(name, None)) is not None:
+                    self._groups[name] = kept[name] = found
+            missing = [name for name in sizes if name not in kept]
+            together, loading = Once[Groups](), functools.partial(load, missing)
+            for name in missing:
+                kept[name] = _Kept(sizes[name], loading, together)
+                self._keep(name, kept[name])
+        try:
+            return {name: one.loaded.get(one.load)[name] for name, one in kept.items()}
+        finally:
+            self._part(missing, together)
+
+    def _keep(self, name: int, kept: _Kept) -> None:
+        """Keep a group, and let go of the oldest ones that do not fit beside it."""
+        if kept.num_bytes > self.max_bytes:
+            return
+        self._groups[name] = kept
+        self.num_bytes += kept.num_bytes
         while self.num_bytes > self.max_bytes:
-            freed, _ = self._groups.pop(next(iter(self._groups)))
-            self.num_bytes -= freed
+            self._forget(next(iter(self._groups)))
+
+    def _forget(self, name: int) -> None:
+        self.num_bytes -= self._groups.pop(name).num_bytes
+
+    def _part(self, names: Sequence[int], together: Once[Groups]) -> None:
+        """Keep what was loaded together each for itself, so that it is let go of alone; what failed is not kept."""
+        loaded = together.value or {}
+        with self._lock:
+            for name in names:
+                kept = self._groups.get(name)
+                if kept is None or kept.loaded is not together:
+                    continue
+                if isinstance(batch := loaded.get(name), RecordBatch):
+                    self._groups[name] = _Kept(kept.num_bytes, dict, Once.of({name: batch}))
+                else:
+                    self._forget(name)
 
     def clear(self) -> None:
         """Let go of all."""

@@ -1,6 +1,5 @@
 """Reading records of many files at once, each in the way of its file, and once more where it looks wrong."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
@@ -16,15 +15,21 @@ from arsrc._host.readers.group_cache import GroupCache
 from arsrc._host.readers.map_reads import BadRows
 from arsrc._host.readers.official import ReadFailure
 from arsrc._host.readers.verified import Verified
+from arsrc._host.records.joining import in_order, take
 from arsrc._host.storage.stamps import closed
 from arsrc.errors import ArsrcError, ArsrcReadError
-from arsrc.record_batch import RecordBatch, uniform_offsets
+from arsrc.record_batch import RecordBatch
 
 Rows: TypeAlias = NDArray[np.int64]
 OnBad: TypeAlias = Callable[[Rows, ArsrcError], None]
 """Told the rows i64[n] of what is bad, and what is wrong with it; may raise that."""
 Parts: TypeAlias = list[tuple[Rows, RecordBatch]]
 """Rows, and what they hold."""
+
+
+_GROUP_BITS = 32
+_GROUP_MASK = (1 << _GROUP_BITS) - 1
+_SLAB_BYTES = 16 * 2**20  # of groups that are decoded together
 
 
 class Read(NamedTuple):
@@ -73,13 +78,13 @@ class RecordReads:
             else:
                 parts += self._alone(opened, How(kind), found, rows, on_bad)
                 num_decoded += len(rows)
-        return Read(_in_order(parts), num_decoded)
+        return Read(in_order(parts), num_decoded)
 
     def can_copy(self, found: Found) -> bool:
         """Whether records can be copied from where they lie: mapped, uncompressed, and verified where they must be."""
         if not (self._files.opened_for(found).how[found.slices] == How.MAPPED).all():
             return False
-        return not self._are_left(self._numbering.ids(found)).any()
+        return self.verified is None or not self.verified.are_left(self._numbering.ids(found)).any()
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None, on_bad: OnBad) -> RecordBatch:
         """Return mapped records that were located, in `out` where all of them are good."""
@@ -90,7 +95,7 @@ class RecordReads:
             return mapped.copy(located, out) if len(rows) == len(located.starts) else mapped.copy(located.at(rows))
 
         rows = np.arange(len(located.starts))
-        return _in_order(self._from_map(copy, Found(located.slices, located.positions), rows, on_bad))
+        return in_order(self._from_map(copy, Found(located.slices, located.positions), rows, on_bad))
 
     def _alone(self, opened: Opened, how: How, found: Found, rows: Rows, on_bad: OnBad) -> Parts:
         """Return records that are read one by one."""
@@ -152,44 +157,82 @@ class RecordReads:
         """
         if self.is_closed:
             raise closed()
-        group_sizes = opened.group_sizes[found.slices]
-        units = found.slices << 32 | found.positions // group_sizes
+        units = found.slices << _GROUP_BITS | found.positions // opened.group_sizes[found.slices]
         rows = rows[np.lexsort((found.positions[rows], units[rows]))]
-        for part in np.split(rows, np.flatnonzero(np.diff(units[rows])) + 1) if len(rows) else ():
-            wanted, size = found.at(part), int(group_sizes[part[0]])
-            number, group = int(wanted.slices[0]), int(wanted.positions[0]) // size
-            first = group * size
-            positions = range(first, min(first + size, int(opened.file_sizes[number])))
-            loaded: list[int] = []
-            load = functools.partial(self._load_group, opened, wanted, positions, loaded)
-            try:
-                batch = self._groups.get((number, group), self._group_bytes(opened, number, group), load)
-            except ReadFailure as failure:
-                on_bad(part, self._unreadable(failure, wanted))
+        parts = np.split(rows, np.flatnonzero(np.diff(units[rows])) + 1) if len(rows) else []
+        names = units[[part[0] for part in parts]] if parts else units[:0]
+        sizes = self._group_bytes(opened, names)
+        for some in _slabs(sizes):
+            wanted, loaded = dict(zip(names[some].tolist(), parts[some], strict=True)), dict[int, int]()
+            load = functools.partial(self._load_groups, opened, found, wanted, loaded)
+            groups = self._groups.get(dict(zip(wanted, sizes[some].tolist(), strict=True)), load)
+            for name, part in wanted.items():
+                if isinstance(group := groups[name], ReadFailure):
+                    on_bad(part, self._unreadable(group, found.at(part)))
+                else:
+                    first = (name & _GROUP_MASK) * int(opened.group_sizes[name >> _GROUP_BITS])
+                    yield part, take(group, found.positions[part] - first), loaded.get(name, 0)
+
+    def _group_bytes(self, opened: Opened, names: Rows) -> Rows:
+        """Return how many bytes the records of each group take."""
+        sizes = np.empty(len(names), np.int64)
+        for number in np.unique(names >> _GROUP_BITS).tolist():
+            at = names >> _GROUP_BITS == number
+            groups = names[at] & _GROUP_MASK
+            if opened.compressed is not None and opened.compressed.holds(number):
+                sizes[at] = opened.compressed.num_bytes(np.full(len(groups), number), groups)
             else:
-                yield part, _take(batch, wanted.positions - first), sum(loaded)
+                path = self._numbering.slices[number].path
+                sizes[at] = self._files.pool.reader(path, self._files.stamps[path]).chunks.decoded_sizes[groups]
+        return sizes
 
-    def _group_bytes(self, opened: Opened, number: int, group: int) -> int:
-        if opened.compressed is not None and opened.compressed.holds(number):
-            return opened.compressed.num_bytes(number, group)
-        path = self._numbering.slices[number].path
-        return self._files.pool.reader(path, self._files.stamps[path]).chunks.num_bytes(group)
+    def _load_groups(
+        self, opened: Opened, found: Found, wanted: dict[int, Rows], loaded: dict[int, int], names: Sequence[int]
+    ) -> dict[int, RecordBatch | ReadFailure]:
+        """Return the records of whole groups; how many were decoded of each goes to `loaded`.
 
-    def _load_group(self, opened: Opened, wanted: Found, positions: Sequence[int], loaded: list[int]) -> RecordBatch:
-        """Return all records of a group, which stand at `positions` of a file; how many they are goes to `loaded`."""
-        loaded.append(len(positions))
+        Args:
+            opened: What is open.
+            found: Where the records are that are asked for.
+            wanted: Rows of these, by the name of their group.
+            loaded: Records that were decoded, by the name of a group.
+            names: The groups that are to be read.
+        """
+        groups: dict[int, RecordBatch | ReadFailure] = {}
+        for name in names:
+            number, group = name >> _GROUP_BITS, name & _GROUP_MASK
+            size = int(opened.group_sizes[number])
+            loaded[name] = min(size, int(opened.file_sizes[number]) - group * size)
+        if (compressed := opened.compressed) is not None:
+            from_map = [name for name in names if compressed.holds(name >> _GROUP_BITS)]
+            if self.verified is not None:
+                ids = {name: self._numbering.ids(found.at(wanted[name])) for name in from_map}
+                from_map = [name for name in from_map if not self.verified.are_left(ids[name]).any()]
+            while from_map:
+                at = np.array(from_map)
+                try:
+                    batches = compressed.read_chunks(at >> _GROUP_BITS, at & _GROUP_MASK)
+                except BadRows as error:  # array_record's reader says what is wrong
+                    from_map = np.delete(at, error.rows).tolist()
+                else:
+                    groups |= zip(from_map, batches, strict=True)
+                    break
+        for name in names:
+            if name not in groups:
+                try:
+                    groups[name] = self._read_group(opened, found.at(wanted[name]), loaded[name])
+                except ReadFailure as failure:
+                    groups[name] = failure
+        return groups
+
+    def _read_group(self, opened: Opened, wanted: Found, count: int) -> RecordBatch:
+        """Return by array_record's reader all records of the group in which some lie."""
         number, ids = int(wanted.slices[0]), self._numbering.ids(wanted)
-        compressed = opened.compressed
-        if compressed is not None and compressed.holds(number) and not self._are_left(ids).any():
-            with contextlib.suppress(BadRows):  # array_record's reader says what is wrong
-                return compressed.read_chunk(number, positions[0] // int(opened.group_sizes[number]))
-        records = self._read_file(self._numbering.slices[number].path, positions, ids, 0, len(positions))
+        size = int(opened.group_sizes[number])
+        first = int(wanted.positions[0]) // size * size
+        records = self._read_file(self._numbering.slices[number].path, range(first, first + count), ids, 0, count)
         self._note_verified(wanted)
         return RecordBatch.from_records(records)
-
-    def _are_left(self, ids: Rows) -> NDArray[np.bool_]:
-        """Return which records array_record's reader has to read, since their hashes were not verified yet."""
-        return np.zeros(len(ids), bool) if self.verified is None else self.verified.are_left(ids)
 
     def _note_verified(self, found: Found) -> None:
         """Take note of all records of the chunks of some in one file, which array_record's reader has read."""
@@ -222,30 +265,16 @@ class RecordReads:
         return error
 
 
-def _in_order(parts: Parts) -> RecordBatch:
-    """Return the records of all parts, by ascending rows."""
-    if len(parts) == 1 and (np.diff(parts[0][0]) > 0).all():
-        return parts[0][1]
-    if not parts:
-        return RecordBatch.from_records([])
-    rows = np.concatenate([rows for rows, _ in parts])
-    lengths = np.concatenate([batch.lengths for _, batch in parts])
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    together = RecordBatch(np.concatenate([batch.data for _, batch in parts]), offsets)
-    return _take(together, np.argsort(rows, kind="stable"))
-
-
-def _take(batch: RecordBatch, rows: Rows) -> RecordBatch:
-    """Return some records of a batch."""
-    lengths = batch.lengths
-    if len(lengths) and (lengths == lengths[0]).all():
-        length = int(lengths[0])
-        data = batch.data.reshape(len(batch), length)[rows]
-        return RecordBatch(data.reshape(-1), uniform_offsets(len(rows), length))
-    memory = batch.data.data
-    begins, ends = batch.offsets[rows].tolist(), batch.offsets[rows + 1].tolist()
-    return RecordBatch.from_records([memory[begin:end].tobytes() for begin, end in zip(begins, ends, strict=True)])
+def _slabs(sizes: Rows) -> Iterator[slice]:
+    """Yield runs of groups that take a bounded number of bytes together, or are one."""
+    start = num_bytes = 0
+    for at, size in enumerate(sizes.tolist()):
+        if at > start and num_bytes + size > _SLAB_BYTES:
+            yield slice(start, at)
+            start, num_bytes = at, 0
+        num_bytes += size
+    if len(sizes):
+        yield slice(start, len(sizes))
 
 
 def _few(numbers: Sequence[int] | NDArray[np.int64]) -> str:
