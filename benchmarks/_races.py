@@ -23,7 +23,7 @@ from arsrc.codecs import Map
 
 _SMALL = 784  # bytes, 28 x 28
 _PICTURE = 150_528  # bytes, 224 x 224 x 3
-_CHECKSUMS: tuple[Any, ...] = ("auto", "always")
+_CHECKSUMS = ("auto", "first", "always")
 _ZSTD, _ZSTD_GROUPS = "group_size:1,zstd", "group_size:256,zstd"
 
 

@@ -38,7 +38,7 @@ from arsrc._host.storage.address_range import AddressRange
 from arsrc.record_batch import RecordBatch, uniform_offsets
 
 _POOL_BYTES = 1 << 16
-_SLAB_BYTES = 1 << 19  # decoded at a time, in the processor's cache and in memory that the allocator keeps
+_SLAB_BYTES = 1 << 21  # decoded at a time, in the processor's cache and in memory that the allocator keeps
 
 
 class CompressedFiles:
