@@ -168,7 +168,7 @@ def _resident_bytes() -> int:
 class _NoReaders:
     """Stands in for the pool of readers, and for each of them: counts and gives records without files."""
 
-    num_records = _RECORDS_PER_FILE
+    num_records, group_size = _RECORDS_PER_FILE, 1
 
     def __init__(self, max_open: int, limit: float | None) -> None:
         self.chunks = self
