@@ -33,7 +33,7 @@ class Facts(NamedTuple):
         group_size: Most records that have to be decoded to read one.
         is_random: Whether all records are shuffled, without blocks.
         block_size: Records of a block that is shuffled as a whole, 1 without.
-        window_bytes: Decoded bytes of a window of blocks, 0 without.
+        window_bytes: Bytes of the records of a window of blocks, 0 without.
         is_cached: Whether decoded elements are kept.
         codec: Name of the codec.
         is_python: Whether it calls a Python function for each record.
@@ -113,7 +113,7 @@ def _groups(facts: Facts) -> Limit | None:
         return Limit(what, (f"set shuffle_block_size={-(-block_size // size) * size}", single))
     if 2 * facts.window_bytes > facts.read_ahead_bytes:
         what = f"windows of {in_bytes(facts.window_bytes)} are not kept: groups are decoded for each batch{so_far}"
-        enough = 4 * facts.window_bytes  # windows get half of it
+        enough = 4 * facts.window_bytes  # groups get half of it
         return Limit(what, (f"set ReadOptions(read_ahead_bytes={enough})", "set a smaller shuffle_window_blocks"))
     return None
 

@@ -91,7 +91,7 @@ class ReadOptions(Terse):
     Attributes:
         num_threads: Threads that read ahead.
         read_ahead_bytes: Memory for what is kept for later, in bytes, over all configs of the same files: batches
-            read ahead, windows of decoded groups, and buffers to be used again; 0 reads each batch when it is asked
+            read ahead, decoded groups, and buffers to be used again; 0 reads each batch when it is asked
             for.
         max_open_files: Files held open at once, of those that array_record reads; the least recently used ones are
             closed. Lowered by itself where the process may open fewer.

@@ -46,7 +46,7 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
         group_size=opened.max_group_size,
         is_random=random_access(config),
         block_size=config.shuffle_block_size,
-        window_bytes=0 if blocks is None else blocks.window_size * num_bytes,
+        window_bytes=0 if blocks is None else blocks.window_size * _record_bytes(source),
         is_cached=config.cacheable,
         codec=type(codec).__name__,
         is_python=isinstance(codec, Map),
@@ -58,6 +58,13 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
         cache_bytes=config.read.cache_bytes,
         metrics=source.metrics(),
     )
+
+
+def _record_bytes(source: OpenSource) -> int:
+    """Return the mean length of the records that were read; of their elements, before any was."""
+    metrics = source.metrics()
+    num_records = int(metrics["records_read"])
+    return int(metrics["bytes_read"]) // num_records if num_records else source.elements.num_bytes
 
 
 def _order(config: ArrayRecordSourceConfig) -> str:

@@ -3,7 +3,6 @@
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import _array_record
 import _arsrc

@@ -1,7 +1,7 @@
 """Train on files of which some records are bad: masked as they are met, listed, and excluded from then on.
 
 scikit-learn's digits are written as compressed records, as pictures are. Two of these were cut short before, which the
-codec finds; two are changed in the files, which array_record's checksums find. The last lines are
+codec finds; two are changed in the files, which the files' own hashes show when they are first read. The last lines are
 
     found all bad records: 271 828 1414 1618
     excluded from the first step on, they leave the same weights, bit for bit
@@ -68,7 +68,15 @@ def train(config, state, weights):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         paths = write_data(Path(folder))
-        config = arsrc.ArrayRecordSourceConfig(paths, 64, CODEC, shuffle_records=True, remainder="pad", num_epochs=6)
+        config = arsrc.ArrayRecordSourceConfig(
+            paths,
+            64,
+            CODEC,
+            shuffle_records=True,
+            remainder="pad",
+            num_epochs=6,
+            read=arsrc.ReadOptions(checksum="first"),
+        )
         met = None
         try:
             for _ in arsrc.iterate(config):  # ends at the first bad record: on_bad_record="raise" is the default

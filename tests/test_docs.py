@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text()
 # Every example, and the arguments that make its run reproducible.
 EXAMPLES = {
     "bad_records.py": (),
+    "compressed_files.py": (),
     "multi_host.py": (),
     "python_loop.py": (),
     "resume.py": ("--kill-at", "137"),

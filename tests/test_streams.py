@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import zstandard
 
+from arsrc._host.format.frames import are_whole
 from arsrc._host.format.layout import LayoutError
 from arsrc._host.format.streams import BROTLI, SNAPPY, ZSTD, can_decode, decode, decode_all
 
@@ -57,6 +58,19 @@ def test_those_that_are_damaged_are_named_and_the_others_decoded(says_size: bool
     buffers, bad = decode_all(ZSTD, *laid(streams), sizes)
     assert bad == [2, 3, 5, 6]
     assert [bytes(buffer) for buffer in buffers] == [b"" if n in bad else one for n, one in enumerate(RECORDS)]
+
+
+@pytest.mark.parametrize("says_size", [True, False])
+@pytest.mark.parametrize("checksum", [True, False])
+def test_frames_are_whole_where_nothing_is_missing_or_follows(says_size: bool, checksum: bool) -> None:
+    streams = [frame(record, write_content_size=says_size, write_checksum=checksum) for record in [*RECORDS, b""]]
+    assert are_whole(*laid(streams))
+    for row, stream in enumerate(streams):
+        for other in (stream + b"x", stream[:-1], stream[:4], b"", stream + stream):
+            assert not are_whole(*laid([*streams[:row], other, *streams[row + 1 :]]))
+    buffers, bad = decode_all(ZSTD, *laid([streams[0] + b"x", streams[1]]), sizes_of(RECORDS[:2]))
+    assert bad == [0]
+    assert bytes(buffers[1]) == RECORDS[1]
 
 
 def test_nothing_is_decoded_beyond_the_room_that_it_is_given() -> None:

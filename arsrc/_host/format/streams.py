@@ -11,6 +11,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from arsrc._host.format.frames import are_whole
 from arsrc._host.format.layout import LayoutError
 
 try:
@@ -66,8 +67,8 @@ def decode_all(
     Returns:
         A buffer for each, and the numbers of those that are damaged, whose buffers are empty.
     """
-    # Of no frames, or of one that holds nothing, that function ends the process.
-    if letter == ZSTD and _HAS_MANY and sizes.any() and sizes.all():
+    # Of no frames, or of one that holds nothing, that function ends the process; what follows a frame it does not see.
+    if letter == ZSTD and _HAS_MANY and sizes.any() and sizes.all() and are_whole(data, begins, ends):
         segments = np.stack((begins, ends - begins), axis=1).astype("<u8").tobytes()
         try:
             together = zstandard.BufferWithSegments(data.data, segments)
@@ -100,7 +101,7 @@ def _decode_zstd(stream: bytes | memoryview, num_bytes: int) -> bytes:
         if said not in (-1, num_bytes):
             raise LayoutError("a frame says another number of bytes")
         # None at all means any number.
-        found = _decompressor().decompress(stream, max_output_size=max(num_bytes, 1))
+        found = _decompressor().decompress(stream, max_output_size=max(num_bytes, 1), allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise LayoutError(str(error)) from error
     if len(found) != num_bytes:
