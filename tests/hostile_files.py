@@ -80,7 +80,8 @@ class Chunk:
         data_hash = highway_hash(self.data) if self.data_hash is None else self.data_hash
         words = size, data_hash, ord(self.kind) | self.num_records << 8, self.decoded_size
         rest = struct.pack("<4Q", *(word & _MASK for word in words))
-        return struct.pack("<Q", highway_hash(rest) if self.header_hash is None else self.header_hash) + rest
+        signature = highway_hash(rest) if self.header_hash is None else self.header_hash & _MASK
+        return struct.pack("<Q", signature) + rest
 
 
 class _Stream:
