@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_files import Chunk, Draft
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from arsrc._host.format.layout import to_physical, varint
 from arsrc._host.format.streams import BROTLI, can_decode
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.readers.files import How
 from arsrc._host.readers.group_cache import GroupCache
+from arsrc._host.readers.map_reads import BadRows
 from arsrc._host.records.data_set import DataSet
+from arsrc._host.storage import system
 from arsrc._host.storage.paths import FileSlice
 from arsrc.errors import ArsrcReadError
 from arsrc.record_batch import RecordBatch
@@ -188,4 +192,107 @@ def test_two_chunks_that_have_changed_places_are_errors_unless_they_are_of_one_s
         with pytest.raises(ArsrcReadError) as raised:
             data_set.read(np.array([row]))
         assert (raised.value.path, raised.value.position) == (path, row)
+    data_set.close()
+
+
+# What lies, with right hashes: records as array_record's reader gives them, or its error.
+
+
+def frame(content: bytes, head: bytes) -> bytes:
+    """A frame of one block that is not compressed."""
+    return b"\x28\xb5\x2f\xfd" + head + (len(content) << 3 | 1).to_bytes(3, "little") + content
+
+
+def lone(num_bytes: int, stream: bytes) -> bytes:
+    """The data of a chunk of one record of so many bytes."""
+    size = varint(num_bytes)
+    sizes = varint(len(size)) + frame(size, bytes((0x20, len(size))))
+    return b"z" + varint(len(sizes)) + sizes + size + stream
+
+
+def check_lie(path: Path, chunks: list[Chunk]) -> list[bytes] | ArsrcReadError:
+    made = Draft(chunks, "z")
+    path.write_bytes(made.bytes())
+    num_records = sum(chunk.num_records for chunk in chunks)
+    official = read(str(path), range(num_records), checksum="always")
+    found = read(str(path), range(num_records))
+    assert isinstance(found, ArsrcReadError) == isinstance(official, ArsrcReadError)
+    if isinstance(found, list):
+        assert found == official
+    return found
+
+
+NOISE = random.Random(7).randbytes(5_000)
+STREAMED, TWO_BYTES = b"\x00\x50", b"\x60" + (1_000 - 256).to_bytes(2, "little")
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "stream", "is_good"),
+    [
+        (1_000, frame(NOISE[:1_000], TWO_BYTES), True),
+        (1_000, frame(NOISE[:1_000], STREAMED), True),
+        (1_000, frame(NOISE[:1_000], STREAMED) + b"x", False),
+        (1_000, frame(NOISE[:1_000], TWO_BYTES)[:-1], False),
+        (1_000, frame(NOISE[:999], TWO_BYTES), False),
+        (1_000, frame(NOISE[:1_000], b"\x60\xff\xff"), False),
+        (5_000, frame(NOISE, STREAMED), True),
+        (5_000, frame(NOISE, b"\x60" + (5_000 - 256).to_bytes(2, "little")), True),
+        (5_000, frame(NOISE, b"\x60" + (5_000 - 256).to_bytes(2, "little"))[:-1], False),
+        (5_000, frame(NOISE, STREAMED) + b"x", False),
+        (0, frame(b"", b"\x20\x00"), True),
+        (0, frame(b"", b"\x20\x00") + b"x", False),
+        (1 << 40, frame(NOISE, STREAMED), False),
+        (1 << 27, frame(NOISE, STREAMED), False),
+    ],
+)
+def test_frames_of_lone_records_that_lie_are_errors(
+    tmp_path: Path, num_bytes: int, stream: bytes, is_good: bool
+) -> None:
+    good = Chunk("r", 1, 1_000, lone(1_000, frame(NOISE[:1_000], TWO_BYTES)))
+    lie = Chunk("r", 1, num_bytes, lone(num_bytes, stream))
+    for chunks in ([lie], [good] * 20 + [lie] + [good] * 20):
+        assert isinstance(check_lie(tmp_path / "lies", chunks), list) == is_good
+
+
+@pytest.mark.parametrize("sizes", [[(1 << 55) + 20] * 512, [(1 << 55) + 10, (1 << 55) + 30] * 256, [1 << 50, 3]])
+def test_sizes_whose_sum_begins_anew_are_errors(tmp_path: Path, sizes: list[int]) -> None:
+    num_bytes = sum(sizes) % (1 << 64)
+    written = b"".join(map(varint, sizes))
+    content = bytes(num_bytes if num_bytes < 1 << 20 else 3)
+    parts = [varint(len(part)) + frame(part, STREAMED) for part in (written, content)]
+    chunk = Chunk("r", len(sizes), num_bytes, b"z" + varint(len(parts[0])) + b"".join(parts))
+    assert isinstance(check_lie(tmp_path / "lies", [chunk]), ArsrcReadError)
+
+
+def test_a_record_that_cannot_be_read_is_found_by_its_number_wherever_it_is_decoded(
+    tmp_path: Path, write_records: WriteRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(0)
+    records = [record(60_000, 3, rng) for _ in range(200)]
+    path = write_records(tmp_path / "a", records, "group_size:1,zstd")
+    data_set = open_file(path, limit=60.0)  # so that the system copies
+    compressed = data_set.files.opened.compressed
+    assert compressed is not None
+    area = compressed.reads._area
+    assert area is not None
+    bad = 150
+    begin = area.data.ctypes.data + area.begins[path] + int(to_physical(compressed._index.begins[[bad]])[0])
+
+    class Unreadable(system.System):
+        """The disk gives nothing of a part of one record."""
+
+        def copy(self, pieces: Any, out: Any) -> int:
+            is_hit = (pieces[:, 0] > begin + 50) & (pieces[:, 0] < begin + 500) & (pieces[:, 1] > 0)
+            hit = np.flatnonzero(is_hit)
+            if not len(hit):
+                return super().copy(pieces, out)
+            before = int(pieces[: hit[0], 1].sum())
+            return super().copy(pieces[: hit[0]], out[:before]) if before else 0
+
+    monkeypatch.setattr(system, "calls", Unreadable())
+    places = data_set.files.numbering.find(np.arange(200))
+    with pytest.raises(BadRows) as raised:
+        compressed.read(places)
+    assert raised.value.rows.tolist() == [bad]
+    monkeypatch.undo()
     data_set.close()

@@ -64,13 +64,25 @@ def test_those_that_are_damaged_are_named_and_the_others_decoded(says_size: bool
 @pytest.mark.parametrize("checksum", [True, False])
 def test_frames_are_whole_where_nothing_is_missing_or_follows(says_size: bool, checksum: bool) -> None:
     streams = [frame(record, write_content_size=says_size, write_checksum=checksum) for record in [*RECORDS, b""]]
-    assert are_whole(*laid(streams))
+    sizes = sizes_of([*RECORDS, b""])
+    assert are_whole(*laid(streams), sizes)
     for row, stream in enumerate(streams):
         for other in (stream + b"x", stream[:-1], stream[:4], b"", stream + stream):
-            assert not are_whole(*laid([*streams[:row], other, *streams[row + 1 :]]))
+            assert not are_whole(*laid([*streams[:row], other, *streams[row + 1 :]]), sizes)
     buffers, bad = decode_all(ZSTD, *laid([streams[0] + b"x", streams[1]]), sizes_of(RECORDS[:2]))
     assert bad == [0]
     assert bytes(buffers[1]) == RECORDS[1]
+    for stream in (streams[-1] + b"x", streams[-1][:-1], b""):
+        with pytest.raises(LayoutError):
+            decode(ZSTD, stream, 0)
+
+
+def test_a_frame_of_very_many_blocks_is_decoded_alone() -> None:
+    head = frame(b"", write_content_size=False)[:6]
+    many = head + bytes(3 * 1000) + b"\x09\x00\x00x"  # empty blocks, and one of a byte that is not compressed
+    assert not are_whole(*laid([many]), np.array([1]))
+    buffers, bad = decode_all(ZSTD, *laid([many, frame(b"yy")]), np.array([1, 2]))
+    assert ([bytes(buffer) for buffer in buffers], bad) == ([b"x", b"yy"], [])
 
 
 def test_nothing_is_decoded_beyond_the_room_that_it_is_given() -> None:

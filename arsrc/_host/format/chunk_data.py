@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.format.footer import decode_varints, varint_words
+from arsrc._host.format.frames import MOST_BYTES
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES, RECORDS, LayoutError, parse_varint
 from arsrc._host.format.places import Enclosing
 from arsrc._host.format.streams import ZSTD, decode
@@ -78,23 +79,27 @@ def read_fronts(fronts: NDArray[np.uint8], chunks: Enclosing) -> Fronts:
     sizes, unused = varint_words(lengths), 64 - 16 * num_size_bytes
     is_other |= words[:, 12:].copy().view("<i8")[:, 0] << unused != (sizes | sizes << 8 * num_size_bytes) << unused
     streams = np.broadcast_to(_SIZE_AT + 2 * num_size_bytes, len(fronts))
-    is_other |= streams >= ends
+    is_other |= (streams >= ends) | (lengths > MOST_BYTES * (ends - streams))
     is_stored = ends == streams + lengths + np.where((lengths >> 8 == 0) | (lengths >> 12 != 0), 9, 10)
     if is_stored.any():
-        is_stored &= _are_stored(fronts, streams, lengths)
+        is_stored &= _are_stored(fronts, streams, lengths, ends)
     return Fronts(ends, streams, is_stored, is_other)
 
 
-def _are_stored(fronts: NDArray[np.uint8], streams: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which streams begin as frames of one block that was not compressed, if they are as long as that."""
+def _are_stored(
+    fronts: NDArray[np.uint8], streams: NDArray[np.int64], lengths: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return which streams are frames of one block that was not compressed, and nothing behind it."""
     starts = np.ndarray((fronts.size - 7,), np.dtype((np.void, 8)), fronts, strides=(1,))
     rows = np.arange(len(fronts)) * fronts.shape[1] + streams
     heads = starts[rows].view("<i8")
     kinds, said = heads >> 32 & 0xFF, heads >> 40 & 0xFFFF
     is_said = (kinds == _STREAMED) | ((kinds == _SHORT) & (said & 0xFF == lengths))
     is_said |= (kinds == _TWO_BYTES) & (said + 256 == lengths)
-    blocks = starts[rows + 6 + (kinds == _TWO_BYTES)].view("<i8") & 0xFFFFFF
+    num_bytes = 6 + (kinds == _TWO_BYTES)  # of the frame's header
+    blocks = starts[rows + num_bytes].view("<i8") & 0xFFFFFF
     are_stored: NDArray[np.bool_] = is_said & (heads & 0xFFFFFFFF == _MAGIC) & (blocks == (lengths << 3 | 1))
+    are_stored &= ends == streams + num_bytes + 3 + lengths
     return are_stored
 
 
@@ -124,7 +129,7 @@ def decode_chunk(data: memoryview, letter: int, count: int, num_bytes: int) -> R
         raise LayoutError("a chunk has another number of sizes than records")
     offsets = np.zeros(count + 1, np.int64)
     np.cumsum(decode_varints(sizes, np.concatenate(([0], lasts[:-1] + 1)), lasts), out=offsets[1:])
-    if offsets[-1] != num_bytes:
+    if offsets[-1] != num_bytes or offsets.max() != num_bytes:  # a sum that is too large begins anew
         raise LayoutError("a chunk has another size than its records")
     return RecordBatch(np.frombuffer(decode(letter, data[values:], num_bytes), np.uint8), offsets)
 

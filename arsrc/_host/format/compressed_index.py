@@ -23,6 +23,7 @@ from arsrc._host.machine.memory import free_bytes
 from arsrc._host.storage.open_file import OpenFile
 
 _NUM_LOOKS = 8
+_BYTES_FOR_RECORD = 40  # to find where each of a group begins
 _SMALL_BYTES = 1 << 28  # asking how much memory is free takes longer than opening a file
 
 
@@ -40,8 +41,9 @@ def index_compressed(file: OpenFile, num_bytes: int) -> tuple[int, Chunked]:
     begins = np.append(chunks.begins, footer.begin)
     if (np.diff(begins) < CHUNK_HEADER_BYTES).any():
         raise LayoutError("chunks overlap")
-    if most > _SMALL_BYTES and most > free_bytes():
-        raise LayoutError(f"a chunk takes {most} bytes of memory")
+    largest = most + _BYTES_FOR_RECORD * group_size
+    if largest > _SMALL_BYTES and largest > free_bytes():
+        raise LayoutError(f"a chunk takes {largest} bytes of memory")
     sizes = np.zeros(len(begins), np.min_scalar_type(most))
     sizes[:-1] = chunks.decoded_sizes
     _look(file, letter, begins, chunks)

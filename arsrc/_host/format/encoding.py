@@ -9,9 +9,10 @@ from arsrc._host.format.layout import (
     parse_chunk_header,
     read_stream,
 )
+from arsrc._host.format.streams import BROTLI, SNAPPY, ZSTD
 from arsrc._host.storage.open_file import OpenFile
 
-COMPRESSIONS = {0: "", ord("b"): "brotli", ord("s"): "snappy", ord("z"): "zstd"}
+COMPRESSIONS = {0: "", BROTLI: "brotli", SNAPPY: "snappy", ZSTD: "zstd"}
 """By the letter that chunks name them with."""
 
 

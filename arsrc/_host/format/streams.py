@@ -11,7 +11,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from arsrc._host.format.frames import are_whole
+from arsrc._host.format.frames import MOST_BYTES, are_whole
 from arsrc._host.format.layout import LayoutError
 
 try:
@@ -38,7 +38,7 @@ def decode(letter: int, stream: bytes | memoryview, num_bytes: int) -> bytes | m
     """Return the bytes that one stream holds.
 
     Raises:
-        LayoutError: It does not hold so many, or is damaged.
+        LayoutError: It does not hold so many, is damaged, or something follows it, which of brotli nobody sees.
     """
     if letter == ZSTD:
         return _decode_zstd(stream, num_bytes)
@@ -68,7 +68,7 @@ def decode_all(
         A buffer for each, and the numbers of those that are damaged, whose buffers are empty.
     """
     # Of no frames, or of one that holds nothing, that function ends the process; what follows a frame it does not see.
-    if letter == ZSTD and _HAS_MANY and sizes.any() and sizes.all() and are_whole(data, begins, ends):
+    if letter == ZSTD and _HAS_MANY and sizes.any() and sizes.all() and are_whole(data, begins, ends, sizes):
         segments = np.stack((begins, ends - begins), axis=1).astype("<u8").tobytes()
         try:
             together = zstandard.BufferWithSegments(data.data, segments)
@@ -96,6 +96,10 @@ def _decompressor() -> zstandard.ZstdDecompressor:
 
 
 def _decode_zstd(stream: bytes | memoryview, num_bytes: int) -> bytes:
+    if num_bytes > MOST_BYTES * len(stream):
+        raise LayoutError("a frame cannot hold so many bytes")
+    if not num_bytes and not are_whole(np.frombuffer(stream, np.uint8), *np.array([[0], [len(stream)], [0]])):
+        raise LayoutError("a frame of nothing is none")
     try:
         said = zstandard.frame_content_size(stream)  # which is believed by what decodes it
         if said not in (-1, num_bytes):

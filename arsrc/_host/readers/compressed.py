@@ -79,9 +79,7 @@ class CompressedFiles:
             BadRows: Some records cannot be read, or something else stands there.
         """
         chunks = self._index.enclosing(self._numbers[found.slices], found.positions)
-        return self.reads.run(
-            found.slices, lambda: _ranges(chunks), lambda area, is_careful: self._read(area, chunks, is_careful)
-        )
+        return self.reads.run(found.slices, lambda: _ranges(chunks), functools.partial(self._read, chunks))
 
     def holds(self, number: int) -> bool:
         """Whether the file of a slice is one of these."""
@@ -122,12 +120,11 @@ class CompressedFiles:
 
         return self.reads.run(numbers, lambda: _ranges(chunks), read)
 
-    def _read(self, area: AddressRange, chunks: Enclosing, is_careful: bool) -> RecordBatch:
+    def _read(self, chunks: Enclosing, area: AddressRange, is_careful: bool) -> RecordBatch:
         lengths = np.asarray(chunks.num_bytes)
         offsets = _offsets(lengths)
-        num_bytes = int(offsets[-1])
-        out = self._buffers.take(num_bytes) if num_bytes >= _POOL_BYTES else np.empty(num_bytes, np.uint8)
         if not is_careful and (form := _stored_form(chunks, offsets)) is not None:
+            out = self._output(offsets)
             _, wrong = copy_singles(area.data, to_physical(chunks.ends - form.length), form, out)
             if len(wrong):
                 raise BadRows(wrong)
@@ -137,26 +134,32 @@ class CompressedFiles:
         front = read_fronts(fronts, chunks)
         ends = chunks.begins + front.ends
         _check_around(copy, chunks, ends, front.is_other)
+        out = self._output(offsets)  # of the size that headers and footer say
         if front.is_stored.all():
             self._copy_stored(area, ends - lengths, offsets, out, is_careful)
         else:
             self._decode(area, chunks, front, offsets, out, is_careful)
         return RecordBatch(out, offsets)
 
+    def _output(self, offsets: Integers) -> NDArray[np.uint8]:
+        num_bytes = int(offsets[-1])
+        return self._buffers.take(num_bytes) if num_bytes >= _POOL_BYTES else np.empty(num_bytes, np.uint8)
+
     def _copy_stored(
         self, area: AddressRange, starts: Integers, offsets: Integers, out: NDArray[np.uint8], is_careful: bool
     ) -> None:
         """Copy records that stand at logical positions as they are."""
         bad: list[Integers] = []
-        length = int(offsets[1]) if len(offsets) > 1 else 0
-        is_uniform = len(offsets) > 1 and bool((np.diff(offsets) == length).all())
+        length = int(offsets[1])
+        is_uniform = bool((np.diff(offsets) == length).all())
+        are_large = int(offsets[-1]) > len(starts) * LARGE_RECORD_BYTES
 
         def work(first: int, last: int) -> None:
             bounds = offsets[first : last + 1]
             part, begins = out[bounds[0] : bounds[-1]], starts[first:last]
-            if area.can_copy and (is_careful or length > LARGE_RECORD_BYTES):
+            if area.can_copy and (is_careful or are_large):
                 bad.append(first + copy_records(area, begins, bounds - bounds[0], part))
-            elif is_uniform and length <= LARGE_RECORD_BYTES:
+            elif is_uniform and not are_large:
                 gather_equal(area.data, to_physical(begins), length, part)
             else:
                 gather_ragged(area.data, begins, bounds - bounds[0], part)
@@ -181,7 +184,10 @@ class CompressedFiles:
         slab = max(1, _SLAB_BYTES * len(lengths) // max(int(offsets[-1]), 1))
         for first in range(0, len(lengths), slab):
             some = slice(first, first + slab)
-            streams = _gather(area, starts[some], sizes[some], is_careful)
+            try:
+                streams = _gather(area, starts[some], sizes[some], is_careful)
+            except BadRows as error:
+                raise BadRows(first + error.rows) from None
             buffers, bad = _decoded(streams, lengths[some], front.is_stored[some])
             if bad:
                 raise BadRows(first + np.array(bad))

@@ -38,13 +38,17 @@ class GroupCache:
 
     Attributes:
         max_bytes: The same.
-        num_bytes: Bytes that they take.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.num_bytes = max_bytes, 0
+        self.max_bytes = max_bytes
         self._groups: dict[int, _Kept] = {}  # the one used last at the end
         self._lock = threading.RLock()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that they take."""
+        return sum(kept.num_bytes for kept in list(self._groups.values()))
 
     def get(self, sizes: Mapping[int, int], load: Load) -> Groups:
         """Return groups; those that are not there are loaded together.
@@ -53,32 +57,31 @@ class GroupCache:
             sizes: Bytes of each, by name.
             load: Loads some of them.
         """
+        together, missing = Once[Groups](), list[int]()
+        try:
+            kept = self._claim(sizes, load, together, missing)
+            return {name: one.loaded.get(one.load)[name] for name, one in kept.items()}
+        finally:
+            self._part(missing, together)
+
+    def _claim(
+        self, sizes: Mapping[int, int], load: Load, together: Once[Groups], missing: list[int]
+    ) -> dict[int, _Kept]:
+        """Return groups as they are kept; those that are not there are `missing`, and will be loaded together."""
         kept: dict[int, _Kept] = {}
         with self._lock:
             for name in sizes:
                 if (found := self._groups.pop(name, None)) is not None:
                     self._groups[name] = kept[name] = found
-            missing = [name for name in sizes if name not in kept]
-            together, loading = Once[Groups](), functools.partial(load, missing)
+            missing += [name for name in sizes if name not in kept]
             for name in missing:
-                kept[name] = _Kept(sizes[name], loading, together)
-                self._keep(name, kept[name])
-        try:
-            return {name: one.loaded.get(one.load)[name] for name, one in kept.items()}
-        finally:
-            self._part(missing, together)
-
-    def _keep(self, name: int, kept: _Kept) -> None:
-        """Keep a group, and let go of the oldest ones that do not fit beside it."""
-        if kept.num_bytes > self.max_bytes:
-            return
-        self._groups[name] = kept
-        self.num_bytes += kept.num_bytes
-        while self.num_bytes > self.max_bytes:
-            self._forget(next(iter(self._groups)))
-
-    def _forget(self, name: int) -> None:
-        self.num_bytes -= self._groups.pop(name).num_bytes
+                kept[name] = _Kept(sizes[name], functools.partial(load, missing), together)
+                if sizes[name] <= self.max_bytes:
+                    self._groups[name] = kept[name]
+            excess = self.num_bytes - self.max_bytes if missing else 0
+            while excess > 0 and self._groups:  # the oldest go
+                excess -= self._groups.pop(next(iter(self._groups))).num_bytes
+        return kept
 
     def _part(self, names: Sequence[int], together: Once[Groups]) -> None:
         """Keep what was loaded together each for itself, so that it is let go of alone; what failed is not kept."""
@@ -91,10 +94,9 @@ class GroupCache:
                 if isinstance(batch := loaded.get(name), RecordBatch):
                     self._groups[name] = _Kept(kept.num_bytes, dict, Once.of({name: batch}))
                 else:
-                    self._forget(name)
+                    self._groups.pop(name, None)
 
     def clear(self) -> None:
         """Let go of all."""
         with self._lock:
             self._groups.clear()
-            self.num_bytes = 0

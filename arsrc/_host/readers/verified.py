@@ -15,13 +15,17 @@ class Verified:
 
     def __init__(self, num_records: int) -> None:
         self._bits = np.zeros(-(-num_records // 8), np.uint8)
-        self._num_left = num_records
+        self._num_records = self._num_left = num_records
+        self._is_all = False
         self._lock = threading.RLock()
 
     @property
     def is_all(self) -> bool:
         """Whether none is left."""
-        return self._num_left == 0
+        if not self._is_all and self._num_left <= 0:  # a signal handler that reads may have counted some twice
+            self._num_left = self._num_records - int(np.bitwise_count(self._bits).sum())
+            self._is_all = self._num_left == 0
+        return self._is_all
 
     def are_left(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some records were not verified yet."""

@@ -174,7 +174,7 @@ class RecordReads:
                     yield part, take(group, found.positions[part] - first), loaded.get(name, 0)
 
     def _group_bytes(self, opened: Opened, names: Rows) -> Rows:
-        """Return how many bytes the records of each group take."""
+        """Return how many bytes each group takes: its records, and where they begin."""
         sizes = np.empty(len(names), np.int64)
         for number in np.unique(names >> _GROUP_BITS).tolist():
             at = names >> _GROUP_BITS == number
@@ -184,7 +184,9 @@ class RecordReads:
             else:
                 path = self._numbering.slices[number].path
                 sizes[at] = self._files.pool.reader(path, self._files.stamps[path]).chunks.decoded_sizes[groups]
-        return sizes
+        numbers, groups = names >> _GROUP_BITS, names & _GROUP_MASK
+        group_sizes = opened.group_sizes[numbers]
+        return sizes + 8 * (np.minimum(group_sizes, opened.file_sizes[numbers] - groups * group_sizes) + 1)
 
     def _load_groups(
         self, opened: Opened, found: Found, wanted: dict[int, Rows], loaded: dict[int, int], names: Sequence[int]
