@@ -107,10 +107,7 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     first = data + sizes + num_size_bytes
     if header.data_size != sizes + num_size_bytes + header.decoded_size or first_size > header.decoded_size:
         raise LayoutError("the footer is damaged")
-    # Behind it is padding, for one more block where its header has no room in this one; then the postscript.
-    behind = logical(num_bytes - BLOCK_BYTES) - data - header.data_size
-    if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:
-        raise LayoutError("the footer is out of place")
+    _check_end(begin, header, num_bytes)
     if first_size > _HEAD_BYTES:
         raise LayoutError("the footer does not begin with its counts")
     counts = head[first - begin : first - begin + first_size]
@@ -138,10 +135,18 @@ def read_footer_header(file: OpenFile, num_bytes: int) -> tuple[int, ChunkHeader
     is_plausible = header.kind == "r" and 1 <= header.num_records <= 1 + begin // CHUNK_HEADER_BYTES
     if not is_plausible or header.decoded_size > _MAX_COUNTS_BYTES + header.num_records * _MAX_ENTRY_BYTES:
         raise LayoutError("the footer is damaged")
-    behind = logical(num_bytes - BLOCK_BYTES) - begin - CHUNK_HEADER_BYTES - header.data_size
-    if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:  # padding
-        raise LayoutError("the footer is out of place")
+    _check_end(begin, header, num_bytes)
     return offset, header
+
+
+def _check_end(begin: int, header: ChunkHeader, num_bytes: int) -> None:
+    """Look whether a footer ends where it should in a file of `num_bytes`.
+
+    Behind it is padding, for one more block where its header has no room in this one; then the postscript.
+    """
+    behind = logical(num_bytes - BLOCK_BYTES) - begin - CHUNK_HEADER_BYTES - header.data_size
+    if not 0 <= behind < STREAM_BYTES + CHUNK_HEADER_BYTES:
+        raise LayoutError("the footer is out of place")
 
 
 def parse_counts(record: bytes) -> tuple[int, int]:

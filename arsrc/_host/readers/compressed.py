@@ -6,12 +6,12 @@ bytes it decodes to. What looks wrong is for array_record's reader to say, which
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.format.careful import copy_equal, copy_records
+from arsrc._host.format.careful import copy_records
 from arsrc._host.format.chunk_data import FRONT_BYTES, Fronts, decode_chunk, read_fronts, read_headers
 from arsrc._host.format.chunked import Chunked
 from arsrc._host.format.file_index import FileIndex
@@ -33,6 +33,7 @@ from arsrc._host.format.streams import ZSTD, decode_all
 from arsrc._host.format.structure import FIELD_BYTES, CopyEqual, is_nothing_behind, wrong_block_headers
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
+from arsrc._host.readers.map_copies import Streams, copier_of, gather
 from arsrc._host.readers.map_reads import BadRows, MapReads
 from arsrc._host.storage.address_range import AddressRange
 from arsrc.record_batch import RecordBatch, uniform_offsets
@@ -101,7 +102,7 @@ class CompressedFiles:
         counts = np.broadcast_to(chunks.counts, len(groups)).tolist()
 
         def read(area: AddressRange, is_careful: bool) -> list[RecordBatch]:
-            copy = _copier_of(area, is_careful)
+            copy = copier_of(area, is_careful)
             headers = copy(to_physical(chunks.begins), CHUNK_HEADER_BYTES).reshape(-1, CHUNK_HEADER_BYTES)
             ends, is_other = read_headers(headers, chunks)
             _check_around(copy, chunks, chunks.begins + ends, is_other)
@@ -111,7 +112,7 @@ class CompressedFiles:
                 one = slice(row, row + 1)
                 begin, size = chunks.begins[one] + CHUNK_HEADER_BYTES, ends[one] - CHUNK_HEADER_BYTES
                 try:
-                    batches.append(decode_chunk(_gather(area, begin, size, is_careful).data.data, *kind))
+                    batches.append(decode_chunk(gather(area, begin, size, is_careful).data.data, *kind))
                 except (LayoutError, BadRows):
                     bad.append(row)
             if bad:
@@ -129,7 +130,7 @@ class CompressedFiles:
             if len(wrong):
                 raise BadRows(wrong)
             return RecordBatch(out, offsets)
-        copy = _copier_of(area, is_careful)
+        copy = copier_of(area, is_careful)
         fronts = copy(to_physical(chunks.begins), FRONT_BYTES).reshape(-1, FRONT_BYTES)
         front = read_fronts(fronts, chunks)
         ends = chunks.begins + front.ends
@@ -185,7 +186,7 @@ class CompressedFiles:
         for first in range(0, len(lengths), slab):
             some = slice(first, first + slab)
             try:
-                streams = _gather(area, starts[some], sizes[some], is_careful)
+                streams = gather(area, starts[some], sizes[some], is_careful)
             except BadRows as error:
                 raise BadRows(first + error.rows) from None
             buffers, bad = _decoded(streams, lengths[some], front.is_stored[some])
@@ -194,21 +195,7 @@ class CompressedFiles:
             out[offsets[first] : offsets[min(first + slab, len(lengths))]] = np.frombuffer(b"".join(buffers), np.uint8)
 
 
-class _Streams(NamedTuple):
-    """Bytes of chunks.
-
-    Attributes:
-        data: u8[...], what they lie in.
-        begins: i64[n], where those of each begin.
-        ends: i64[n]
-    """
-
-    data: NDArray[np.uint8]
-    begins: Integers
-    ends: Integers
-
-
-def _decoded(streams: _Streams, lengths: Integers, is_stored: NDArray[np.bool_]) -> tuple[Sequence[Any], list[int]]:
+def _decoded(streams: Streams, lengths: Integers, is_stored: NDArray[np.bool_]) -> tuple[Sequence[Any], list[int]]:
     """Return a buffer for each record, and the rows of those that are damaged.
 
     Args:
@@ -236,29 +223,6 @@ def _stored_form(chunks: Enclosing, offsets: Integers) -> Form | None:
     span = CHUNK_HEADER_BYTES - FIELD_BYTES + len(form.head) + length
     is_such = (chunks.ends - chunks.begins == span) & (chunks.num_bytes == length)
     return form if is_such.all() else None
-
-
-def _copier_of(area: AddressRange, is_careful: bool) -> CopyEqual:
-    if is_careful and area.can_copy:
-        return functools.partial(copy_equal, area)
-    return lambda begins, length: gather_equal(area.data, begins, length, None)
-
-
-def _gather(area: AddressRange, starts: Integers, lengths: Integers, is_careful: bool) -> _Streams:
-    """Copy bytes that stand at logical positions."""
-    offsets, most = np.zeros(len(starts) + 1, np.int64), int(lengths.max())
-    np.cumsum(lengths, out=offsets[1:])
-    if is_careful and area.can_copy:
-        data = np.empty(offsets[-1], np.uint8)
-        if len(rows := copy_records(area, starts, offsets, data)):
-            raise BadRows(rows)
-    elif most <= LARGE_RECORD_BYTES and most * len(starts) <= 2 * offsets[-1]:
-        # As much of each as of the longest: that takes less time than to look at each.
-        data, begins = gather_equal(area.data, to_physical(starts), most, None), np.arange(len(starts)) * most
-        return _Streams(data, begins, begins + lengths)
-    else:
-        data = gather_ragged(area.data, starts, offsets, None)
-    return _Streams(data, offsets[:-1], offsets[1:])
 
 
 def _check_around(copy: CopyEqual, chunks: Enclosing, ends: Integers, is_other: NDArray[np.bool_]) -> None:
