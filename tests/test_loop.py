@@ -427,7 +427,8 @@ def test_a_lost_file_is_an_error_that_names_it_and_the_stream_goes_on_when_it_is
 ) -> None:
     records = [bytes([i]) * 2000 for i in range(60)]
     paths = [
-        write_records(tmp_path / f"{f}.array_record", records[20 * f : 20 * f + 20], "group_size:1") for f in range(3)
+        write_records(tmp_path / f"{f}.array_record", records[20 * f : 20 * f + 20], "group_size:1,brotli")
+        for f in range(3)
     ]
     config = arsrc.ArrayRecordSourceConfig(
         paths, 5, Ragged(max_length=2000), num_epochs=1,

@@ -119,7 +119,7 @@ class CompressedFiles:
                 raise BadRows(np.array(bad))
             return batches
 
-        return self.reads.run(numbers, lambda: _ranges(chunks), read)
+        return self.reads.run(numbers, lambda: _ranges(chunks), read, "chunks")
 
     def _read(self, chunks: Enclosing, area: AddressRange, is_careful: bool) -> RecordBatch:
         lengths = np.asarray(chunks.num_bytes)

@@ -60,6 +60,7 @@ class MapReads:
         slices: Integers,
         ranges: Callable[[], tuple[Integers, Integers]],
         read: Callable[[AddressRange, bool], T],
+        what: str = "records",
     ) -> T:
         """Return what `read(area, is_careful)` gives, which reads a record of each of some slices.
 
@@ -68,12 +69,15 @@ class MapReads:
             ranges: Gives the logical begins and ends of what is read: asked for where that has to be fetched from a
                 slow disk.
             read: Reads; with care, by the system alone, where a file is not known to be as long as it was.
+            what: What it reads.
 
         Raises:
             ArsrcReadError: A file was changed while it was open, or the files were closed.
             BadRows: As of `read`.
         """
-        return slow_reads.read(lambda: self._describe(slices), lambda: self._run(slices, ranges, read), self.limit)
+        return slow_reads.read(
+            lambda: self._describe(slices, what), lambda: self._run(slices, ranges, read), self.limit
+        )
 
     def _run(
         self,
@@ -101,10 +105,10 @@ class MapReads:
             self._watch.check(slices, area.stamp)
             self.cold.note(len(slices), num_waits() != before)
 
-    def _describe(self, slices: Integers) -> str:
+    def _describe(self, slices: Integers, what: str) -> str:
         numbers = np.unique(slices).tolist()
         first = self._files[numbers[0]][0] if numbers else ""
-        return f"{len(slices)} records of {len(numbers)} files, {first!r} the first"
+        return f"{len(slices)} {what} of {len(numbers)} files, {first!r} the first"
 
     def take_over(self, before: "MapReads") -> None:
         """Go on where those of fewer files end: with what they have measured, and the files that they refuse."""
