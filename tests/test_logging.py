@@ -66,7 +66,7 @@ def test_opening_says_which_files_are_not_mapped_and_why_in_one_line(tmp_path, l
     arsrc.num_records(arsrc.ArrayRecordSourceConfig(paths[0], 2, read=ReadOptions(checksum="always")))
     ((level, text),) = log()
     assert level == "INFO"
-    assert text.endswith("""1 by array_record's reader (1 checksum="always"; groups of up to 4 records)""")
+    assert text.endswith("""1 by array_record's reader (1 checksum="always"); groups of up to 4 records""")
 
 
 @only_linux
