@@ -91,11 +91,13 @@ class RecordReads:
         if (mapped := self._files.opened.mapped) is None:
             raise closed()
 
-        def copy(rows: Rows) -> RecordBatch:
-            return mapped.copy(located, out) if len(rows) == len(located.starts) else mapped.copy(located.at(rows))
-
-        rows = np.arange(len(located.starts))
-        return in_order(self._from_map(copy, Found(located.slices, located.positions), rows, on_bad))
+        try:
+            return mapped.copy(located, out)
+        except BadRows as error:
+            found, bad = Found(located.slices, located.positions), error.rows
+        parts = list(self._by_reader(found, bad, on_bad))
+        rows = np.delete(np.arange(len(located.starts)), bad)
+        return in_order(parts + self._from_map(lambda some: mapped.copy(located.at(some)), found, rows, on_bad))
 
     def _alone(self, opened: Opened, how: How, found: Found, rows: Rows, on_bad: OnBad) -> Parts:
         """Return records that are read one by one."""
