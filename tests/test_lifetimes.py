@@ -533,7 +533,7 @@ def test_a_config_opened_after_a_file_was_replaced_shares_nothing_with_one_that_
 # One budget.
 
 BLOCKS = {"shuffle_records": True, "shuffle_block_size": 10, "shuffle_window_blocks": 4}
-GROUP_BYTES = 100 * RECORD_BYTES
+GROUP_BYTES = 100 * RECORD_BYTES + 101 * 8  # records, and where they begin
 
 
 @pytest.mark.parametrize("budget", [100, 2 * GROUP_BYTES, 5000, 50_000])
