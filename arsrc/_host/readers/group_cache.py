@@ -20,7 +20,7 @@ class _Kept:
     """A group that is there, or that comes with others by `load`.
 
     Attributes:
-        num_bytes: Bytes of its records.
+        num_bytes: Bytes that it takes.
         load: Gives it and others.
         loaded: What that has given.
     """
@@ -74,8 +74,9 @@ class GroupCache:
                 if (found := self._groups.pop(name, None)) is not None:
                     self._groups[name] = kept[name] = found
             missing += [name for name in sizes if name not in kept]
+            loading = functools.partial(load, missing)
             for name in missing:
-                kept[name] = _Kept(sizes[name], functools.partial(load, missing), together)
+                kept[name] = _Kept(sizes[name], loading, together)
                 if sizes[name] <= self.max_bytes:
                     self._groups[name] = kept[name]
             excess = self.num_bytes - self.max_bytes if missing else 0

@@ -16,9 +16,10 @@ def in_order(parts: Sequence[tuple[NDArray[np.int64], RecordBatch]]) -> RecordBa
         return RecordBatch.from_records([])
     rows = np.concatenate([rows for rows, _ in parts])
     lengths = np.concatenate([batch.lengths for _, batch in parts])
-    places = np.empty(len(rows), np.int64)
-    places[np.argsort(rows, kind="stable")] = np.arange(len(rows))
+    order = np.argsort(rows, kind="stable")
     if (lengths == lengths[0]).all():
+        places = np.empty(len(rows), np.int64)
+        places[order] = np.arange(len(rows))
         length, done = int(lengths[0]), 0
         data = np.empty((len(rows), length), np.uint8)
         for some, batch in parts:
@@ -26,7 +27,7 @@ def in_order(parts: Sequence[tuple[NDArray[np.int64], RecordBatch]]) -> RecordBa
             done += len(some)
         return RecordBatch(data.reshape(-1), uniform_offsets(len(rows), length))
     records = [batch[row] for _, batch in parts for row in range(len(batch))]
-    return RecordBatch.from_records([records[at] for at in np.argsort(rows, kind="stable").tolist()])
+    return RecordBatch.from_records([records[at] for at in order.tolist()])
 
 
 def take(batch: RecordBatch, rows: NDArray[np.int64]) -> RecordBatch:

@@ -26,7 +26,6 @@ OnBad: TypeAlias = Callable[[Rows, ArsrcError], None]
 Parts: TypeAlias = list[tuple[Rows, RecordBatch]]
 """Rows, and what they hold."""
 
-
 _GROUP_BITS = 32
 _GROUP_MASK = (1 << _GROUP_BITS) - 1
 _SLAB_BYTES = 16 * 2**20  # of groups that are decoded together
@@ -90,7 +89,6 @@ class RecordReads:
         """Return mapped records that were located, in `out` where all of them are good."""
         if (mapped := self._files.opened.mapped) is None:
             raise closed()
-
         try:
             return mapped.copy(located, out)
         except BadRows as error:
