@@ -15,8 +15,8 @@ from arsrc._host.format.frames import MOST_BYTES, are_whole
 from arsrc._host.format.layout import LayoutError
 
 try:
-    import cramjam  # type: ignore[import-not-found]  # an extra
-except ImportError:
+    import cramjam
+except ImportError:  # an extra
     cramjam = None
 
 _of_thread = threading.local()
