@@ -33,7 +33,7 @@ class Facts(NamedTuple):
         group_size: Most records that have to be decoded to read one.
         is_random: Whether all records are shuffled, without blocks.
         block_size: Records of a block that is shuffled as a whole, 1 without.
-        window_bytes: Bytes of the records of a window of blocks, 0 without.
+        window_bytes: Bytes of the records of a window of blocks; without, of one of blocks of whole groups.
         is_cached: Whether decoded elements are kept.
         codec: Name of the codec.
         is_python: Whether it calls a Python function for each record.
@@ -82,6 +82,16 @@ class Facts(NamedTuple):
         """Records decoded for each one that was read."""
         return self.metrics["records_decoded"] / max(self.metrics["records_read"], 1)
 
+    @property
+    def is_roomy(self) -> bool:
+        """Whether the groups of a window are kept: half of the memory is theirs."""
+        return 2 * self.window_bytes <= self.read_ahead_bytes
+
+    @property
+    def enough_bytes(self) -> int:
+        """Memory for what is read ahead, and for the groups that it is made of."""
+        return 4 * max(self.batch_bytes, self.window_bytes if self.group_size > 1 else 0)
+
 
 class Limit(NamedTuple):
     """What limits a source, and what would help: one of these."""
@@ -107,14 +117,15 @@ def _groups(facts: Facts) -> Limit | None:
     single = "write the files again by write_array_record, whose records are read one by one"
     if facts.is_random:
         what = f"groups of {size} are read at random: each record costs its whole group{so_far}"
-        return Limit(what, (f"set shuffle_block_size={size}, which decodes each group once", single))
+        room = "" if facts.is_roomy else f" and ReadOptions(read_ahead_bytes={facts.enough_bytes})"
+        return Limit(what, (f"set shuffle_block_size={size}{room}, which decodes each group once", single))
     if block_size % size and block_size > 1:
         what = f"blocks of {block_size} cut groups of {size}, which are decoded again for each block{so_far}"
         return Limit(what, (f"set shuffle_block_size={-(-block_size // size) * size}", single))
-    if 2 * facts.window_bytes > facts.read_ahead_bytes:
+    if not facts.is_roomy:
         what = f"windows of {in_bytes(facts.window_bytes)} are not kept: groups are decoded for each batch{so_far}"
-        enough = 4 * facts.window_bytes  # groups get half of it
-        return Limit(what, (f"set ReadOptions(read_ahead_bytes={enough})", "set a smaller shuffle_window_blocks"))
+        enough = f"set ReadOptions(read_ahead_bytes={facts.enough_bytes})"
+        return Limit(what, (enough, "set a smaller shuffle_window_blocks"))
     return None
 
 
@@ -123,14 +134,15 @@ def _room(facts: Facts) -> Limit | None:
     if facts.ahead == "never" or 2 * facts.batch_bytes <= facts.read_ahead_bytes:
         return None
     what = f"batches of {in_bytes(facts.batch_bytes)} are too large to be read ahead"
-    return Limit(what, (f"set ReadOptions(read_ahead_bytes={4 * facts.batch_bytes})",))
+    return Limit(what, (f"set ReadOptions(read_ahead_bytes={facts.enough_bytes})",))
 
 
 def _ahead(facts: Facts) -> Limit | None:
     """Nothing is read ahead."""
     if facts.ahead != "never":
         return None
-    return Limit("nothing is read ahead", ('set ReadOptions(ahead="auto"), and read_ahead_bytes to more than 0',))
+    how = 'ahead="auto"' if facts.read_ahead_bytes else f"read_ahead_bytes={facts.enough_bytes}"
+    return Limit("nothing is read ahead", (f"set ReadOptions({how})",))
 
 
 def _loading(facts: Facts) -> Limit | None:

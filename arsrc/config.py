@@ -86,7 +86,7 @@ def _leaf(field: str) -> str:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ReadOptions(Terse):
-    """How records are read. Changes speed and memory, never a result.
+    """How records are read. Changes speed and memory, and no result but that of damaged files.
 
     Attributes:
         num_threads: Threads that read ahead.

@@ -36,6 +36,7 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
     data_set, num_bytes = source.files.data_set, source.elements.num_bytes
     opened = data_set.files.opened
     blocks = source.plan.blocks
+    window_size = blocks.window_size if blocks else opened.max_group_size * config.shuffle_window_blocks
     codec = source.schema.codec
     return Facts(
         batch_bytes=config.batch_size * num_bytes,
@@ -46,7 +47,7 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
         group_size=opened.max_group_size,
         is_random=random_access(config),
         block_size=config.shuffle_block_size,
-        window_bytes=0 if blocks is None else blocks.window_size * _record_bytes(source),
+        window_bytes=min(window_size, source.plan.num_records) * _record_bytes(source),
         is_cached=config.cacheable,
         codec=type(codec).__name__,
         is_python=isinstance(codec, Map),
@@ -94,5 +95,5 @@ def _so_far(facts: Facts) -> str:
     ready, here = metrics["batches_ready"] / num_batches, metrics["batches_here"] / num_batches
     return (
         f"{counted(num_batches, 'batch')}, {ready:.0%} there when asked for, {here:.0%} loaded on the program's own "
-        f"thread; it waited {in_seconds(metrics['seconds_waited'])}, {facts.waiting:.0%} of its time"
+        f"thread; to get them took {in_seconds(metrics['seconds_waited'])}, {facts.waiting:.0%} of its time"
     )

@@ -180,3 +180,13 @@ def test_what_keeps_batches_from_being_read_ahead_is_told():
         "nothing is read ahead",
         "reading takes 28 us a record",
     )
+
+
+def test_blocks_are_advised_with_the_memory_that_their_windows_need():
+    facts = GROUPED._replace(metrics=GROUPS_AT_RANDOM, window_bytes=6_422_528, read_ahead_bytes=3_000_000)
+    found = limits(facts)[0]
+    assert found.helps[0].startswith("set shuffle_block_size=256 and ReadOptions(read_ahead_bytes=25690112), ")
+    without = limits(facts._replace(ahead="never", read_ahead_bytes=0))
+    assert ("set ReadOptions(read_ahead_bytes=25690112)",) in [limit.helps for limit in without]
+    never = limits(facts._replace(ahead="never"))
+    assert ('set ReadOptions(ahead="auto")',) in [limit.helps for limit in never]

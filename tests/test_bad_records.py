@@ -609,7 +609,7 @@ def test_the_next_good_record_stands_in_for_a_first_one_that_is_bad(
     config = Config(path, 8, Bytes(), num_epochs=1, read=CHECKED, on_bad_record="mask", shuffle_records=shuffled)
     pair = Pair(config, dataclasses.replace(config, paths=healthy["single"]), frozenset([*range(7), 9])).of()
     assert same(iterated(config), pair.expected(iterated))
-    with pytest.raises(arsrc.ArsrcReadError, match="array_record cannot read a file") as caught:
+    with pytest.raises(arsrc.ArsrcReadError, match="array_record's reader fails") as caught:
         arsrc.init(dataclasses.replace(config, on_bad_record="raise"))
     assert caught.value.record_id == 0
     arsrc.close(config)

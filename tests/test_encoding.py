@@ -20,7 +20,7 @@ RECORDS = [row.tobytes() for row in np.random.default_rng(0).integers(0, 9, (20,
         ("brotli:3", "brotli"),
         ("snappy", "snappy"),
         ("uncompressed,transpose:true", "transposed"),
-        ("zstd,transpose:true", "transposed, zstd"),
+        ("zstd,transpose:true", "transposed zstd"),
         ("zstd,pad_to_block_boundary:true", "zstd"),
     ],
 )

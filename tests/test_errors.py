@@ -827,7 +827,7 @@ def test_a_text_in_the_source_fits_the_form(place, call):
 def test_every_text_in_the_source_is_provoked_here_or_stands_on_the_list_of_those_that_are_not(raised):
     texts = [str(error) for error in raised.values()]
     provoked_below = (
-        "array_record cannot read a file",
+        "array_record's reader fails",
         "a file changed while open",
         "the files changed after the program was compiled",
         "no such record",

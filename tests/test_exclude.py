@@ -204,7 +204,9 @@ def test_a_corrupted_record_does_no_harm_when_it_is_excluded(
     flip_a_byte_of(path, records[bad])
     checked = arsrc.ReadOptions(checksum="always")
     config = Config(path, 4, num_epochs=2, shuffle_records=True, remainder="pad", read=checked)
-    with pytest.raises(arsrc.ArsrcReadError, match=rf"^\[arsrc\] .* record_ids='{bad}'\. .* exclude these\.$"):
+    with pytest.raises(
+        arsrc.ArsrcReadError, match=rf"^\[arsrc\] .* record_ids='{bad}'\. .* bad_records\(config\)\.ids\.$"
+    ):
         list(arsrc.iterate(config))
     config = dataclasses.replace(config, exclude=[bad])
     _, _, ids = arsrc.scan_steps(config, arsrc.init(config), None, lambda _, b: (None, b.record_ids), 30)

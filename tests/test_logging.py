@@ -61,7 +61,7 @@ def test_opening_says_which_files_are_not_mapped_and_why_in_one_line(tmp_path, l
     assert level == "INFO"
     assert text.endswith(
         "s: 1 mapped, 2 decoded from a map (2 zstd), 2 by array_record's reader "
-        "(1 transposed, 1 transposed, zstd); groups of up to 4 records"
+        "(1 transposed, 1 transposed zstd); groups of up to 4 records"
     )
     arsrc.num_records(arsrc.ArrayRecordSourceConfig(paths[0], 2, read=ReadOptions(checksum="always")))
     ((level, text),) = log()

@@ -13,14 +13,14 @@ from arsrc._host.format.footer import decode_varints, varint_words
 from arsrc._host.format.frames import MOST_BYTES
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES, RECORDS, LayoutError, parse_varint
 from arsrc._host.format.places import Enclosing
-from arsrc._host.format.streams import ZSTD, decode
+from arsrc._host.format.streams import SNAPPY, ZSTD, decode
 from arsrc.record_batch import RecordBatch
 
 FRONT_BYTES = 80  # of a chunk: what stands in front of a record that has it alone
 
 _MAGIC = 0xFD2FB528  # of a zstd frame
 _SHORT, _TWO_BYTES, _STREAMED = 0x20, 0x60, 0x00  # frames: how they say their size, if they do
-_SIZE_AT = 52  # where the size of a lone record stands
+_SIZE_AT = {ZSTD: 52, SNAPPY: 45}  # where the size of a lone record stands
 _MOST_SIZE_BYTES = 4  # that it may take here: records of 256 MiB and more are for others
 _MOST_VARINT_BYTES = 10
 
@@ -56,12 +56,13 @@ def read_headers(fronts: NDArray[np.uint8], chunks: Enclosing) -> tuple[NDArray[
     return ends, is_other
 
 
-def read_fronts(fronts: NDArray[np.uint8], chunks: Enclosing) -> Fronts:
-    """Read the beginnings of chunks that each hold one record, compressed by zstd.
+def read_fronts(fronts: NDArray[np.uint8], chunks: Enclosing, letter: int) -> Fronts:
+    """Read the beginnings of chunks that each hold one record.
 
     Args:
         fronts: u8[n, FRONT_BYTES]
         chunks: What the footer says.
+        letter: Of their compression: zstd or snappy.
     """
     lengths = np.asarray(chunks.num_bytes)
     if (lengths == lengths[0]).all():
@@ -72,18 +73,35 @@ def read_fronts(fronts: NDArray[np.uint8], chunks: Enclosing) -> Fronts:
     for power in range(1, _MOST_SIZE_BYTES):
         num_size_bytes += lengths >= 1 << 7 * power
     # All but the record's own stream is the same for records of one length.
-    words = fronts[:, CHUNK_HEADER_BYTES : _SIZE_AT + 8].copy()
-    expected = _MAGIC << 24 | ZSTD | num_size_bytes + 10 << 8 | num_size_bytes << 16
-    is_other |= is_long | (words[:, :8].copy().view("<i8")[:, 0] != expected | _SHORT << 56)
-    is_other |= words[:, 8:12].copy().view("<i4")[:, 0] != num_size_bytes | 1 << 8 | num_size_bytes << 11
+    size_at = _SIZE_AT[letter]
+    words = fronts[:, CHUNK_HEADER_BYTES : size_at + 8].copy()
+    is_other |= is_long | (_are_no_zstd if letter == ZSTD else _are_no_snappy)(words, num_size_bytes)
     sizes, unused = varint_words(lengths), 64 - 16 * num_size_bytes
-    is_other |= words[:, 12:].copy().view("<i8")[:, 0] << unused != (sizes | sizes << 8 * num_size_bytes) << unused
-    streams = np.broadcast_to(_SIZE_AT + 2 * num_size_bytes, len(fronts))
+    said = words[:, size_at - CHUNK_HEADER_BYTES :].copy().view("<i8")[:, 0]
+    is_other |= said << unused != (sizes | sizes << 8 * num_size_bytes) << unused
+    streams = np.broadcast_to(size_at + 2 * num_size_bytes, len(fronts))
     is_other |= (streams >= ends) | (lengths > MOST_BYTES * (ends - streams))
+    if letter != ZSTD:
+        return Fronts(ends, streams, np.zeros(len(fronts), np.bool_), is_other)
     is_stored = ends == streams + lengths + np.where((lengths >> 8 == 0) | (lengths >> 12 != 0), 9, 10)
     if is_stored.any():
         is_stored &= _are_stored(fronts, streams, lengths, ends)
     return Fronts(ends, streams, is_stored, is_other)
+
+
+def _are_no_zstd(words: NDArray[np.uint8], num_size_bytes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which data begins in another way than with so many bytes of sizes, in a frame of one raw block."""
+    expected = _MAGIC << 24 | ZSTD | num_size_bytes + 10 << 8 | num_size_bytes << 16
+    are_other: NDArray[np.bool_] = words[:, :8].copy().view("<i8")[:, 0] != expected | _SHORT << 56
+    are_other |= words[:, 8:12].copy().view("<i4")[:, 0] != num_size_bytes | 1 << 8 | num_size_bytes << 11
+    return are_other
+
+
+def _are_no_snappy(words: NDArray[np.uint8], num_size_bytes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which data begins in another way than with so many bytes of sizes, as one literal."""
+    expected = SNAPPY | num_size_bytes + 3 << 8 | num_size_bytes << 16 | num_size_bytes << 24 | num_size_bytes - 1 << 34
+    are_other: NDArray[np.bool_] = (words[:, :8].copy().view("<i8")[:, 0] ^ expected) << 24 != 0
+    return are_other
 
 
 def _are_stored(

@@ -18,7 +18,7 @@ from arsrc._host.format.layout import (
     read_stream,
 )
 from arsrc._host.format.places import Enclosing
-from arsrc._host.format.streams import ZSTD, can_decode
+from arsrc._host.format.streams import BROTLI, can_decode
 from arsrc._host.machine.memory import free_bytes
 from arsrc._host.storage.open_file import OpenFile
 
@@ -74,8 +74,8 @@ def _look(file: OpenFile, letter: int, begins: NDArray[np.int64], chunks: Chunks
     fronts = np.frombuffer(data, np.uint8).reshape(-1, FRONT_BYTES)
     some = Enclosing(begins[rows], begins[rows + 1], chunks.decoded_sizes[rows], chunks.counts[rows])
     are_lone = chunks.counts[0] == 1
-    if are_lone and letter != ZSTD:  # of brotli, array_record's reader takes less time
-        raise LayoutError("records are compressed one by one, and not by zstd")
-    is_other = read_fronts(fronts, some).is_other if are_lone else read_headers(fronts, some)[1]
+    if are_lone and letter == BROTLI:  # of which array_record's reader takes less time
+        raise LayoutError("records are compressed one by one, by brotli")
+    is_other = read_fronts(fronts, some, letter).is_other if are_lone else read_headers(fronts, some)[1]
     if is_other.any() or (fronts[:, CHUNK_HEADER_BYTES] != letter).any():
         raise LayoutError("a chunk is transposed, or not what the footer says")

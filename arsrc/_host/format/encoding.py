@@ -17,7 +17,7 @@ COMPRESSIONS = {0: "", BROTLI: "brotli", SNAPPY: "snappy", ZSTD: "zstd"}
 
 
 def encoding_of(path: str) -> str:
-    """Return "zstd", "transposed", "transposed, zstd" and so on; empty where records stand as they are, or as it seems.
+    """Return "zstd", "transposed", "transposed zstd" and so on; empty where records stand as they are, or as it seems.
 
     Args:
         path: The file.
@@ -31,4 +31,4 @@ def encoding_of(path: str) -> str:
     if header.kind not in ("r", "t"):
         return ""
     names = ["transposed" if header.kind == "t" else "", COMPRESSIONS.get(data[-1], "compressed")]
-    return ", ".join(filter(None, names))
+    return " ".join(filter(None, names))

@@ -4,7 +4,7 @@ None is given more room than whoever asks expects to find in it.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,19 +42,14 @@ def decode(letter: int, stream: bytes | memoryview, num_bytes: int) -> bytes | m
     """
     if letter == ZSTD:
         return _decode_zstd(stream, num_bytes)
-    out = np.empty(num_bytes, np.uint8)
-    try:
-        found = _INTO[letter](np.frombuffer(stream, np.uint8), out)
-    except cramjam.DecompressionError as error:
-        raise LayoutError(str(error)) from error
-    if found != num_bytes:
-        raise LayoutError("a stream holds another number of bytes")
-    return out.data
+    out = np.empty(num_bytes, np.uint8).data
+    _decode_into(letter, stream, out)
+    return out
 
 
 def decode_all(
     letter: int, data: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64], sizes: NDArray[np.int64]
-) -> tuple[Sequence[Any], list[int]]:
+) -> tuple[bytes | memoryview, list[int]]:
     """Decode many streams, without the interpreter lock where it is zstd.
 
     Args:
@@ -65,7 +60,7 @@ def decode_all(
         sizes: i64[n], bytes that each holds.
 
     Returns:
-        A buffer for each, and the numbers of those that are damaged, whose buffers are empty.
+        What they hold, end to end, and the numbers of those that are damaged, in whose place anything may stand.
     """
     # Of no frames, or of one that holds nothing, that function ends the process; what follows a frame it does not see.
     if letter == ZSTD and _HAS_MANY and sizes.any() and sizes.all() and are_whole(data, begins, ends, sizes):
@@ -74,18 +69,19 @@ def decode_all(
             together = zstandard.BufferWithSegments(data.data, segments)
             wanted = sizes.astype("<u8").tobytes()
             found: Any = _decompressor().multi_decompress_to_buffer(together, wanted)
-            return found, []
+            return b"".join(found), []
         except zstandard.ZstdError:  # of one of them
             pass
-    buffers: list[Any] = []
-    bad = []
+    # Into one piece of memory: objects that stay, one for each, would set off the garbage collector.
+    streams, out = data.data, np.empty(int(sizes.sum()), np.uint8).data
+    at, bad = 0, []
     for row, (begin, end, size) in enumerate(zip(begins.tolist(), ends.tolist(), sizes.tolist(), strict=True)):
         try:
-            buffers.append(decode(letter, data.data[begin:end], size))
+            _decode_into(letter, streams[begin:end], out[at : at + size])
         except LayoutError:
-            buffers.append(b"")
             bad.append(row)
-    return buffers, bad
+        at += size
+    return out, bad
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:
@@ -93,6 +89,18 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     if (found := getattr(_of_thread, "decompressor", None)) is None:
         found = _of_thread.decompressor = zstandard.ZstdDecompressor()
     return found
+
+
+def _decode_into(letter: int, stream: bytes | memoryview, out: memoryview) -> None:
+    if letter == ZSTD:
+        out[:] = _decode_zstd(stream, len(out))
+        return
+    try:
+        found = _INTO[letter](stream, out)
+    except cramjam.DecompressionError as error:
+        raise LayoutError(str(error)) from error
+    if found != len(out):
+        raise LayoutError("a stream holds another number of bytes")
 
 
 def _decode_zstd(stream: bytes | memoryview, num_bytes: int) -> bytes:

@@ -5,8 +5,7 @@ bytes it decodes to. What looks wrong is for array_record's reader to say, which
 """
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,15 +71,28 @@ class CompressedFiles:
                 shifts.append(area.begins[index.path] // BLOCK_BYTES * STREAM_BYTES)
         self._index = Chunked.join(parts, shifts)
 
-    def read(self, found: Found) -> RecordBatch:
-        """Return records that each have a chunk of their own.
+    def read(self, found: Found, out: NDArray[np.uint8] | None = None) -> RecordBatch:
+        """Return records that each have a chunk of their own, all compressed in one way.
+
+        Of as many bytes as `out` has, they lie there.
 
         Raises:
             ArsrcReadError: A file was changed while it was open, or the files were closed.
             BadRows: Some records cannot be read, or something else stands there.
         """
-        chunks = self._index.enclosing(self._numbers[found.slices], found.positions)
-        return self.reads.run(found.slices, lambda: _ranges(chunks), functools.partial(self._read, chunks))
+        slices = self._numbers[found.slices]
+        chunks, letter = (
+            self._index.enclosing(slices, found.positions),
+            int(np.ravel(pick(self._index.letter, slices))[0]),
+        )
+        if self.reads.limit is not None:  # a thread that is left behind must not write to what the caller has
+            out = None
+        return self.reads.run(found.slices, lambda: _ranges(chunks), functools.partial(self._read, chunks, letter, out))
+
+    def alike(self, found: Found, rows: Integers) -> list[Integers]:
+        """Return some rows, parted by how the files of their records are compressed."""
+        letters = pick(self._index.letter, self._numbers[found.slices[rows]])
+        return [rows] if isinstance(letters, int) else [rows[letters == one] for one in np.unique(letters)]
 
     def holds(self, number: int) -> bool:
         """Whether the file of a slice is one of these."""
@@ -121,29 +133,33 @@ class CompressedFiles:
 
         return self.reads.run(numbers, lambda: _ranges(chunks), read, "chunks")
 
-    def _read(self, chunks: Enclosing, area: AddressRange, is_careful: bool) -> RecordBatch:
+    def _read(
+        self, chunks: Enclosing, letter: int, out: NDArray[np.uint8] | None, area: AddressRange, is_careful: bool
+    ) -> RecordBatch:
         lengths = np.asarray(chunks.num_bytes)
         offsets = _offsets(lengths)
-        if not is_careful and (form := _stored_form(chunks, offsets)) is not None:
-            out = self._output(offsets)
+        if not is_careful and letter == ZSTD and (form := _stored_form(chunks, offsets)) is not None:
+            out = self._output(offsets, out)
             _, wrong = copy_singles(area.data, to_physical(chunks.ends - form.length), form, out)
             if len(wrong):
                 raise BadRows(wrong)
             return RecordBatch(out, offsets)
         copy = copier_of(area, is_careful)
         fronts = copy(to_physical(chunks.begins), FRONT_BYTES).reshape(-1, FRONT_BYTES)
-        front = read_fronts(fronts, chunks)
+        front = read_fronts(fronts, chunks, letter)
         ends = chunks.begins + front.ends
         _check_around(copy, chunks, ends, front.is_other)
-        out = self._output(offsets)  # of the size that headers and footer say
+        out = self._output(offsets, out)  # of the size that headers and footer say
         if front.is_stored.all():
             self._copy_stored(area, ends - lengths, offsets, out, is_careful)
         else:
-            self._decode(area, chunks, front, offsets, out, is_careful)
+            self._decode(area, chunks, letter, front, offsets, out, is_careful)
         return RecordBatch(out, offsets)
 
-    def _output(self, offsets: Integers) -> NDArray[np.uint8]:
+    def _output(self, offsets: Integers, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         num_bytes = int(offsets[-1])
+        if out is not None and len(out) == num_bytes:
+            return out
         return self._buffers.take(num_bytes) if num_bytes >= _POOL_BYTES else np.empty(num_bytes, np.uint8)
 
     def _copy_stored(
@@ -173,6 +189,7 @@ class CompressedFiles:
         self,
         area: AddressRange,
         chunks: Enclosing,
+        letter: int,
         front: Fronts,
         offsets: Integers,
         out: NDArray[np.uint8],
@@ -189,29 +206,34 @@ class CompressedFiles:
                 streams = gather(area, starts[some], sizes[some], is_careful)
             except BadRows as error:
                 raise BadRows(first + error.rows) from None
-            buffers, bad = _decoded(streams, lengths[some], front.is_stored[some])
+            records, bad = _decoded(letter, streams, lengths[some], front.is_stored[some])
             if bad:
                 raise BadRows(first + np.array(bad))
-            out[offsets[first] : offsets[min(first + slab, len(lengths))]] = np.frombuffer(b"".join(buffers), np.uint8)
+            out[offsets[first] : offsets[min(first + slab, len(lengths))]] = np.frombuffer(records, np.uint8)
 
 
-def _decoded(streams: Streams, lengths: Integers, is_stored: NDArray[np.bool_]) -> tuple[Sequence[Any], list[int]]:
-    """Return a buffer for each record, and the rows of those that are damaged.
+def _decoded(
+    letter: int, streams: Streams, lengths: Integers, is_stored: NDArray[np.bool_]
+) -> tuple[bytes | memoryview, list[int]]:
+    """Return records end to end, and the rows of those that are damaged.
 
     Args:
+        letter: Of their compression.
         streams: Streams, and records that were stored as they are.
         lengths: i64[n], bytes of the records.
         is_stored: bool[n], which are stored.
     """
     data, begins, ends = streams
     if not is_stored.any():
-        return decode_all(ZSTD, data, begins, ends, lengths)
+        return decode_all(letter, data, begins, ends, lengths)
     rows = np.flatnonzero(~is_stored)
-    buffers: list[Any] = [data.data[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
-    decoded, bad = decode_all(ZSTD, data, begins[rows], ends[rows], lengths[rows])
-    for row, buffer in zip(rows.tolist(), decoded, strict=True):
-        buffers[row] = buffer
-    return buffers, rows[bad].tolist()
+    decoded, bad = decode_all(letter, data, begins[rows], ends[rows], lengths[rows])
+    stops = np.cumsum(np.where(is_stored, 0, lengths))
+    begins, ends = np.where(is_stored, (begins, ends), (stops - lengths, stops))
+    memory = data.data, memoryview(decoded)
+    columns = is_stored.tolist(), begins.tolist(), ends.tolist()
+    pieces = [memory[not stored][begin:end] for stored, begin, end in zip(*columns, strict=True)]
+    return b"".join(pieces), rows[bad].tolist()
 
 
 def _stored_form(chunks: Enclosing, offsets: Integers) -> Form | None:

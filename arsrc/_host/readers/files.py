@@ -18,6 +18,7 @@ from arsrc._host.format.chunked import Chunked
 from arsrc._host.format.encoding import encoding_of
 from arsrc._host.format.file_index import FileIndex, index_files
 from arsrc._host.format.numbering import Found, Numbering
+from arsrc._host.format.streams import can_decode
 from arsrc._host.machine import slow_reads
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.copying import Copier
@@ -286,7 +287,11 @@ class Files:
         """Return what keeps an open file from being mapped."""
         if not self._map_files:
             return CHECKSUM
-        return NO_MAP if file.index is not None else encoding or "of another layout"
+        if file.index is not None:
+            return NO_MAP
+        if encoding in ("brotli", "snappy"):
+            return f"{encoding}, one by one" if can_decode(ord(encoding[0])) else f"{encoding} without cramjam"
+        return encoding or "of another layout"
 
 
 def files_of(paths: Sequence[str]) -> str:

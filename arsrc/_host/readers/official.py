@@ -21,7 +21,10 @@ from arsrc.errors import ArsrcReadError
 
 # The fastest options for random access: no read-ahead of neighbours, small buffers.
 _OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 4096}
-_CORRUPT = "The file is corrupt or was changed while open; replace it and call close(config), or exclude these."
+_CORRUPT = (
+    "The file is damaged, or was changed while open: put a good one in its place and call close(config); or leave such "
+    'records out by on_bad_record="mask", or by exclude=bad_records(config).ids.'
+)
 _FAILURES = (RuntimeError, ValueError, IndexError, MemoryError)  # of C++, whatever it says
 _EXIT_SECONDS = 10.0  # for a read that is under way, of however slow a disk
 _LOOK_SECONDS = 1e-3
@@ -128,9 +131,9 @@ def _read(opened: Opened, path: str, positions: Sequence[int], stamp: FileStamp)
     except _FAILURES as error:
         check_file(path, stamp)
         if FileStamp.at(path) is None:  # no record's fault, as it seems
-            what = f"array_record cannot read a file that is gone ({str(error).strip()})"
+            what = f"array_record's reader fails, of a file that is gone ({str(error).strip()})"
             raise ArsrcReadError("read", what, path=path) from error
-        what = f"array_record cannot read a file ({str(error).strip()})"
+        what = f"array_record's reader fails ({str(error).strip()})"
         raise ReadFailure(what, _CORRUPT) from error
     if not all(records):  # nothing is also what is given of a file that was truncated meanwhile
         check_file(path, stamp)

@@ -114,19 +114,22 @@ class DataSet:
         slices, positions = self._numbering.find(np.array([record_id]))
         return self._numbering.slices[slices[0]].path, int(positions[0])
 
-    def read(self, record_ids: NDArray[np.int64], on_bad: OnBad = raise_it) -> Read:
+    def read(
+        self, record_ids: NDArray[np.int64], on_bad: OnBad = raise_it, out: NDArray[np.uint8] | None = None
+    ) -> Read:
         """Return the records with these ids, in this order; repeats are read once each time.
 
         Args:
             record_ids: i64[num_rows]
             on_bad: Told of rows that cannot be read, file by file and there by ascending positions; where it raises
                 nothing, they are left out.
+            out: u8[...], contiguous; may be used for the records where these take as many bytes.
 
         Raises:
             ArsrcIndexError: An id lies outside.
             ArsrcReadError: A file cannot be read or changed since it was opened, or the files were closed.
         """
-        return self._reads.read(self._numbering.find(record_ids), on_bad)
+        return self._reads.read(self._numbering.find(record_ids), on_bad, out)
 
     def locate(self, record_ids: NDArray[np.int64]) -> Located | None:
         """Return where records lie, to be copied at any later time; None: they cannot be copied, only read.

@@ -53,7 +53,13 @@ class Elements:
         self.shapes = decoder.shapes
         self.num_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.shapes)
 
-    def read(self, record_ids: NDArray[np.uint32], stop: Stop | None = None, masks: bool = False) -> Leaves:
+    def read(
+        self,
+        record_ids: NDArray[np.uint32],
+        stop: Stop | None = None,
+        masks: bool = False,
+        outs: Leaves | None = None,
+    ) -> Leaves:
         """Return one array `[*record_ids.shape, ...]` per leaf; rows with the padding id are zero.
 
         Args:
@@ -61,6 +67,7 @@ class Elements:
             stop: Says whether to end between two records.
             masks: Whether a record that cannot be read or decoded is a row of zeros, and no error; there is one more
                 leaf then, bool[...], which rows hold a record.
+            outs: Arrays like the results, which may be used for them.
 
         Raises:
             ArsrcIndexError: An id is not in the data set.
@@ -70,9 +77,9 @@ class Elements:
         ids = record_ids.ravel().astype(np.int64)
         valid = ids != PAD_ID
         if valid.all():
-            leaves = self._read_valid(ids, stop, masks)
+            leaves = self._read_valid(ids, stop, masks, self._memory_of(outs))
         else:
-            found = self._read_valid(ids[valid], stop, masks)
+            found = self._read_valid(ids[valid], stop, masks, None)
             leaves = [np.zeros((len(ids), *leaf.shape[1:]), leaf.dtype) for leaf in found]
             for whole, leaf in zip(leaves, found, strict=True):
                 whole[valid] = leaf
@@ -101,10 +108,9 @@ class Elements:
             stop: Says whether to end between two records.
             masks: As for `read`.
         """
-        start, out = perf_counter(), None
-        if outs is not None and len(self.shapes) == 1 and outs[0].nbytes == located.num_bytes:
-            # So many bytes are in the records: perhaps they are the elements as they stand.
-            out = outs[0].reshape(-1).view(np.uint8)
+        start, out = perf_counter(), self._memory_of(outs)
+        if out is not None and len(out) != located.num_bytes:
+            out = None
         rows = Rows(record_ids.ravel().astype(np.int64), self.faults, masks)
         leaves = self._decode(self._data_set.copy(located, out, rows.fail), rows, record_ids.size, start, stop)
         return _shaped(rows.complete(leaves), record_ids.shape)
@@ -120,14 +126,20 @@ class Elements:
         for start in track(range(0, self.num_records, rows), label, self.num_records, rows):
             yield np.arange(start, min(start + rows, self.num_records), dtype=np.uint32)
 
-    def _read_valid(self, ids: NDArray[np.int64], stop: Stop | None, masks: bool) -> Leaves:
+    def _memory_of(self, outs: Leaves | None) -> NDArray[np.uint8] | None:
+        """Return the memory of results, where records may be put: perhaps they are the elements as they stand."""
+        return outs[0].reshape(-1).view(np.uint8) if outs is not None and len(self.shapes) == 1 else None
+
+    def _read_valid(
+        self, ids: NDArray[np.int64], stop: Stop | None, masks: bool, out: NDArray[np.uint8] | None
+    ) -> Leaves:
         outside = ids >= self.num_records
         if outside.any():
             raise ArsrcIndexError(
                 "take", f"no such record: the data set has {self.num_records}", record_id=int(ids[outside][0])
             )
         rows = Rows(ids, self.faults, masks)
-        leaves = self._decoded(rows, stop) if self.cache is None else self._cached(self.cache, rows, stop, masks)
+        leaves = self._decoded(rows, stop, out) if self.cache is None else self._cached(self.cache, rows, stop, masks)
         return rows.complete(leaves)
 
     def _cached(self, cache: ElementCache, rows: Rows, stop: Stop | None, masks: bool) -> Leaves:
@@ -135,7 +147,7 @@ class Elements:
 
         def load(missing: NDArray[np.int64]) -> tuple[NDArray[np.int64], Leaves]:
             some = Rows(missing, self.faults, masks)
-            leaves = self._decoded(some, stop)
+            leaves = self._decoded(some, stop, None)
             if some.bad is None:
                 return missing, leaves
             rows.bad = np.isin(rows.ids, missing[some.bad])
@@ -145,10 +157,10 @@ class Elements:
         self._metrics.add(cache_hits=hits)
         return leaves if rows.bad is None else [leaf[~rows.bad] for leaf in leaves]
 
-    def _decoded(self, rows: Rows, stop: Stop | None) -> Leaves:
+    def _decoded(self, rows: Rows, stop: Stop | None, out: NDArray[np.uint8] | None) -> Leaves:
         with profile.annotate(f"arsrc: read records{self.label}"):
             start = perf_counter()
-            records, num_decoded = self._data_set.read(rows.ids, rows.fail)
+            records, num_decoded = self._data_set.read(rows.ids, rows.fail, out)
             return self._decode(records, rows, num_decoded, start, stop)
 
     def _decode(self, records: RecordBatch, rows: Rows, num_decoded: int, start: float, stop: Stop | None) -> Leaves:

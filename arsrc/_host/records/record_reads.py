@@ -62,8 +62,11 @@ class RecordReads:
         self.verified = Verified(files.numbering.num_records) if verifies else None
         self.is_closed = False
 
-    def read(self, found: Found, on_bad: OnBad) -> Read:
-        """Return records; `on_bad` is told of bad ones, file by file and there by ascending positions."""
+    def read(self, found: Found, on_bad: OnBad, out: NDArray[np.uint8] | None = None) -> Read:
+        """Return records; `on_bad` is told of bad ones, file by file and there by ascending positions.
+
+        Of as many bytes as `out` has, they may lie there.
+        """
         opened = self._files.opened_for(found)
         how = opened.how[found.slices]
         parts: Parts = []
@@ -75,7 +78,7 @@ class RecordReads:
                     parts.append((part, batch))
                     num_decoded += num_records
             else:
-                parts += self._alone(opened, How(kind), found, rows, on_bad)
+                parts += self._alone(opened, How(kind), found, rows, on_bad, out)
                 num_decoded += len(rows)
         return Read(in_order(parts), num_decoded)
 
@@ -97,7 +100,9 @@ class RecordReads:
         rows = np.delete(np.arange(len(located.starts)), bad)
         return in_order(parts + self._from_map(lambda some: mapped.copy(located.at(some)), found, rows, on_bad))
 
-    def _alone(self, opened: Opened, how: How, found: Found, rows: Rows, on_bad: OnBad) -> Parts:
+    def _alone(
+        self, opened: Opened, how: How, found: Found, rows: Rows, on_bad: OnBad, out: NDArray[np.uint8] | None
+    ) -> Parts:
         """Return records that are read one by one."""
         if how == How.BY_READER:
             return list(self._by_reader(found, rows, on_bad))
@@ -112,9 +117,10 @@ class RecordReads:
             if how == How.MAPPED and opened.mapped is not None:
                 return opened.mapped.copy(opened.mapped.locate(wanted))
             assert opened.compressed is not None
-            return opened.compressed.read(wanted)
+            return opened.compressed.read(wanted, out)
 
-        return parts + self._from_map(copy, found, rows, on_bad)
+        alike = [rows] if how == How.MAPPED or opened.compressed is None else opened.compressed.alike(found, rows)
+        return parts + [part for some in alike for part in self._from_map(copy, found, some, on_bad)]
 
     def _from_map(self, copy: Callable[[Rows], RecordBatch], found: Found, rows: Rows, on_bad: OnBad) -> Parts:
         """Return what `copy` gives, and by array_record's reader what looks wrong there.
@@ -168,7 +174,7 @@ class RecordReads:
             groups = self._groups.get(dict(zip(wanted, sizes[some].tolist(), strict=True)), load)
             for name, part in wanted.items():
                 if isinstance(group := groups[name], ReadFailure):
-                    on_bad(part, self._unreadable(group, found.at(part)))
+                    on_bad(part, self._unreadable(group, found.at(part), int(opened.group_sizes[name >> _GROUP_BITS])))
                 else:
                     first = (name & _GROUP_MASK) * int(opened.group_sizes[name >> _GROUP_BITS])
                     yield part, take(group, found.positions[part] - first), loaded.get(name, 0)
@@ -256,13 +262,14 @@ class RecordReads:
         except ArsrcReadError as error:  # of the whole file
             raise error.naming(record_ids=_few(ids[first:last])) from error
 
-    def _unreadable(self, failure: ReadFailure, found: Found) -> ArsrcReadError:
-        """Return the error for records of one file that cannot be read."""
+    def _unreadable(self, failure: ReadFailure, found: Found, group_size: int = 1) -> ArsrcReadError:
+        """Return the error for records of one file that cannot be read, and of one group if that has a size."""
         path, ids = self._numbering.slices[found.slices[0]].path, self._numbering.ids(found)
         where = {"path": path, "positions": _few(found.positions), "record_ids": _few(ids)}
-        error = ArsrcReadError("read", failure.what, failure.fix, **where).at(
-            path, int(found.positions[0]), int(ids[0])
-        )
+        what = failure.what
+        if group_size > 1:
+            what += f"; all records of its chunk, of up to {group_size}, are lost"
+        error = ArsrcReadError("read", what, failure.fix, **where).at(path, int(found.positions[0]), int(ids[0]))
         error.__cause__ = failure.__cause__
         return error
 

@@ -111,7 +111,7 @@ class Loader:
             elif ids.shape[1] > 1:
                 leaves = self._elements.read_once(ids, stop, masks)
             else:
-                leaves = self._elements.read(ids, stop, masks)
+                leaves = self._elements.read(ids, stop, masks, outs)
         after = [*planned.requests, planned.after][first + 1 : last + 1]
         are_good = [True] * (last - first)
         if masks and not self._masks:
