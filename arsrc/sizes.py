@@ -76,14 +76,14 @@ def io_metrics(config: ArrayRecordSourceConfig) -> dict[str, float]:
     served later without being read again.
 
     Returns:
-        `records_read` and `bytes_read` from files or from groups that were kept, `records_decoded` and `bytes_decoded`
-        for them, which are more or fewer where whole groups are decoded, or kept (as many records as these groups hold,
-        of the mean length of those that were read); `seconds_read` spent reading and decoding them (summed over threads), of these
-        `seconds_in_codec`; `seconds_waited` by callers for data, and `seconds_away` between one answer and the next
-        question; `cache_hits` (records); `batches_served`, those of `batch_at` and `take` too, of these `batches_ready`
-        when they were asked for, and `batches_here`, which were loaded on the program's own thread since others were
-        thought to be of no use; `background_errors` of threads that nobody could expect; and `bytes_ahead`,
-        `bytes_groups` and `bytes_buffers` that are kept now, for all sources of the same files, of batches read ahead,
-        of decoded groups, and of memory to be used again.
+        `records_read` and `bytes_read`, from files or from groups that were kept; `records_decoded` and `bytes_decoded`
+        for them, which are more where whole groups are decoded, and fewer where these were kept (as many records as the
+        groups hold, of the mean length of those that were read); `seconds_read` spent reading and decoding them (summed
+        over threads), of these `seconds_in_codec`; `seconds_waited` by callers for data, and `seconds_away` between one
+        answer and the next question; `cache_hits` (records); `batches_served`, those of `batch_at` and `take` too, of
+        these `batches_ready` when they were asked for, and `batches_here`, which were loaded on the program's own
+        thread since others were thought to be of no use; `background_errors` of threads that nobody could expect; and
+        `bytes_ahead`, `bytes_groups` and `bytes_buffers` that are kept now, for all sources of the same files, of
+        batches read ahead, of decoded groups, and of memory to be used again.
     """
     return registry.opened(config).metrics()
