@@ -134,7 +134,7 @@ class _NoElements:
     def locate(self, record_ids: Any) -> None:
         """Say that nothing can be copied from where it lies."""
 
-    def read(self, record_ids: Any, stop: Any = None, masks: bool = False) -> list[Any]:
+    def read(self, record_ids: Any, stop: Any = None, masks: bool = False, outs: Any = None) -> list[Any]:
         return [np.empty((*record_ids.shape, 0), np.uint8)]
 
 

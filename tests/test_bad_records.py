@@ -480,7 +480,7 @@ def test_an_error_comes_at_its_step_alone_and_names_a_record_of_it(pair: Pair, o
                 "the first of a file"
             )
         assert re.search(
-            r"array_record cannot read|a chunk is not what|raised KeyError|raised ArithmeticError", str(error)
+            r"array_record's reader fails|a chunk is not what|raised KeyError|raised ArithmeticError", str(error)
         )
     arsrc.close(config)
 

@@ -205,7 +205,7 @@ def test_a_corrupted_record_does_no_harm_when_it_is_excluded(
     checked = arsrc.ReadOptions(checksum="always")
     config = Config(path, 4, num_epochs=2, shuffle_records=True, remainder="pad", read=checked)
     with pytest.raises(
-        arsrc.ArsrcReadError, match=rf"^\[arsrc\] .* record_ids='{bad}'\. .* bad_records\(config\)\.ids\.$"
+        arsrc.ArsrcReadError, match=rf"^\[arsrc\] .* record_ids='{bad}'\. .* by exclude=bad_records\(config\)\.ids\.$"
     ):
         list(arsrc.iterate(config))
     config = dataclasses.replace(config, exclude=[bad])
