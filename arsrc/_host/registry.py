@@ -206,7 +206,8 @@ def source(config: "ArrayRecordSourceConfig", strict: bool = False) -> OpenSourc
     new = _registry.reopen(config._of_programs, found)
     what = "files were changed or replaced since they were opened; those that are there now are read from here on"
     then, now = found.plan.num_records, new.plan.num_records
-    _LOG.log(logging.INFO if strict else logging.WARNING, message("open", what, num_records_then=then, num_records=now, paths=config.paths[:3]))
+    level = logging.INFO if strict else logging.WARNING
+    _LOG.log(level, message("open", what, num_records_then=then, num_records=now, paths=config.paths[:3]))
     return new
 
 
