@@ -105,6 +105,7 @@ CODECS = {
     "Bytes": "(num_bytes=None)",
     "Struct": "(fields)",
     "Ragged": "(dtype='uint8', *, max_length, pad_value=0, overflow='error')",
+    "Image": "(shape, fit='resize', *, dtype='uint8', orient=False, format='jpeg', quality=95)",
     "Map": "(fn, spec, encode_fn=None, version=None)",
     "RecordBatch": "(data, offsets)",
 }

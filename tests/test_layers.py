@@ -50,6 +50,7 @@ FLOORS = [
     "arsrc._host.open_source",
     "arsrc._host.serving.*",
     "arsrc._host.records.*",
+    "arsrc._host.images.*",
     "arsrc._host.readers.*",
     "arsrc._host.format.*",
     "arsrc._host.storage.*",
@@ -87,7 +88,7 @@ ASKS_FOR_NO_FILE = {
     "os.O_APPEND", "os.O_CREAT", "os.O_NOFOLLOW", "os.O_NONBLOCK", "os.O_RDONLY", "os.O_RDWR", "os.O_TRUNC",
     "os.O_WRONLY", "os.path.abspath", "os.path.basename", "os.path.dirname", "os.path.expanduser", "os.path.isabs",
     "os.path.join", "os.path.samestat", "os.path.split", "glob.has_magic", "mmap.MADV_RANDOM", "mmap.MADV_WILLNEED",
-    "mmap.PAGESIZE",
+    "mmap.PAGESIZE", "io.BytesIO",
 }  # fmt: skip
 ASKS_FOR_FILES = {"fcntl", "glob", "io", "mmap", "os", "pathlib", "shutil", "tempfile"}
 BESIDE_THE_SEAM = {

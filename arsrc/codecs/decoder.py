@@ -10,6 +10,7 @@ from arsrc._host.records.own_memory import OwnMemory
 from arsrc.codecs.base import Codec
 from arsrc.codecs.bytes_codec import Bytes
 from arsrc.codecs.element_tree import ElementTree
+from arsrc.codecs.image_codec import Image
 from arsrc.codecs.map_codec import Map
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import Struct
@@ -33,7 +34,7 @@ class ElementDecoder:
 
     def try_out(self, first_record: bytes) -> None:
         """Find out from one record whether a codec of the user's own uses again what it gives."""
-        if not isinstance(self.codec, (Bytes, Map, Ragged, Struct)):
+        if not isinstance(self.codec, (Bytes, Image, Map, Ragged, Struct)):
             with contextlib.suppress(Exception):  # which is told to who asks for the record
                 self.decode(RecordBatch.from_records([first_record]))
 

@@ -1,0 +1,1 @@
+"""How pictures are read and written: formats, sizes, turns, and several threads for a batch."""

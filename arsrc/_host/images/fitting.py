@@ -1,0 +1,104 @@
+"""Pictures of any size to rows of one: scaled, cropped, padded or refused, and turned as their EXIF says."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from arsrc._host.images.bad_image import BadImage
+
+Size = tuple[int, int]
+"""Height and width."""
+
+MOST_PIXELS = 2**27
+"""Of a picture: half a GiB in memory, which a few bytes can claim to hold."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What every picture becomes.
+
+    Attributes:
+        size: Height and width.
+        mode: Pillow's name of the pixels: "L", "RGB", "RGBA" or "I;16".
+        fit: "resize", "crop", "pad" or "exact".
+        orient: Whether pictures are turned as their EXIF says.
+    """
+
+    size: Size
+    mode: str
+    fit: str
+    orient: bool
+
+    def scaled(self, size: Size) -> Size:
+        """Return the size that a whole picture of `size` is scaled to; for "crop", that its middle is scaled to.
+
+        Raises:
+            BadImage: It has another size than it must have.
+        """
+        if self.fit == "exact" and size != self.size:
+            what = f"the image has {size[0]} x {size[1]} pixels (height x width), not {self.size[0]} x {self.size[1]}"
+            raise BadImage(what, 'Let it be scaled, by fit="resize", "crop" or "pad".')
+        if self.fit != "pad":
+            return self.size
+        height, width = self.size
+        if height * size[1] <= width * size[0]:
+            return height, max(1, (2 * size[1] * height + size[0]) // (2 * size[0]))  # rounded
+        return max(1, (2 * size[0] * width + size[1]) // (2 * size[1])), width
+
+
+def check_size(size: Size) -> None:
+    """Raise `BadImage` for a size that no memory is to be taken for."""
+    if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
+        raise BadImage(f"the image says that it has {size[0]} x {size[1]} pixels, more than {MOST_PIXELS} or none")
+
+
+def turned(size: Size, orientation: int) -> Size:
+    """Return the size that a picture has when it has been turned."""
+    return size[::-1] if orientation > 4 else size
+
+
+def put(picture: Image.Image, size: Size, orientation: int, wanted: Wanted, row: NDArray[Any]) -> None:
+    """Write a picture into a row.
+
+    Args:
+        picture: Of the wanted mode, or "RGBX" for "RGB"; may have been scaled when it was decoded.
+        size: That of the whole picture, turned.
+        orientation: EXIF's number of how to turn it, 1 for not at all.
+        wanted: What it becomes.
+        row: [height, width, channels]
+    """
+    if orientation != 1:
+        picture = picture.transpose(_TURNS[orientation])
+    height, width = wanted.scaled(size)
+    box = _middle(picture.size, (width, height)) if wanted.fit == "crop" else (0.0, 0.0, *picture.size)
+    if picture.size != (width, height) or box != (0, 0, width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR, box)
+    if (height, width) != wanted.size:
+        row.fill(0)
+    top, left = (wanted.size[0] - height) // 2, (wanted.size[1] - width) // 2
+    target = row[top : top + height, left : left + width]
+    pixels = picture.tobytes("raw", wanted.mode)
+    target[...] = np.frombuffer(pixels, "<u2" if wanted.mode == "I;16" else "u1").reshape(target.shape)
+
+
+def _middle(size: Size, wanted: Size) -> tuple[float, float, float, float]:
+    """Return the largest box of the wanted proportions around the middle; sizes are width and height."""
+    (width, height), (wanted_width, wanted_height) = size, wanted
+    if width * wanted_height > wanted_width * height:
+        rest = (width - wanted_width * height / wanted_height) / 2
+        return rest, 0.0, width - rest, float(height)
+    rest = (height - wanted_height * width / wanted_width) / 2
+    return 0.0, rest, float(width), height - rest
