@@ -74,7 +74,7 @@ def put(picture: Image.Image, size: Size, orientation: int, wanted: Wanted, row:
     """Write a picture into a row.
 
     Args:
-        picture: Of the wanted mode, or "RGBX" for "RGB"; may have been scaled when it was decoded.
+        picture: Of the wanted mode; may have been scaled when it was decoded.
         size: That of the whole picture, turned.
         orientation: EXIF's number of how to turn it, 1 for not at all.
         wanted: What it becomes.
@@ -90,7 +90,7 @@ def put(picture: Image.Image, size: Size, orientation: int, wanted: Wanted, row:
         row.fill(0)
     top, left = (wanted.size[0] - height) // 2, (wanted.size[1] - width) // 2
     target = row[top : top + height, left : left + width]
-    pixels = picture.tobytes("raw", wanted.mode)
+    pixels = picture.tobytes()
     target[...] = np.frombuffer(pixels, "<u2" if wanted.mode == "I;16" else "u1").reshape(target.shape)
 
 
