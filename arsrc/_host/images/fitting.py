@@ -62,7 +62,8 @@ class Wanted:
 def check_size(size: Size) -> None:
     """Raise `BadImage` for a size that no memory is to be taken for."""
     if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
-        raise BadImage(f"the image says that it has {size[0]} x {size[1]} pixels, more than {MOST_PIXELS} or none")
+        what = f"the image says that it has {size[0]} x {size[1]} pixels"
+        raise BadImage(what, f"Images of 1 to {MOST_PIXELS} pixels are read.")
 
 
 def turned(size: Size, orientation: int) -> Size:
@@ -96,9 +97,9 @@ def put(picture: Image.Image, size: Size, orientation: int, wanted: Wanted, row:
 
 def _middle(size: Size, wanted: Size) -> tuple[float, float, float, float]:
     """Return the largest box of the wanted proportions around the middle; sizes are width and height."""
-    (width, height), (wanted_width, wanted_height) = size, wanted
-    if width * wanted_height > wanted_width * height:
-        rest = (width - wanted_width * height / wanted_height) / 2
-        return rest, 0.0, width - rest, float(height)
-    rest = (height - wanted_height * width / wanted_width) / 2
-    return 0.0, rest, float(width), height - rest
+    (width, height), (across, down) = size, wanted
+    if width * down > across * height:
+        kept, twice = across * height, 2 * down  # of the width, in parts of which there are so many in two pixels
+        return (width * down - kept) / twice, 0.0, (width * down + kept) / twice, float(height)
+    kept, twice = down * width, 2 * across
+    return 0.0, (height * across - kept) / twice, float(width), (height * across + kept) / twice

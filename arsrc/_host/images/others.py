@@ -70,15 +70,15 @@ def _png(data: bytes) -> Image.Image:
 
 def _gif(data: bytes) -> Image.Image:
     """Read a GIF whose first frame, which may be larger than the screen, is of a size that memory is taken for."""
-    screen = _little(data, 6), _little(data, 8)
-    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    while data[at] == ord("!"):  # an extension, in blocks
+    at = 13 + (3 << (data[10] & 7) + 1 if data[10:11] >= b"\x80" else 0)
+    while data[at : at + 1] == b"!":  # an extension, in blocks
         at += 2
-        while data[at]:
-            at += data[at] + 1
+        while num_bytes := _little(data, at, 1):
+            at += num_bytes + 1
         at += 1
-    frame = _little(data, at + 1) + _little(data, at + 5), _little(data, at + 3) + _little(data, at + 7)
-    check_size((max(screen[1], frame[1]), max(screen[0], frame[0])))
+    height = max(_little(data, 8), _little(data, at + 3) + _little(data, at + 7))
+    width = max(_little(data, 6), _little(data, at + 1) + _little(data, at + 5))
+    check_size((height, width))
     return GifImagePlugin.GifImageFile(io.BytesIO(data))
 
 
