@@ -136,9 +136,12 @@ def test_a_jpeg_has_the_pixels_that_simplejpeg_gives_close_to_those_of_pillow(
 ) -> None:
     record = file_of(photo(45, 37, mode=mode), "JPEG", quality=90, progressive=progressive)
     found = decode_one(Image((45, 37, channels), "exact"), record)
-    assert np.array_equal(found, simplejpeg.decode_jpeg(record, {1: "GRAY", 3: "RGB", 4: "RGBA"}[channels]))
     with PIL.Image.open(io.BytesIO(record)) as picture:
         expected = np.asarray(picture.convert(MODES[channels])).reshape(found.shape)
+    if mode == "CMYK":
+        assert np.array_equal(found, expected)
+        return
+    assert np.array_equal(found, simplejpeg.decode_jpeg(record, {1: "GRAY", 3: "RGB", 4: "RGBA"}[channels]))
     difference = np.abs(found.astype(int) - expected)
     assert difference.mean() < 1
     if channels > 1 or mode != "RGB":  # grey is the luma that the file holds, before colours are clipped

@@ -24,21 +24,22 @@ def decode(data: bytes, wanted: Wanted, row: NDArray[Any]) -> None:
     """
     if wanted.mode not in _COLORS:
         raise BadImage("the image has 8 bits a channel, not 16", 'Read it with dtype="uint8".')
-    color = _COLORS[wanted.mode]
-    stored = _size(data)
+    stored, is_cmyk = _header(data)
     check_size(stored)
     turn = orientation(exif_of_jpeg(data)) if wanted.orient else 1
     size = turned(stored, turn)
-    least = turned(wanted.scaled(size), turn)
+    height, width = turned(wanted.scaled(size), turn)
+    color = "CMYK" if is_cmyk else _COLORS[wanted.mode]
     try:
-        if stored == wanted.size == least and turn == 1:
+        if stored == wanted.size == (height, width) and turn == 1 and not is_cmyk:
             simplejpeg.decode_jpeg(data, color, buffer=row)
             return
-        pixels = simplejpeg.decode_jpeg(data, color, min_height=least[0], min_width=least[1])
+        pixels = simplejpeg.decode_jpeg(data, color, min_height=height, min_width=width)
     except ValueError as error:
         raise BadImage(f"the JPEG is broken: {said(error)}") from error
-    picture = Image.frombuffer(wanted.mode, pixels.shape[1::-1], pixels, "raw", wanted.mode, 0, 1)
-    put(picture, size, turn, wanted, row)
+    mode, raw = ("CMYK", "CMYK;I") if is_cmyk else (wanted.mode, wanted.mode)  # all files hold CMYK inverted
+    picture = Image.frombuffer(mode, pixels.shape[1::-1], pixels, "raw", raw, 0, 1)
+    put(picture.convert(wanted.mode) if is_cmyk else picture, size, turn, wanted, row)
 
 
 def encode(pixels: NDArray[Any], quality: int) -> bytes:
@@ -46,11 +47,12 @@ def encode(pixels: NDArray[Any], quality: int) -> bytes:
     return bytes(simplejpeg.encode_jpeg(pixels, quality, "GRAY" if pixels.shape[-1] == 1 else "RGB", "444"))
 
 
-def _size(data: bytes) -> Size:
+def _header(data: bytes) -> tuple[Size, bool]:
+    """Return the size of a JPEG, and whether its colours are CMYK."""
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, color, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise BadImage(f"the JPEG is broken: {said(error)}") from error
     except KeyError as error:
         raise BadImage("the JPEG has colours that are subsampled in a way that simplejpeg does not know") from error
-    return int(height), int(width)
+    return (int(height), int(width)), color in ("CMYK", "YCCK")
