@@ -9,7 +9,7 @@ from time import perf_counter
 from arsrc._host.machine.threads import begin, is_forked, num_cores
 
 _MOST_THREADS = 16  # what else is done for each row, under the interpreter's lock, leaves room for no more
-_ALONE_SECONDS = 5e-4  # what takes no longer is done before other threads have begun
+_ALONE_SECONDS = 1e-3  # what takes no longer is done by one thread before others have begun
 
 
 def on_rows(work: Callable[[int], None], num_rows: int) -> None:
@@ -20,12 +20,12 @@ def on_rows(work: Callable[[int], None], num_rows: int) -> None:
     Raises:
         BaseException: What `work` raised for the first row for which it raised anything.
     """
-    start, row = perf_counter(), 0
-    while row < num_rows and perf_counter() - start < _ALONE_SECONDS:
+    start = perf_counter()
+    for row in range(num_rows):
+        if row and (perf_counter() - start) / row * (num_rows - row) > _ALONE_SECONDS:
+            _share(work, range(row, num_rows))
+            return
         work(row)
-        row += 1
-    if row < num_rows:
-        _share(work, range(row, num_rows))
 
 
 def _share(work: Callable[[int], None], rows: range) -> None:
