@@ -99,7 +99,7 @@ def _middle(size: Size, wanted: Size) -> tuple[float, float, float, float]:
     """Return the largest box of the wanted proportions around the middle; sizes are width and height."""
     (width, height), (across, down) = size, wanted
     if width * down > across * height:
-        kept, twice = across * height, 2 * down  # of the width, in parts of which there are so many in two pixels
+        kept, twice = across * height, 2 * down
         return (width * down - kept) / twice, 0.0, (width * down + kept) / twice, float(height)
     kept, twice = down * width, 2 * across
     return 0.0, (height * across - kept) / twice, float(width), (height * across + kept) / twice
