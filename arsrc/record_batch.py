@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -41,7 +41,13 @@ class RecordBatch:
 
     def __getitem__(self, row: int) -> bytes:
         """The bytes of one record, copied."""
+        if row < 0:  # from the end, as sequences count
+            row = range(len(self))[row]
         return self.data[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The bytes of each record, copied."""
+        return map(self.__getitem__, range(len(self)))
 
     @property
     def lengths(self) -> NDArray[np.int64]:

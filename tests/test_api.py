@@ -106,7 +106,12 @@ CODECS = {
     "Struct": "(fields)",
     "Ragged": "(dtype='uint8', *, max_length, pad_value=0, overflow='error')",
     "Image": "(shape, fit='resize', *, dtype='uint8', orient=False, format='jpeg', quality=95)",
-    "Map": "(fn, spec, encode_fn=None, version=None)",
+    "MsgPack": "(fields, default=())",
+    "Json": "(fields, default=())",
+    "Npy": "(spec=None)",
+    "Npz": "(fields)",
+    "Map": "(fn, spec=None, encode_fn=None, version=None)",
+    "MapBatch": "(fn, spec=None, encode_fn=None, version=None)",
     "RecordBatch": "(data, offsets)",
 }
 

@@ -77,6 +77,7 @@ IMPURE = {
     "multiprocessing", "pathlib", "queue", "resource", "select", "shutil", "signal", "socket", "subprocess", "tempfile",
     "threading", "weakref",
 }  # fmt: skip
+OF_MEMORY = {"io.BytesIO"}  # a file that is none
 PURE_OF_OS = {"os.fspath", "os.PathLike"}
 FILES_OF_NUMPY = {"fromfile", "load", "loadtxt", "memmap", "save", "savetxt", "savez", "tofile"}
 
@@ -144,7 +145,7 @@ def import_graph(trees: Mapping[str, ast.AST]) -> dict[str, set[str]]:
 def impure(tree: ast.AST) -> set[str]:
     """By what a module touches files, threads or the system."""
     names = list(imports(tree))
-    found = IMPURE & {name.partition(".")[0] for name in names}
+    found = IMPURE & {name.partition(".")[0] for name in names if name not in OF_MEMORY}
     dotted = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     if any(name.startswith("os.") and name not in PURE_OF_OS for name in [*dotted, *names]):
         found.add("os")
@@ -161,7 +162,7 @@ def past_the_seam(tree: ast.AST) -> set[str]:
     named = {name for name in imports(tree) if "." in name and name.partition(".")[0] in ASKS_FOR_FILES}
     called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     by_numpy = {name for name in called if name.endswith(".tofile") or name in OF_NUMPY}
-    return used | by_numpy | (named - ASKS_FOR_NO_FILE) | ({"open"} & called)
+    return used | by_numpy | (named - ASKS_FOR_NO_FILE - OF_MEMORY) | ({"open"} & called)
 
 
 # What is found in a graph.

@@ -56,7 +56,7 @@ def array_dtype(where: str, value: Any) -> np.dtype[Any]:
     try:
         # np.dtype(None) is float64: refuse it.
         dtype = np.dtype("O" if value is None else value)
-    except TypeError:
+    except (TypeError, ValueError):  # the latter for classes of other things that have a dtype
         raise ArsrcTypeError(where, "is no dtype", fix, dtype=value) from None
     # ml_dtypes' types are of kind V, like structured and raw ones, but have scalar types of their own.
     extended = dtype.kind == "V" and not issubclass(dtype.type, np.void)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.bytes_codec import equal_rows
 from arsrc.codecs.check import array_spec, cast_batch
-from arsrc.codecs.element_tree import array_text, both_sides
-from arsrc.errors import ArsrcTypeError, ArsrcValueError
+from arsrc.codecs.element_tree import array_text
+from arsrc.codecs.fields import check_names, common_length, named
 from arsrc.record_batch import RecordBatch
 
 Field = tuple[str, np.dtype[Any], tuple[int, ...]]
@@ -88,21 +88,12 @@ class Struct:
             ArsrcTypeError: No mapping, or a field has a dtype of another kind.
             ArsrcValueError: Names, shapes or leading axes differ, or a value does not fit.
         """
-        if not isinstance(elements, Mapping):
-            what = "elements must be a mapping of field names to arrays"
-            raise ArsrcTypeError("Struct.encode", what, elements=type(elements).__name__)
-        names = [name for name, _, _ in self._fields()]
-        if set(elements) != set(names):
-            fix = both_sides(str(sorted(names)), str(sorted(map(str, elements))))
-            raise ArsrcValueError("Struct.encode", "the field names differ", fix)
+        check_names("Struct.encode", elements, [name for name, _, _ in self._fields()])
         columns = {
             name: cast_batch(f"Struct.encode field {name!r}", elements[name], dtype, shape)
             for name, dtype, shape in self._fields()
         }
-        lengths = {name: len(column) for name, column in columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise ArsrcValueError("Struct.encode", "leading axes differ", lengths=lengths)
-        rows = np.empty(lengths[names[0]], self._packed())
+        rows = np.empty(common_length("Struct.encode", columns), self._packed())
         for name, column in columns.items():
             rows[name] = column
         offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.itemsize
@@ -132,18 +123,7 @@ def from_stored(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _normal_fields(fields: Any) -> tuple[Field, ...]:
-    if isinstance(fields, Mapping):
-        entries = list(fields.items())
-    elif isinstance(fields, tuple) and all(isinstance(entry, tuple) and len(entry) == 3 for entry in fields):
-        entries = [(name, (dtype, shape)) for name, dtype, shape in fields]
-    else:
-        fix = 'For example Struct({"image": ("uint8", (28, 28)), "label": "int32"}).'
-        raise ArsrcTypeError("Struct.fields", "must be a mapping", fix, fields=fields)
-    names = [name for name, _ in entries]
-    if not names or len(set(names)) < len(names):
-        what = "a name comes twice" if names else "is empty"
-        raise ArsrcValueError("Struct.fields", what, fields=fields)
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise ArsrcTypeError("Struct.fields", "names must be non-empty strings", name=name)
-    return tuple((name, *array_spec(f"Struct field {name!r}", spec)) for name, spec in entries)
+    if isinstance(fields, tuple) and all(isinstance(entry, tuple) and len(entry) == 3 for entry in fields):
+        fields = tuple((name, (dtype, shape)) for name, dtype, shape in fields)
+    example = 'Struct({"image": ("uint8", (28, 28)), "label": "int32"})'
+    return tuple((name, *spec) for name, spec in named("Struct.fields", fields, example, array_spec))

@@ -45,7 +45,7 @@ def _is_kept(leaves: Leaves, i: int, data: NDArray[np.uint8]) -> bool:
     # Before anything here refers to them.
     num_leaf, num_base = sys.getrefcount(leaves[i]) - _TO_COUNT, sys.getrefcount(leaves[i].base) - _TO_COUNT
     leaf: Any = leaves[i]
-    if isinstance(leaf.base, bytes) or np.may_share_memory(leaf, data):
+    if isinstance(getattr(leaf.base, "base", leaf.base), bytes) or np.may_share_memory(leaf, data):
         return False
     owner, num_owner = (leaf, num_leaf) if leaf.base is None else (leaf.base, num_base)
     if not isinstance(owner, np.ndarray) or not owner.flags.owndata:

@@ -1,0 +1,211 @@
+"""Values of one field of many records, as Python's objects, to the arrays that were declared for it.
+
+Whole columns are converted at once; only where one does not fit, its rows are looked at one by one, to name the first.
+"""
+
+import dataclasses
+import itertools
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arsrc.codecs.base import Codec, PyTree
+from arsrc.codecs.element_tree import array_text
+from arsrc.codecs.ragged_codec import Ragged
+from arsrc.codecs.struct_codec import from_stored, stored_dtype
+from arsrc.errors import RecordError
+from arsrc.record_batch import RecordBatch
+
+Holds = tuple[np.dtype[Any], tuple[int, ...]] | Codec
+"""What a field holds: an array of a dtype and a shape, or what a codec makes of its bytes."""
+
+# Types of Python's numbers that a kind of dtype takes, and the dtype that holds them all.
+_TAKES: dict[str, set[type]] = {
+    "b": {bool},
+    "i": {bool, int},
+    "f": {bool, int, float},
+    "c": {bool, int, float, complex},
+}
+_WIDE: dict[str, type] = {"b": np.bool_, "i": np.int64, "f": np.float64, "c": np.complex128}
+
+
+class Missing:
+    """Stands in a column for the value of a record that has none."""
+
+
+MISSING = Missing()
+
+
+class _MisfitError(Exception):
+    """A value is not what its field holds."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        self.what, self.fix = what, fix
+
+
+def _misfit(what: str, fix: str = "") -> _MisfitError:
+    """Return the error for a value: what is wrong, to follow the field's name, and what to do about it."""
+    return _MisfitError(what, fix)
+
+
+def column(name: str, holds: Holds, values: list[Any], records: RecordBatch) -> PyTree:
+    """Return the values of a field, one a record, as it is declared: leaves `dtype[len(values), *shape]`.
+
+    An array's value is a number or bool, nested lists of them, or bytes, which are its items, little-endian. A
+    codec's is bytes or a text, which is its UTF-8 bytes; for `Ragged` it may be a list of numbers. As NumPy casts
+    safely, bools are taken for integers and integers for floats, and nothing the other way round.
+
+    Args:
+        name: The field's name, for errors.
+        holds: What is declared.
+        values: One a record, `MISSING` for none.
+        records: The records; a codec's are stopped as these are.
+
+    Raises:
+        RecordError: A value is missing, of another kind, shape or length, or does not fit the dtype.
+    """
+    try:
+        if isinstance(holds, tuple):
+            return _arrays(values, *holds)
+        blobs = RecordBatch.from_records(_blobs(values, holds))
+    except _MisfitError:
+        raise _first_misfit(name, holds, values) from None
+    try:
+        return holds.decode(dataclasses.replace(records, data=blobs.data, offsets=blobs.offsets))
+    except RecordError as error:
+        raise in_field(name, error) from error
+
+
+def blob(name: str, codec: Codec, value: Any) -> bytes:
+    """Return the bytes that one record holds for a codec, as `column` does for all.
+
+    Raises:
+        RecordError: The value is missing or of another kind.
+    """
+    try:
+        return _blobs([value], codec)[0]
+    except _MisfitError:
+        raise _first_misfit(name, codec, [value]) from None
+
+
+def in_field(name: str, error: RecordError) -> RecordError:
+    """Return the error of a codec of a field, which names the field."""
+    return RecordError(error.row, f"field {name!r}: {error.what}", error.fix)
+
+
+def as_wide(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in the dtype of its kind that Python's numbers fit, and that gives them back."""
+    return array if array.dtype == np.uint64 else array.astype(_WIDE[_kind(array.dtype)], copy=False)
+
+
+def _first_misfit(name: str, holds: Holds, values: list[Any]) -> RecordError:
+    """Return the error for the first record whose value does not fit."""
+    row = 0
+    while True:
+        try:
+            _arrays([values[row]], *holds) if isinstance(holds, tuple) else _blobs([values[row]], holds)
+        except _MisfitError as misfit:
+            return RecordError(row, f"field {name!r} {misfit.what}", misfit.fix)
+        row += 1
+
+
+def _arrays(values: list[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return `dtype[len(values), *shape]`."""
+    types = set(map(type, values))
+    if bytes not in types:
+        return _from_lists(values, dtype, shape)
+    if types == {bytes}:
+        return _from_bytes(values, dtype, shape)
+    array = np.empty((len(values), *shape), dtype)
+    is_raw = np.array([type(value) is bytes for value in values])
+    array[is_raw] = _from_bytes([value for value in values if type(value) is bytes], dtype, shape)
+    array[~is_raw] = _from_lists([value for value in values if type(value) is not bytes], dtype, shape)
+    return array
+
+
+def _from_bytes(values: list[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    stored = np.dtype((stored_dtype(dtype), shape))
+    if set(map(len, values)) != {stored.itemsize}:
+        what = f"holds {len(values[0])} bytes, not {stored.itemsize} as {array_text(dtype, shape)} takes"
+        raise _misfit(what, "Bytes for an array are its items, little-endian, in C order.")
+    # Not frombuffer, whose result is a view of a view: this one's memory is seen to be nobody else's.
+    array: NDArray[Any] = np.ndarray((len(values), *shape), stored.base, b"".join(values))
+    return from_stored(array, dtype)
+
+
+def _from_lists(values: list[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    flat = values
+    for size in shape:
+        if not set(map(type, flat)) <= {list} or not set(map(len, flat)) <= {size}:
+            wrong = next(each for each in flat if type(each) is not list or len(each) != size)
+            raise _misfit(*_other_than(f"a list of {size} in {array_text(dtype, shape)}", wrong))
+        flat = list(itertools.chain.from_iterable(flat))
+    return _numbers(flat, dtype).reshape(len(values), *shape)
+
+
+def _blobs(values: list[Any], codec: Codec) -> list[bytes]:
+    """Return the bytes of each value, for a codec to decode."""
+    if set(map(type, values)) <= {bytes}:
+        return values
+    items = codec.dtype if isinstance(codec, Ragged) else None
+    is_text = items is None or items == np.uint8
+    found = [value.encode() if is_text and type(value) is str else value for value in values]
+    lists = [value for value in found if type(value) is list]
+    if lists and items is not None:
+        data = _numbers(list(itertools.chain.from_iterable(lists)), items).astype(stored_dtype(items)).tobytes()
+        ends = itertools.accumulate((len(each) * items.itemsize for each in lists), initial=0)
+        pieces = iter([data[start:stop] for start, stop in itertools.pairwise(ends)])
+        found = [next(pieces) if type(value) is list else value for value in found]
+    for value in found:
+        if type(value) is not bytes:
+            wanted = ["bytes", *(["a text"] if is_text else []), *(["a list"] if items is not None else [])]
+            raise _misfit(*_other_than(f"{' or '.join(wanted)} for {type(codec).__name__}", value))
+    return found
+
+
+def _numbers(flat: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `dtype[len(flat)]` of Python's numbers, unchanged but for the rounding of floats."""
+    kind = _kind(dtype)
+    wide_dtype = dtype if dtype == np.uint64 else np.dtype(_WIDE[kind])
+    try:
+        if kind in "bc":
+            if not set(map(type, flat)) <= _TAKES[kind]:
+                raise TypeError
+            wide: NDArray[Any] = np.array(flat, wide_dtype)
+        else:  # which takes nothing but numbers, several times as fast as NumPy
+            wide = np.frombuffer(struct.pack(f"{len(flat)}{wide_dtype.char}", *flat), wide_dtype)
+    except (struct.error, TypeError, OverflowError):
+        for each in flat:
+            if type(each) not in _TAKES[kind]:
+                wanted = "a bool" if kind == "b" else f"a number of {dtype.name}"
+                raise _misfit(*_other_than(wanted, each)) from None
+        big = max((each for each in flat if isinstance(each, int)), key=abs)
+        raise _misfit(f"holds {_shown(big)}, which does not fit {dtype.name}") from None
+    with np.errstate(all="ignore"):
+        array: NDArray[Any] = wide.astype(dtype)
+    wrong_at = array.astype(wide.dtype) != wide if kind == "i" else np.isfinite(wide) & ~np.isfinite(array)
+    if kind != "b" and wrong_at.any():
+        raise _misfit(f"holds {_shown(wide[wrong_at][0].item())}, which does not fit {dtype.name}")
+    return array
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """Return "b", "i", "f" or "c", for dtypes of ml_dtypes too, which NumPy takes for raw bytes."""
+    is_integer = dtype.kind in "iu" or dtype.name.startswith(("int", "uint"))
+    return "i" if is_integer else dtype.kind if dtype.kind in "bc" else "f"
+
+
+def _other_than(wanted: str, value: Any) -> tuple[str, str]:
+    """Return what is wrong, and what to do, about a value of another kind or length."""
+    if value is MISSING:
+        return "is missing", "Say by default={...} what stands for it, where it may be."
+    kind = type(value).__name__
+    found = f"{kind} of {len(value)}" if isinstance(value, (list, str, dict, bytes)) else f"{kind} {_shown(value)}"
+    return f"holds {found}, not {wanted}", ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a huge integer"
+    return text if len(text) <= 80 else f"{text[:80]}..."
