@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
@@ -47,7 +48,10 @@ class RecordBatch:
 
     def __iter__(self) -> Iterator[bytes]:
         """The bytes of each record, copied."""
-        return map(self.__getitem__, range(len(self)))
+        data: Any = self.data
+        data = memoryview(data)  # of which pieces are taken faster than of an array
+        for start, stop in itertools.pairwise(self.offsets.tolist()):
+            yield bytes(data[start:stop])
 
     @property
     def lengths(self) -> NDArray[np.int64]:

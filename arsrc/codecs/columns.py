@@ -97,7 +97,8 @@ def in_field(name: str, error: RecordError) -> RecordError:
 
 def as_wide(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array in the dtype of its kind that Python's numbers fit, and that gives them back."""
-    return array if array.dtype == np.uint64 else array.astype(_WIDE[_kind(array.dtype)], copy=False)
+    with np.errstate(invalid="ignore"):  # of NaNs in dtypes of ml_dtypes
+        return array if array.dtype == np.uint64 else array.astype(_WIDE[_kind(array.dtype)], copy=False)
 
 
 def _first_misfit(name: str, holds: Holds, values: list[Any]) -> RecordError:

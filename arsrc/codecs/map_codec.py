@@ -59,8 +59,8 @@ class Map(FunctionCodec):
         """
         tree = self._known()
         stacked = [np.empty((len(records), *shape), dtype) for shape, dtype in tree.shapes]
-        for row in range(len(records)):
-            for column, leaf in zip(stacked, self._element(tree, row, records[row]), strict=True):
+        for row, record in enumerate(records):
+            for column, leaf in zip(stacked, self._element(tree, row, record), strict=True):
                 column[row] = leaf
         return tree.treedef.unflatten(stacked)
 

@@ -72,8 +72,8 @@ def layout_of(record: NDArray[np.uint8], row: int) -> Layout:
         RecordError: There is no header that can be read, it says another length, or there are objects or texts.
     """
     prefix = record[:12].tobytes()
-    major = prefix[6] if len(prefix) == 12 else 0
-    if not prefix.startswith(MAGIC) or major not in (1, 2, 3):
+    major, minor = prefix[6:8] if len(prefix) == 12 else (0, 0)
+    if not prefix.startswith(MAGIC) or major not in (1, 2, 3) or minor:
         raise RecordError(row, "the record is no array as numpy.save writes it", "Look at the first bytes of the file.")
     first = 10 if major == 1 else 12
     length = int.from_bytes(prefix[8:first], "little")

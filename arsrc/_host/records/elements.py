@@ -199,6 +199,11 @@ class _Stoppable(RecordBatch):
         check(self.stop)
         return super().__getitem__(row)
 
+    def __iter__(self) -> Iterator[bytes]:
+        for record in super().__iter__():
+            check(self.stop)
+            yield record
+
 
 def _shaped(leaves: Leaves, shape: tuple[int, ...]) -> Leaves:
     return [leaf.reshape(*shape, *leaf.shape[1:]) for leaf in leaves]
