@@ -143,3 +143,9 @@ def test_a_handler_that_reads_in_the_midst_of_a_codec_with_a_buffer_of_its_own_i
     data = np.zeros(4, np.uint8)
     own.of(lambda: decode(3), data)  # from now on it is known that it holds what it gives
     assert own.of(interrupted, data)[0].tolist() == [1, 1, 1, 1]
+
+
+def test_what_lies_in_the_memory_of_bytes_is_not_copied_since_nobody_writes_there():
+    own, data, joined = OwnMemory(), np.zeros(4, np.uint8), bytes(8)
+    for leaf in (lambda: np.frombuffer(joined, "u2"), lambda: np.frombuffer(joined, "u1").reshape(2, 4)[:, 1:]):
+        assert np.shares_memory(own.of(lambda leaf=leaf: [leaf()], data)[0], np.frombuffer(joined, "u1"))

@@ -302,9 +302,9 @@ def lengths(records: RecordBatch) -> Any:
 
 
 def test_codecs_of_fields_are_resolved_by_the_first_record_and_their_errors_name_the_field():
-    codec = MsgPack({"a": Map(halves), "b": MapBatch(lengths), "c": Npy(), "d": Bytes()}, default={"a": b"four"})
+    codec = MsgPack({"a": Map(halves), "b": MapBatch(lengths), "c": Npy(), "d": Bytes()})
     npy = next(iter(Npy().encode(np.int16([[1, 2]]))))
-    first = {"b": b"xyz", "c": npy, "d": "ab"}
+    first = {"a": b"four", "b": b"xyz", "c": npy, "d": "ab"}
     resolved = codec.resolve(packed(first))
     assert resolved.element_spec() == {
         "a": {"half": jax.ShapeDtypeStruct((), np.float32)},
@@ -316,6 +316,36 @@ def test_codecs_of_fields_are_resolved_by_the_first_record_and_their_errors_name
     same_bits(decoded["a"]["half"], np.float32([2, 0.5]))
     with pytest.raises(RecordError, match="row 1: field 'a': halves raised LookupError: no halves"):
         resolved.decode(batch_of(first, {**first, "a": b"bad"}))
+
+
+HALF = Map(halves, {"half": "float32"})
+SCORES = MsgPack({"a": HALF, "b": "int32", "t": Ragged("u1", max_length=4)}, {"a": {"half": -1.0}, "b": 9, "t": "ab"})
+
+
+def test_an_element_stands_for_what_a_record_has_not_and_errors_name_the_right_row():
+    rows = [{}, {"a": b"x", "b": 1}, {"t": b""}, {"a": b"four"}]
+    decoded = SCORES.decode(batch_of(*rows))
+    same_bits(decoded["a"]["half"], np.float32([-1, 0.5, -1, 2]))
+    same_bits(decoded["b"], np.int32([9, 1, 9, 9]))
+    same_bits(decoded["t"]["values"], np.uint8([[97, 98, 0, 0], [97, 98, 0, 0], [0] * 4, [97, 98, 0, 0]]))
+    same_bits(SCORES.decode(batch_of({}))["a"]["half"], np.float32([-1]))
+    for name, wrong in (("a", b"bad"), ("b", "no"), ("t", b"12345")):
+        with pytest.raises(RecordError, match=f"field '{name}'") as caught:
+            SCORES.decode(batch_of(*rows, {name: wrong}, {}))
+        assert caught.value.row == 4
+
+
+def test_a_codec_that_has_to_be_resolved_needs_a_value_in_the_first_record_in_spite_of_a_default():
+    unresolved = MsgPack({"a": Map(halves)}, {"a": {"half": np.float32(-1)}})
+    resolved = unresolved.resolve(packed({"a": b"ab"}))
+    assert resolved == MsgPack({"a": HALF}, {"a": {"half": np.float32(-1)}})
+    same_bits(resolved.decode(batch_of({}, {"a": b"ab"}))["a"]["half"], np.float32([-1, 1]))
+    with pytest.raises(
+        RecordError, match=r"row 0: field 'a' is missing, from which Map takes what is not given\. Give"
+    ):
+        unresolved.resolve(packed({}))
+    with pytest.raises(ArsrcValueError, match=r"MsgPack\.default 'a' leaf \['half'\]: has another shape"):
+        MsgPack({"a": Map(halves)}, {"a": {"half": np.zeros(2, "f4")}}).resolve(packed({"a": b"ab"}))
 
 
 def test_a_source_reads_it_and_names_the_bad_record(tmp_path, write_records):
@@ -344,7 +374,7 @@ def any_codec() -> list[MsgPack]:
         MsgPack({"label": "int32"}, default={"label": 1}),
         MsgPack({"label": ("int32", 1)}),
         MsgPack({"a": "float32"}, {"a": math.nan}),
-        MsgPack({"b": Bytes(2)}, {"b": "ab"}),
+        MsgPack({"b": Bytes(2)}, {"b": np.uint8([1, 2])}),
     ]
 
 
@@ -360,7 +390,7 @@ def test_it_is_a_frozen_hashable_value():
             assert describe(again) == describe(codec)
     with pytest.raises(dataclasses.FrozenInstanceError):
         CODEC.fields = {}
-    assert repr(codecs[3]) == "MsgPack(fields={'label': 'int32'}, default={'label': b'\\x00\\x00\\x00\\x00'})"
+    assert repr(codecs[3]) == "MsgPack(fields={'label': 'int32'}, default={'label': int32[]})"
     assert MsgPack({"x": jax.ShapeDtypeStruct((2,), "float32")}) == MsgPack({"x": (np.float32, [2])})
 
 
@@ -417,7 +447,7 @@ def test_numbers_are_written_as_numbers_and_arrays_as_bytes():
         "t": {"values": np.uint8([[1, 2, 9]]), "length": np.int32([2])},
     }
     [record] = codec.encode(values)
-    assert record == b"\x84\xa1n\xff\xa1x\xcb?\xe0\0\0\0\0\0\0\xa1a\xc4\x04\1\0\2\0\xa1t\xc4\x02\1\2"
+    assert record == b"\x84\xa1a\xc4\x04\1\0\2\0\xa1n\xff\xa1t\xc4\x02\1\2\xa1x\xcb?\xe0\0\0\0\0\0\0"
 
 
 @pytest.mark.parametrize(
@@ -448,19 +478,23 @@ def test_elements_that_do_not_fit_are_not_encoded(values: Any, error: Any, said:
         (
             lambda: MsgPack({"a": "u1"}, {"b": 1}),
             ArsrcValueError,
-            r"MsgPack\.default: names what is no field; got .*'b'",
+            r"MsgPack\.default: is given for what is no field; got names=\['b'\]",
         ),
-        (lambda: MsgPack({"a": "u1"}, {"a": 256}), ArsrcValueError, r"MsgPack\.default: field 'a' holds 256"),
+        (
+            lambda: MsgPack({"a": "u1"}, {"a": 256}),
+            ArsrcValueError,
+            r"MsgPack\.default 'a': holds a value that does not fit uint8",
+        ),
         (
             lambda: MsgPack({"a": "u1"}, {"a": None}),
-            ArsrcValueError,
-            r"MsgPack\.default: field 'a' holds NoneType None",
+            ArsrcTypeError,
+            r"MsgPack\.default 'a': has a dtype of another kind",
         ),
         (lambda: MsgPack({"a": "u1"}, 3), ArsrcTypeError, r"MsgPack\.default: must be a mapping"),
         (
             lambda: MsgPack({"a": Ragged(max_length=1)}, {"a": [1, 2]}),
             ArsrcValueError,
-            r"MsgPack\.default: field 'a': the record has 2 items",
+            r"MsgPack\.default 'a': has more items than max_length=1",
         ),
     ],
 )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc.codecs.base import Codec, PyTree
+from arsrc.codecs.defaults import Default
 from arsrc.codecs.element_tree import array_text
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
@@ -50,7 +51,7 @@ def _misfit(what: str, fix: str = "") -> _MisfitError:
     return _MisfitError(what, fix)
 
 
-def column(name: str, holds: Holds, values: list[Any], records: RecordBatch) -> PyTree:
+def column(name: str, holds: Holds, values: list[Any], records: RecordBatch, default: Default | None = None) -> PyTree:
     """Return the values of a field, one a record, as it is declared: leaves `dtype[len(values), *shape]`.
 
     An array's value is a number or bool, nested lists of them, or bytes, which are its items, little-endian. A
@@ -62,10 +63,23 @@ def column(name: str, holds: Holds, values: list[Any], records: RecordBatch) -> 
         holds: What is declared.
         values: One a record, `MISSING` for none.
         records: The records; a codec's are stopped as these are.
+        default: What stands for values that are missing; None: that is an error.
 
     Raises:
         RecordError: A value is missing, of another kind, shape or length, or does not fit the dtype.
     """
+    if default is None or MISSING not in values:
+        return _present(name, holds, values, records)
+    rows = np.array([row for row, value in enumerate(values) if value is not MISSING], np.int64)
+    try:
+        some = _present(name, holds, [values[row] for row in rows], records) if len(rows) else None
+    except RecordError as error:
+        raise RecordError(int(rows[error.row]), error.what, error.fix) from error
+    return default.around(some, rows, len(values))
+
+
+def _present(name: str, holds: Holds, values: list[Any], records: RecordBatch) -> PyTree:
+    """Return a column of which nothing may be missing."""
     try:
         if isinstance(holds, tuple):
             return _arrays(values, *holds)

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import jax
-import numpy as np
-from numpy.typing import NDArray
 
 from arsrc.codecs.base import Codec, PyTree
 from arsrc.codecs.check import array_spec
 from arsrc.codecs.columns import MISSING, Holds, blob, column, in_field
+from arsrc.codecs.defaults import Default, default_of
+from arsrc.codecs.element_tree import tree_text
 from arsrc.codecs.fields import check_names, common_length, field_text, named
-from arsrc.codecs.ragged_codec import Ragged
-from arsrc.codecs.struct_codec import stored_dtype
 from arsrc.errors import ArsrcValueError, RecordError, said
 from arsrc.frozen import Terse
 from arsrc.record_batch import RecordBatch
@@ -34,11 +32,13 @@ class DocumentCodec(Terse, abc.ABC):
 
     Attributes:
         fields: What is wanted of the map, as `(name, (dtype, shape))` or `(name, codec)`.
-        default: What stands for fields that a record has not: `(name, bytes)`, as a record might hold them.
+        default: What stands for fields that a record has not, as `(name, value)`.
     """
 
     fields: Mapping[str, Any] | tuple[tuple[str, Holds], ...]
-    default: Mapping[str, Any] | tuple[tuple[str, bytes], ...] = ()
+    # Compared by its bytes: arrays cannot be hashed.
+    default: Mapping[str, Any] | tuple[tuple[str, Any], ...] | None = dataclasses.field(default=None, compare=False)
+    _defaults: tuple[tuple[str, Default], ...] = dataclasses.field(init=False, repr=False)
 
     _format: ClassVar[str]
     """Name of msgspec's module for the format."""
@@ -48,8 +48,10 @@ class DocumentCodec(Terse, abc.ABC):
         if msgspec is None:
             raise ArsrcValueError(name, "needs msgspec, which is not installed", "Run: pip install 'arsrc[formats]'.")
         example = f'{name}({{"image": ("uint8", (28, 28)), "label": "int32"}})'
-        object.__setattr__(self, "fields", named(f"{name}.fields", self.fields, example, self._holds))
-        object.__setattr__(self, "default", self._defaults(self.default))
+        object.__setattr__(self, "fields", tuple(sorted(named(f"{name}.fields", self.fields, example, self._holds))))
+        defaults = self._checked_defaults(f"{name}.default") if self.default else ()
+        object.__setattr__(self, "_defaults", defaults)
+        object.__setattr__(self, "default", tuple((name, each.value) for name, each in defaults) or None)
         try:
             _ = self._decoder
         except ValueError as error:
@@ -60,12 +62,12 @@ class DocumentCodec(Terse, abc.ABC):
 
     def cache_key(self) -> Any:
         """Return what tells decoded elements kept in files from those of other codecs."""
-        return self.fields, self.default
+        return self.fields, [(name, each.key()) for name, each in self._defaults]
 
     def _shown(self, field: str) -> str:
         if field == "fields":
             return str({name: field_text(holds) for name, holds in self._fields().items()})
-        return str(dict(getattr(self, field)))
+        return tree_text({name: each.value for name, each in self._defaults})
 
     def resolve(self, first_record: bytes) -> Self:
         """Return the codec with those of its fields resolved, checked with the first record; host only.
@@ -75,13 +77,13 @@ class DocumentCodec(Terse, abc.ABC):
         """
         records = RecordBatch.from_records([first_record])
         [document] = self._documents(records)
+        defaults = dict(self._defaults)
         resolved: list[tuple[str, Holds]] = []
         for number, (name, holds) in enumerate(self._fields().items()):
+            value = getattr(document, f"f{number}")
             if not isinstance(holds, tuple):
-                try:
-                    holds = holds.resolve(blob(name, holds, getattr(document, f"f{number}")))
-                except RecordError as error:
-                    raise error if error.what.startswith(f"field {name!r}") else in_field(name, error) from error
+                is_missing = value is MISSING and name in defaults
+                holds = _as_it_is(name, holds) if is_missing else _resolved(name, holds, value)
             resolved.append((name, holds))
         codec = type(self)(tuple(resolved), self.default)
         codec.decode(records)
@@ -101,11 +103,12 @@ class DocumentCodec(Terse, abc.ABC):
             RecordError: A record is no such map, or a field is missing, of another kind, shape or length, or does not
                 fit its dtype or its codec.
         """
-        documents = self._documents(records)
-        return {
-            name: column(name, holds, list(map(operator.attrgetter(f"f{number}"), documents)), records)
-            for number, (name, holds) in enumerate(self._fields().items())
-        }
+        documents, defaults = self._documents(records), dict(self._defaults)
+        found = {}
+        for number, (name, holds) in enumerate(self._fields().items()):
+            values = list(map(operator.attrgetter(f"f{number}"), documents))
+            found[name] = column(name, holds, values, records, defaults.get(name))
+        return found
 
     def encode(self, elements: PyTree) -> RecordBatch:
         """Encode a mapping of `dtype[num_records, *shape]`, or of what a field's codec encodes. Host only.
@@ -131,9 +134,8 @@ class DocumentCodec(Terse, abc.ABC):
 
         What is not named is skipped, without making objects of it.
         """
-        default = dict(self.default)
-        attributes = [(f"f{i}", Any, default.get(name, MISSING)) for i, name in enumerate(self._fields())]
-        names = {f"f{i}": name for i, name in enumerate(self._fields())}
+        names = {f"f{number}": name for number, name in enumerate(self._fields())}
+        attributes = [(attribute, Any, MISSING) for attribute in names]
         document = msgspec.defstruct("Document", attributes, rename=names, gc=False)
         return getattr(msgspec, self._format).Decoder(document)
 
@@ -163,32 +165,28 @@ class DocumentCodec(Terse, abc.ABC):
             return value
         return array_spec(where, value)
 
-    def _defaults(self, default: Any) -> tuple[tuple[str, bytes], ...]:
-        """Return the defaults as bytes, checked."""
-        where = f"{type(self).__name__}.default"
-        if not default:
-            return ()
-        given = dict(named(where, default, 'default={"label": -1}', lambda _, value: value))
+    def _checked_defaults(self, where: str) -> tuple[tuple[str, Default], ...]:
+        given = dict(named(where, self.default, 'default={"label": -1}', lambda _, value: value))
         fields = self._fields()
-        if unknown := sorted(given.keys() - fields):
-            raise ArsrcValueError(where, "names what is no field", unknown=unknown, fields=list(fields))
-        found = []
-        for name, value in given.items():
-            value = value.tolist() if isinstance(value, np.ndarray | np.generic | jax.Array) else value
-            try:
-                found.append((name, _as_bytes(name, fields[name], value)))
-            except RecordError as error:
-                raise ArsrcValueError(where, error.what, error.fix) from error
-        return tuple(found)
+        if extra := sorted(given.keys() - fields):
+            raise ArsrcValueError(where, "is given for what is no field", names=extra)
+        return tuple((name, default_of(f"{where} {name!r}", fields[name], given[name])) for name in sorted(given))
 
 
-def _as_bytes(name: str, holds: Holds, value: Any) -> bytes:
-    """Return a value as the bytes that a record might hold in its place."""
-    none = RecordBatch.from_records([])
-    if isinstance(holds, tuple):
-        array: NDArray[Any] = column(name, holds, [value], none)
-        return array.astype(stored_dtype(holds[0])).tobytes()
-    found = blob(name, holds, value)
-    if isinstance(holds, Ragged):
-        column(name, holds, [found], none)
-    return found
+def _resolved(name: str, codec: Codec, value: Any) -> Codec:
+    """Return the codec of a field with what it takes from the first record's value filled in."""
+    first = blob(name, codec, value)
+    try:
+        return codec.resolve(first)
+    except RecordError as error:
+        raise in_field(name, error) from error
+
+
+def _as_it_is(name: str, codec: Codec) -> Codec:
+    """Return the codec of a field that the first record has not, if it takes nothing from it."""
+    try:
+        codec.element_spec()
+    except ArsrcValueError as error:
+        what = f"field {name!r} is missing, from which {type(codec).__name__} takes what is not given"
+        raise RecordError(0, what, "Give the codec its spec.") from error
+    return codec

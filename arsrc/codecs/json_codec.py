@@ -20,7 +20,8 @@ from arsrc.errors import ArsrcTypeError, ArsrcValueError
 class Json(DocumentCodec):
     """Records that are JSON objects, of which the fields that are named become a dict of arrays.
 
-    What is not named is skipped. Needs msgspec: `pip install 'arsrc[formats]'`.
+    What is not named is skipped. `encode` writes lists for `Ragged`, where there were texts too. Needs msgspec:
+    `pip install 'arsrc[formats]'`.
 
     >>> Json({"position": ("float32", 2), "text": Ragged(max_length=100)}).element_spec()["position"].shape
     (2,)
@@ -30,7 +31,9 @@ class Json(DocumentCodec):
             true or false, or nested lists of them; to `Ragged`, whose value is a list of numbers, or of bytes a text;
             or to any other codec, whose record is the UTF-8 of a text. As NumPy casts safely, bools are taken for
             integers and integers for floats, and nothing the other way round; null is none of all that.
-        default: Mapping of names of fields to what stands for them where a record has none. Without, that is an error.
+        default: Mapping of names to what stands for a field that a record has not: an array; for `Ragged`, one of at
+            most `max_length` items, or of bytes a text; for another codec, an element. A field that is not named
+            here must be in every record.
 
     Raises:
         ArsrcTypeError: A name is no string, a spec stands for no array, or a dtype is complex, which JSON cannot hold
