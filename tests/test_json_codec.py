@@ -1,5 +1,6 @@
 """`Json`: against Python's own json, as an inverse of its encoding, and in every error."""
 
+import itertools
 import json
 import math
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import arsrc
+from arsrc._host.machine.stopping import Stopped
+from arsrc._host.records.elements import _Stoppable
 from arsrc.codecs import Bytes, Json, Map, MapBatch, Ragged, RecordBatch, check_batch
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
@@ -180,3 +183,14 @@ def test_a_function_of_many_texts_reads_one_field_of_json_lines(tmp_path, write_
     _, batch = arsrc.next_batch(config, arsrc.init(config))
     assert batch.data["text"].tolist() == [1, 2, 3, 4, 5, 6]
     arsrc.close(config)
+
+
+@pytest.mark.parametrize(
+    "codec", [Map(len, "int64"), MapBatch(lambda records: np.array([*map(len, records)]), "int64")]
+)
+def test_functions_of_fields_end_between_two_records_when_nobody_wants_them(codec: Any):
+    records, served = batch_of(*({"text": "ab"} for _ in range(9))), itertools.count()
+    stoppable = _Stoppable(records.data, records.offsets, lambda: next(served) > 4)
+    with pytest.raises(Stopped):
+        Json({"text": codec}).decode(stoppable)
+    assert next(served) == 6
