@@ -101,7 +101,7 @@ def header_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 def _parsed(header: bytes, start: int) -> Layout | str:
     """Return what a header's text says, or what is wrong with it."""
     try:
-        found = ast.literal_eval(header.decode("utf-8").strip())
+        found = ast.literal_eval(header.decode())
         if not isinstance(found, dict) or found.keys() != {"descr", "fortran_order", "shape"}:
             raise ValueError
         descr, is_fortran, shape = found["descr"], found["fortran_order"], found["shape"]
