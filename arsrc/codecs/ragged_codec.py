@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_dtype, cast_batch, whole_number
+from arsrc.codecs.pieces import end_to_end, padded
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 from arsrc.frozen import Terse
@@ -79,7 +80,9 @@ class Ragged(Terse):
             RecordError: A record is no whole number of items, or longer than `max_length` with
                 `overflow="error"`.
         """
-        lengths = self._lengths(records)  # i64[num_records], items
+        if self.dtype.itemsize == 1:
+            return self.decode_pieces(records.data, records.offsets[:-1], records.lengths)
+        lengths = self._num_items(records.lengths)  # i64[num_records]
         kept = np.minimum(lengths, self.max_length)
         first, last = int(records.offsets[0]), int(records.offsets[-1])
         items = from_stored(records.data[first:last].view(stored_dtype(self.dtype)), self.dtype)
@@ -89,6 +92,20 @@ class Ragged(Terse):
         values[...] = np.frombuffer(self._pad_bytes, self.dtype)
         values[_runs(kept, self.max_length - kept).reshape(values.shape)] = items
         return {"values": values, "length": kept.astype(np.int32)}
+
+    def decode_pieces(
+        self, data: NDArray[np.uint8], begins: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """Decode records that lie anywhere in `data`, of some lengths in bytes; see `decode`. Host only."""
+        if self.dtype.itemsize > 1:
+            offsets = np.concatenate(([0], np.cumsum(lengths)))
+            return self.decode(RecordBatch(end_to_end(data, begins, lengths), offsets))
+        kept = np.minimum(self._num_items(lengths), self.max_length)
+        values = padded(data, begins, kept, self.max_length, self._pad_bytes[0])
+        return {
+            "values": from_stored(values.view(stored_dtype(self.dtype)), self.dtype),
+            "length": kept.astype(np.int32),
+        }
 
     def encode(self, elements: PyTree) -> RecordBatch:
         """Encode `{"values": dtype[num_records, max_length], "length": integer[num_records]}`. Host only.
@@ -117,16 +134,16 @@ class Ragged(Terse):
         np.cumsum(lengths * self.dtype.itemsize, out=offsets[1:])
         return RecordBatch(items.astype(stored_dtype(self.dtype)).view(np.uint8), offsets)
 
-    def _lengths(self, records: RecordBatch) -> NDArray[np.int64]:
+    def _num_items(self, num_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return i64[num_records], the items of each record, checked."""
-        lengths, rest = np.divmod(records.lengths, self.dtype.itemsize)
+        lengths, rest = np.divmod(num_bytes, self.dtype.itemsize)
         if rest.any():
             row = int((rest != 0).argmax())
-            what = f"the record has {records.lengths[row]} bytes, no whole number of {self.dtype.name} items"
+            what = f"the record has {num_bytes[row]} bytes, no whole number of {self.dtype.name} items"
             fix = f"Choose a dtype whose {self.dtype.itemsize} bytes divide every record's length."
             raise RecordError(row, what, fix)
         over = lengths > self.max_length
-        if self.overflow == "error" and over.any():
+        if self.overflow == "error" and np.count_nonzero(over):
             row = int(over.argmax())
             what = f"the record has {lengths[row]} items, max_length is {self.max_length}"
             raise RecordError(row, what, 'Raise max_length, or cut longer records with overflow="truncate".')
