@@ -106,6 +106,7 @@ CODECS = {
     "Struct": "(fields)",
     "Ragged": "(dtype='uint8', *, max_length, pad_value=0, overflow='error')",
     "Image": "(shape, fit='resize', *, dtype='uint8', orient=False, format='jpeg', quality=95)",
+    "TFExample": "(features, default=None)",
     "MsgPack": "(fields, default=None)",
     "Json": "(fields, default=None)",
     "Npy": "(spec=None)",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import Codec, PyTree
 from arsrc.codecs.check import cast_batch
-from arsrc.codecs.element_tree import ElementTree
+from arsrc.codecs.element_tree import ElementTree, array_text, both_sides, structure_difference
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import stored_dtype
 from arsrc.errors import ArsrcValueError
@@ -65,21 +65,22 @@ def default_of(where: str, holds: tuple[np.dtype[Any], tuple[int, ...]] | Codec,
         ArsrcValueError: It has another shape, or a value does not fit.
     """
     if isinstance(holds, tuple):
-        dtype, shape = holds
-        array = _frozen(cast_batch(where, np.asarray(value)[None], dtype, shape)[0])
-        return Default(array, (array,), ElementTree(jax.ShapeDtypeStruct(shape, dtype)))
+        array = _cast(where, value, *holds)
+        return Default(array, (array,), ElementTree(jax.ShapeDtypeStruct(array.shape, array.dtype)))
     if isinstance(holds, Ragged):
         return _of_items(where, holds, value)
-    treedef: Any
-    leaves, treedef = jax.tree_util.tree_flatten(value)
-    arrays = [np.asarray(leaf) for leaf in leaves]
     try:
         tree = ElementTree(holds.element_spec())
     except ArsrcValueError:  # it is not known before the codec is resolved
-        tree = ElementTree(treedef.unflatten([jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]))
-    batch = treedef.unflatten([_cast(where, i, array, tree) for i, array in enumerate(arrays)])
-    found = tuple(_frozen(leaf[0]) for leaf in tree.leaves_of(batch, 1, where))
-    return Default(treedef.unflatten(found), found, tree)
+        tree = ElementTree(jax.tree_util.tree_map(_spec_of, value))
+    leaves = tree.flatten(value)
+    if leaves is None:
+        raise ArsrcValueError(where, *structure_difference(tree.spec, value))
+    arrays = tuple(
+        _cast(f"{where} leaf {path}", leaf, dtype, shape)
+        for path, leaf, (shape, dtype) in zip(tree.paths, leaves, tree.shapes, strict=True)
+    )
+    return Default(tree.treedef.unflatten(arrays), arrays, tree)
 
 
 def _of_items(where: str, ragged: Ragged, value: Any) -> Default:
@@ -95,12 +96,20 @@ def _of_items(where: str, ragged: Ragged, value: Any) -> Default:
     return Default(items, tuple(_frozen(leaf[0]) for leaf in tree.leaves_of(element, 1, where)), tree)
 
 
-def _cast(where: str, i: int, array: NDArray[Any], tree: ElementTree) -> NDArray[Any]:
-    """Return leaf `i` of a default as a batch of one, of the dtype that it must have."""
-    if i >= len(tree.shapes):
-        return array[None]
-    shape, dtype = tree.shapes[i]
-    return cast_batch(f"{where} leaf {tree.paths[i]}", array[None], dtype, shape)
+def _spec_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    array = np.asarray(leaf)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def _cast(where: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an array of a dtype and shape that nobody writes into."""
+    array = np.asarray(value)
+    if array.shape != shape:
+        found = both_sides(array_text(dtype, shape), array_text(array.dtype, array.shape))
+        raise ArsrcValueError(where, "has another shape", found)
+    if isinstance(value, int | list | tuple) and array.dtype.kind == "i" and jax.numpy.issubdtype(dtype, np.floating):
+        array = array.astype(np.float64)  # 0 for 0.0
+    return _frozen(cast_batch(where, array[None], dtype, shape)[0])
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
