@@ -1,0 +1,16 @@
+"""`arsrc head`: print the first records."""
+
+import argparse
+
+SUMMARY = "print the first records"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, glob, sharded set or slice, as in a config")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    del options
+    return 0

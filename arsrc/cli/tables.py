@@ -1,0 +1,71 @@
+"""What commands print: lines, tables (by `rich` on a terminal where it is installed, else as plain text), and JSON."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+try:
+    import rich.box
+    import rich.console
+    import rich.table
+    import rich.text
+except ImportError:  # an extra
+    HAS_RICH = False
+else:
+    HAS_RICH = True
+
+_GAP = "  "
+
+
+def write_line(text: str = "") -> None:
+    """Print one line; whatever does not print, or not here, is shown as an escape."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under the names of their columns; columns of numbers and amounts are aligned to the right."""
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    are_right = [all(row[number][:1].isdigit() for row in cells) for number in range(len(columns))]
+    if HAS_RICH and sys.stdout.isatty():
+        _write_rich(columns, cells, are_right)
+        return
+    for row in ([list(columns)] if any(columns) else []) + cells:
+        widths = [max(len(columns[at]), *(len(other[at]) for other in cells)) if cells else 0 for at in range(len(row))]
+        aligned = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, are_right, strict=True)
+        ]
+        write_line(_GAP.join(aligned).rstrip())
+
+
+def write_pairs(pairs: Sequence[tuple[str, object]]) -> None:
+    """Print names and their values, one pair on a line."""
+    write_table(("", ""), [(f"{name}:", value) for name, value in pairs])
+
+
+def write_json(value: Any) -> None:
+    """Print a value as JSON, on one line for each of its keys."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def write_error(text: str) -> None:
+    """Print an error to standard error."""
+    sys.stderr.write(f"arsrc: error: {text}\n")
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in place of what would steer a terminal, or cannot be printed."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _write_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], are_right: Sequence[bool]) -> None:
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    for name, is_right in zip(columns, are_right, strict=True):
+        table.add_column(name, justify="right" if is_right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(rich.text.Text, row))
+    rich.console.Console().print(table)
