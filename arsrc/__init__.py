@@ -11,6 +11,7 @@ A map of the package, in the order in which data flows:
     keys.py         keys and streams
     sizes.py        what is known of an open source
     bad_records.py  which records could not be read
+    read_records.py records as they are, without a config
     explain.py      how it is read, in words; advice.py, the rules
     order/          which row comes where
     programs.py     functions compiled for one data set each
@@ -30,6 +31,7 @@ A map of the package, in the order in which data flows:
     frozen.py       values that are hashed, compared and shown
     errors.py       ArsrcError and its kinds
     own_code.py     which code is the user's own
+    cli/            python -m arsrc
     _host/          everything impure, and no JAX
         registry.py, open_source.py    what is open, and for whom
         serving/                       when: requests, runs, read-ahead
@@ -67,6 +69,7 @@ from arsrc.iterate import iterate as iterate
 from arsrc.keys import ensure_rng_streams as ensure_rng_streams
 from arsrc.keys import requires_rng_streams as requires_rng_streams
 from arsrc.mesh import next_global_batch as next_global_batch
+from arsrc.read_records import read_records as read_records
 from arsrc.scan import scan_epoch as scan_epoch
 from arsrc.scan import scan_steps as scan_steps
 from arsrc.sizes import batch_spec as batch_spec
@@ -139,6 +142,7 @@ __all__ = [
     "num_records",
     "operation_stats",
     "peek",
+    "read_records",
     "record_ids",
     "record_keys",
     "requires_rng_streams",

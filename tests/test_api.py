@@ -56,6 +56,8 @@ FUNCTIONS = {
     # checkpoints
     "to_state_dict": "(config, state)",
     "from_state_dict": "(config, state_dict)",
+    # without a config
+    "read_records": "(paths, ids)",
     # statistics and housekeeping
     "operation_stats": "(config, state, since=None)",
     "compute_statistics": "(config, data)",

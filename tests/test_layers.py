@@ -34,6 +34,7 @@ FLOORS = [
     "arsrc.writing",
     "arsrc.fetch",
     "arsrc.explain",
+    "arsrc.read_records",
     "arsrc.bad_records",
     "arsrc.sizes",
     "arsrc.state",

@@ -57,10 +57,7 @@ class _Registry:
 
     def open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
         """Return the source of `config`, opening it if it is not; another that is being opened holds up nobody."""
-        # Others may be opening it who wait for what this thread holds.
-        if self.lock.is_mine() or self.opening.lock.is_mine():
-            what = "a signal handler asked for a source in the midst of opening or closing one"
-            raise ArsrcReadError("open", what, "Let the handler set a flag, and ask when the step is over.")
+        self._refuse_handlers()
         while True:
             with self.lock:
                 once = self.sources.setdefault(config, Once())
@@ -90,21 +87,32 @@ class _Registry:
                 self.replaced.append((config, found))
         return self.open(config)
 
-    def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
-        """Open the source of a config; once more where files are replaced or closed meanwhile."""
-        for _ in range(_MOST_TRIES - 1):
-            with contextlib.suppress(StaleFilesError):
-                return self._open_once(config)
-        return self._open_once(config)
+    def open_files(self, config: "ArrayRecordSourceConfig") -> OpenFiles:
+        """Return the files of a config without a source: those of one that is open, else such as nobody shares."""
+        self._refuse_handlers()
+        with self.opening.lock:
+            return _in_some_tries(lambda: self._files(config)[1])
 
-    def _open_once(self, config: "ArrayRecordSourceConfig") -> OpenSource:
-        read = config.read
-        files_once, files = self._share(
+    def _refuse_handlers(self) -> None:
+        """Refuse to open what others may be opening who wait for what this thread holds."""
+        if self.lock.is_mine() or self.opening.lock.is_mine():
+            what = "a signal handler asked for a source in the midst of opening or closing one"
+            raise ArsrcReadError("open", what, "Let the handler set a flag, and ask when the step is over.")
+
+    def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
+        return _in_some_tries(lambda: self._open_once(config))
+
+    def _files(self, config: "ArrayRecordSourceConfig") -> tuple[Once[OpenFiles], OpenFiles]:
+        return self._share(
             self.files,
             _files_of(config),
             lambda: OpenFiles(config),
             lambda files: not files.is_closed and files.is_current(strict=True),
         )
+
+    def _open_once(self, config: "ArrayRecordSourceConfig") -> OpenSource:
+        read = config.read
+        files_once, files = self._files(config)
         cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
         decoded_once, decoded = self._share(
             self.decoded,
@@ -176,6 +184,14 @@ class _Registry:
         return unused
 
 
+def _in_some_tries(open_it: Callable[[], T]) -> T:
+    """Return what `open_it()` opens; once more where files are replaced or closed meanwhile."""
+    for _ in range(_MOST_TRIES - 1):
+        with contextlib.suppress(StaleFilesError):
+            return open_it()
+    return open_it()
+
+
 def _files_of(config: "ArrayRecordSourceConfig") -> Hashable:
     """Return what tells the files of a config apart from others."""
     read = config.read
@@ -224,6 +240,16 @@ def opened(config: "ArrayRecordSourceConfig") -> OpenSource:
         found = _registry.open(config._of_programs)
     found.asked_at = monotonic()
     return found
+
+
+def open_files(config: "ArrayRecordSourceConfig") -> OpenFiles:
+    """Return the open files of `config`, whatever its codec; they close when nobody refers to them any more.
+
+    Raises:
+        ArsrcTypeError: It is no config.
+    """
+    _check(config)
+    return _registry.open_files(config)
 
 
 def replaced(schema: Schema) -> OpenSource | None:
