@@ -33,21 +33,26 @@ def read_records(paths: Any, ids: Any) -> list[bytes]:
         ArsrcFileNotFoundError: A path matches no file.
         ArsrcReadError: A file or a record cannot be read.
     """
-    config = ArrayRecordSourceConfig(paths, batch_size=1, shuffle_records=True)
     wanted = whole_numbers("read_records", "ids", ids)
     if wanted.ndim != 1:
         fix = "Give a list of integers."
         raise ArsrcTypeError("read_records", "ids must be a sequence of integers", fix, shape=wanted.shape)
     while True:
-        data_set = registry.open_files(config).data_set
+        data_set = opened(paths)
         try:
-            return _read(data_set, wanted)
+            return read_opened(data_set, wanted)
         except ArsrcReadError:
             if not data_set.is_closed:  # else another thread has closed the source whose files they are
                 raise
 
 
-def _read(data_set: DataSet, ids: NDArray[Any]) -> list[bytes]:
+def opened(paths: Any) -> DataSet:
+    """Return the records of paths, whose files close when nobody refers to them any more."""
+    return registry.open_files(ArrayRecordSourceConfig(paths, batch_size=1, shuffle_records=True)).data_set
+
+
+def read_opened(data_set: DataSet, ids: NDArray[Any]) -> list[bytes]:
+    """Return what `read_records` does, of integer[num_ids]."""
     outside = (ids < 0) | (ids >= data_set.num_records)
     if outside.any():
         wrong = int(ids[outside][0])

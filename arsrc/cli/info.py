@@ -1,16 +1,173 @@
-"""`arsrc info`: say what files hold, and how to read them."""
+"""`arsrc info`: what files hold, and the line of Python that reads them.
+
+With `--json` one object is printed, of these keys: `files`, a list of `{path, num_bytes, num_records}`; `num_records`,
+`num_bytes`; `group_sizes` and `compressions`, lists; `writer_options` of the first file; `lengths`, `{min, max, mean,
+num_records, are_all, histogram}`, of how many records they are and whether of all, and a list of `{least, most,
+num_records}` (null where no record can be read); `first_record`, `{record_id, num_bytes, kind, description}`, and of an
+example `features`, a list of `{name, kind, num_values}` (null likewise); `unreadable`, why a record that was looked at
+cannot be read, or null; `codec`, as Python code, or null.
+"""
 
 import argparse
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from arsrc.amounts import counted, in_bytes
+from arsrc.cli import kinds
+from arsrc.cli.arguments import add_json, add_paths
+from arsrc.cli.codec_line import codec_text
+from arsrc.cli.file_facts import FileFacts, Lengths, file_facts, histogram, lengths_of
+from arsrc.cli.samples import Samples, samples_of
+from arsrc.cli.shown import described, feature_row
+from arsrc.cli.tables import write_json, write_line, write_pairs, write_table
+from arsrc.read_records import opened
 
 SUMMARY = "say what files hold, and how to read them"
+
+_BAR = 40  # characters of the longest
+_BATCH_SIZE = 256
+_NOTES = {
+    kinds.PICKLE: "decode may be pickle.loads, which runs code from the file: only where you trust whoever wrote it.",
+    kinds.NPZ: "See Npz in arsrc.codecs for archives of arrays.",
+}
+
+
+class _Info(NamedTuple):
+    """All that is said of files."""
+
+    paths: Sequence[str]
+    facts: FileFacts
+    lengths: Lengths
+    samples: Samples
+    codec: str | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, glob, sharded set or slice, as in a config")
+    add_paths(parser)
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do it; return the exit code."""
-    del options
+    """Print what the files hold; return 0."""
+    info = _info(options.paths)
+    if options.json:
+        write_json(_as_json(info))
+        return 0
+    _write_facts(info)
+    if len(info.lengths.lengths):
+        _write_histogram(info.lengths)
+    if info.samples.kinds:
+        _write_first(info.samples)
+    if info.codec is not None:
+        _write_code(info, info.codec)
     return 0
+
+
+def _info(paths: Sequence[str]) -> _Info:
+    data_set = opened(paths)
+    facts, lengths = file_facts(data_set), lengths_of(data_set)
+    samples = samples_of(data_set, facts.group_sizes[-1])
+    codec = None
+    if samples.kinds:
+        most = max(*samples.sizes, int(lengths.lengths.max(initial=0)))
+        are_equal = lengths.are_equal and min(samples.sizes) == most
+        codec = codec_text(samples.kinds, are_equal, most)
+    return _Info(paths, facts, lengths, samples, codec)
+
+
+def _write_facts(info: _Info) -> None:
+    facts, lengths = info.facts, info.lengths
+    num_bytes = sum(one[1] for one in facts.files)
+    sizes = facts.group_sizes
+    pairs = [
+        ("files", f"{len(facts.files):,}, {in_bytes(num_bytes)}"),
+        ("records", f"{lengths.num_records:,}"),
+        ("compression", ", ".join(facts.compressions)),
+        ("group size", f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"),
+        ("writer options", facts.writer_options + ("" if len(facts.files) == 1 else " (of the first file)")),
+    ]
+    if info.samples.kinds:
+        kind, record_id = info.samples.kinds[0], info.samples.ids[0]
+        pairs.append((f"record {record_id}", f"{described(kind)}, {in_bytes(info.samples.sizes[0])}"))
+    if info.samples.unreadable:
+        pairs.append(("unreadable", f"{info.samples.unreadable} (arsrc verify lists all)"))
+    write_pairs(pairs)
+
+
+def _write_histogram(lengths: Lengths) -> None:
+    bins = histogram(lengths.lengths)
+    of = "all records" if lengths.are_all else f"{len(lengths.lengths):,} records from all over the files"
+    write_line()
+    write_line(f"lengths of {of}:")
+    most = max(one.num_records for one in bins)
+    rows = []
+    for one in bins:
+        text = f"{one.least:,}" if one.least == one.most else f"{one.least:,} - {one.most:,}"
+        rows.append((f"{text} bytes", f"{one.num_records:,}", "#" * -(-_BAR * one.num_records // most)))
+    write_table(("", "", ""), rows)
+
+
+def _write_first(samples: Samples) -> None:
+    kind = samples.kinds[0]
+    if kind.name == kinds.EXAMPLE:
+        write_line()
+        rows = [feature_row(name, feature) for name, feature in kind.value.items()]
+        write_table(("feature", "kind", "values", f"in record {samples.ids[0]}"), rows)
+
+
+def _write_code(info: _Info, codec: str) -> None:
+    paths = repr(info.paths[0]) if len(info.paths) == 1 else repr(list(info.paths))
+    write_line()
+    note = _NOTES.get(info.samples.kinds[0].name)
+    if note is not None:
+        write_line(f"# {note}")
+    write_line(f"# The codec is guessed from {counted(len(info.samples.kinds), 'record')}.")
+    for line in f"codec = {codec}".splitlines():
+        write_line(line)
+    write_line(f"config = arsrc.ArrayRecordSourceConfig({paths}, batch_size={_BATCH_SIZE}, codec=codec)")
+
+
+def _as_json(info: _Info) -> dict[str, Any]:
+    facts, lengths = info.facts, info.lengths
+    return {
+        "files": [
+            {"path": path, "num_bytes": num_bytes, "num_records": count} for path, num_bytes, count in facts.files
+        ],
+        "num_records": lengths.num_records,
+        "num_bytes": sum(one[1] for one in facts.files),
+        "group_sizes": facts.group_sizes,
+        "compressions": facts.compressions,
+        "writer_options": facts.writer_options,
+        "lengths": _lengths_as_json(lengths) if len(lengths.lengths) else None,
+        "first_record": _first_as_json(info.samples) if info.samples.kinds else None,
+        "unreadable": info.samples.unreadable or None,
+        "codec": info.codec,
+    }
+
+
+def _lengths_as_json(lengths: Lengths) -> dict[str, Any]:
+    return {
+        "min": int(lengths.lengths.min()),
+        "max": int(lengths.lengths.max()),
+        "mean": float(lengths.lengths.mean()),
+        "num_records": len(lengths.lengths),
+        "are_all": lengths.are_all,
+        "histogram": [one._asdict() for one in histogram(lengths.lengths)],
+    }
+
+
+def _first_as_json(samples: Samples) -> dict[str, Any]:
+    kind = samples.kinds[0]
+    found = {
+        "record_id": samples.ids[0],
+        "num_bytes": samples.sizes[0],
+        "kind": kind.value.format if kind.name == kinds.IMAGE else kind.name,
+        "description": described(kind),
+    }
+    if kind.name == kinds.EXAMPLE:
+        found["features"] = [
+            {"name": name, "kind": feature.kind, "num_values": len(feature.values)}
+            for name, feature in kind.value.items()
+        ]
+    return found

@@ -24,20 +24,33 @@ def write_line(text: str = "") -> None:
     sys.stdout.write(printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under the names of their columns; columns of numbers and amounts are aligned to the right."""
+def write_bytes(data: bytes) -> None:
+    """Print bytes as they are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], indent: str = "") -> None:
+    """Print rows under the names of their columns; columns of numbers and amounts are aligned to the right.
+
+    Args:
+        columns: The names; none is printed where all are empty.
+        rows: A value for each column.
+        indent: In front of each line of plain text.
+    """
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     are_right = [all(row[number][:1].isdigit() for row in cells) for number in range(len(columns))]
     if HAS_RICH and sys.stdout.isatty():
         _write_rich(columns, cells, are_right)
         return
-    for row in ([list(columns)] if any(columns) else []) + cells:
-        widths = [max(len(columns[at]), *(len(other[at]) for other in cells)) if cells else 0 for at in range(len(row))]
+    table = [list(columns), *cells]
+    widths = [max(len(row[number]) for row in table) for number in range(len(columns))]
+    for row in table if any(columns) else cells:
         aligned = [
             cell.rjust(width) if is_right else cell.ljust(width)
             for cell, width, is_right in zip(row, widths, are_right, strict=True)
         ]
-        write_line(_GAP.join(aligned).rstrip())
+        write_line((indent + _GAP.join(aligned)).rstrip())
 
 
 def write_pairs(pairs: Sequence[tuple[str, object]]) -> None:

@@ -2,12 +2,14 @@
 
 import argparse
 
+from arsrc.cli.arguments import add_paths
+
 SUMMARY = "read every record, and list what is damaged"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, glob, sharded set or slice, as in a config")
+    add_paths(parser)
 
 
 def run(options: argparse.Namespace) -> int:

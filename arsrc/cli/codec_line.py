@@ -1,0 +1,154 @@
+"""The line of Python that reads records of some kind, from what a few of them hold."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from arsrc.cli import kinds
+from arsrc.cli.example_wire import Feature
+from arsrc.cli.image_heads import ImageHead, image_head
+from arsrc.cli.kinds import Kind, text_of
+
+_INDENT = "    "
+_WIDTH = 100  # of a line of fields; more stand on lines of their own
+_PYTHON = "Map(decode, spec)"  # a function of the user's
+
+
+def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
+    """Return a codec as text.
+
+    Args:
+        found: What some records are, at least one.
+        are_equal: Whether all records have one length, as far as is known.
+        max_bytes: Bytes of the longest one that is known.
+    """
+    name = found[0].name
+    values = [kind.value for kind in found if kind.name == name]
+    if len(values) < len(found):  # records of several kinds
+        return _bytes_text(are_equal, max_bytes)
+    if name == kinds.EXAMPLE:
+        return _fields("TFExample", {key: _feature(some) for key, some in by_name(values).items()})
+    if name == kinds.IMAGE:
+        return _image(values)
+    if name in (kinds.JSON, kinds.MSGPACK) and all(isinstance(value, dict) for value in values):
+        codec = "Json" if name == kinds.JSON else "MsgPack"
+        return _fields(codec, {key: _value(some) for key, some in by_name(values).items()})
+    if name == kinds.TOKENS:
+        if are_equal:
+            return f'Struct({{"tokens": ("int32", ({max_bytes // 4},))}})'
+        return f'Ragged("int32", max_length={max_bytes // 4})'
+    if name == kinds.NPY:
+        return "Npy()"
+    if name in (kinds.TEXT, kinds.BYTES):
+        return _bytes_text(are_equal, max_bytes)
+    return _PYTHON
+
+
+def by_name(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the values of each name, in the order in which the names came first."""
+    found: dict[str, list[Any]] = {}
+    for mapping in values:
+        for name, value in mapping.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _fields(codec: str, fields: Mapping[str, str | None]) -> str:
+    """Return a codec of fields; those of which None is known are left out."""
+    entries = [f"{json.dumps(name)}: {text}" for name, text in fields.items() if text is not None]
+    line = f"{codec}({{{', '.join(entries)}}})"
+    if len(line) <= _WIDTH:
+        return line
+    return "\n".join([f"{codec}({{", *(f"{_INDENT}{entry}," for entry in entries), "})"])
+
+
+def _bytes_text(are_equal: bool, max_bytes: int) -> str:
+    return "Bytes()" if are_equal else f"Ragged(max_length={max_bytes})"
+
+
+def _image(heads: Sequence[ImageHead]) -> str:
+    first = heads[0]
+    channels = max(head.channels for head in heads)
+    shape = (first.height, first.width, channels)
+    dtype = ', dtype="uint16"' if channels == 1 and all(head.bits == 16 for head in heads) else ""
+    is_one = len({head[1:3] for head in heads}) == 1
+    return f'Image({shape}, fit="{"exact" if is_one else "resize"}"{dtype})'
+
+
+def _feature(features: Sequence[Feature]) -> str | None:
+    """Return what a feature holds, as a field of TFExample; None: nothing that it decodes."""
+    kind = next((feature.kind for feature in features if feature.values), "")
+    counts = [len(feature.values) for feature in features]
+    if not kind:
+        return None
+    if kind != "bytes":
+        return _numbers(kind, counts)
+    return _blobs([value for feature in features for value in feature.values]) if max(counts) == 1 else None
+
+
+def _numbers(dtype: str, counts: Sequence[int]) -> str:
+    if len(set(counts)) > 1 or not counts[0]:
+        return f'Ragged("{dtype}", max_length={max(*counts, 1)})'
+    return f'"{dtype}"' if counts[0] == 1 else f'("{dtype}", ({counts[0]},))'
+
+
+def _blobs(values: Sequence[bytes]) -> str:
+    """Return what bytes hold that stand in a field."""
+    heads = [head for value in values if (head := image_head(value)) is not None]
+    if len(heads) == len(values):
+        return _image(heads)
+    sizes = {len(value) for value in values}
+    if len(sizes) == 1 and not all(text_of(value) for value in values) and max(sizes):
+        return f"Bytes({max(sizes)})"
+    return f"Ragged(max_length={max(*sizes, 1)})"
+
+
+def _value(values: Sequence[Any]) -> str | None:
+    """Return what a value of JSON or MessagePack is, as a field of such a codec; None: nothing that is decoded."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    if all(isinstance(value, dict) for value in there):
+        inner = {name: _value(some) for name, some in by_name(there).items()}
+        return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in inner.items() if text is not None) + "}"
+    if all(isinstance(value, str) for value in there):
+        return f"Ragged(max_length={max(1, *(len(value.encode('utf-8', 'replace')) for value in there))})"
+    if all(isinstance(value, bytes) for value in there):
+        return _blobs(there)
+    if not all(isinstance(value, list) for value in there):
+        return f'"{dtype}"' if (dtype := _dtype(there)) else None
+    items = [item for value in there for item in _flat(value)]
+    if (dtype := _dtype(items)) is None:
+        return None
+    shapes = {shape for value in there if (shape := _shape(value)) is not None}
+    if len(shapes) == 1 and 0 not in (shape := next(iter(shapes))) and all(_shape(value) for value in there):
+        return f'("{dtype}", {shape})'
+    return f'Ragged("{dtype}", max_length={max(1, *map(len, there))})' if not _are_nested(there) else None
+
+
+def _dtype(values: Sequence[Any]) -> str | None:
+    """Return the dtype that numbers fit; None: they are no numbers."""
+    types = {type(value) for value in values}
+    if types == {bool}:
+        return "bool"
+    if types == {int}:
+        return "int64"
+    return "float32" if types and types <= {int, float} else None
+
+
+def _flat(value: Any) -> list[Any]:
+    return [item for one in value for item in _flat(one)] if isinstance(value, list) else [value]
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """Return the shape of lists in lists; None: they are of several lengths."""
+    try:
+        return np.shape(value)
+    except ValueError:
+        return None
+
+
+def _are_nested(values: Sequence[list[Any]]) -> bool:
+    return any(isinstance(item, list) for value in values for item in value)
