@@ -9,10 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
+import jax
+
 import arsrc
 from arsrc.cli import bench, head, info, verify
 from arsrc.cli.tables import write_error
-from arsrc.errors import ArsrcError
+from arsrc.errors import ArsrcError, said
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 """Exit codes; the last two are those of programs that a signal ends."""
@@ -64,7 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ArsrcError as error:
         write_error(str(error).removeprefix("[arsrc] "))
     except (OSError, MemoryError) as error:
-        write_error(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+        write_error(said(error))
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # what becomes of an error inside a callback
+        _, is_ours, text = str(error).partition("[arsrc] ")
+        if str(error).rstrip().rpartition("\n")[2].startswith("KeyboardInterrupt"):
+            return INTERRUPTED
+        if not is_ours:
+            raise
+        write_error(text.rstrip())
     return FAILED
 
 

@@ -15,7 +15,5 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def whole_number(text: str) -> int:
-    """Return a number of things; less than none is an error."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
+    """Return a number of things; what is none, or less than none, is an error."""
+    return int(text if text.isdecimal() else "")

@@ -9,6 +9,7 @@ cannot be read, or null; `codec`, as Python code, or null.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -123,7 +124,8 @@ def _write_code(info: _Info, codec: str) -> None:
     if note is not None:
         write_line(f"# {note}")
     write_line(f"# The codec is guessed from {counted(len(info.samples.kinds), 'record')}.")
-    for line in f"codec = {codec}".splitlines():
+    names = sorted(set(re.findall(r"\b([A-Z]\w+)\(", codec)))
+    for line in ["import arsrc", f"from arsrc.codecs import {', '.join(names)}", "", *f"codec = {codec}".splitlines()]:
         write_line(line)
     write_line(f"config = arsrc.ArrayRecordSourceConfig({paths}, batch_size={_BATCH_SIZE}, codec=codec)")
 

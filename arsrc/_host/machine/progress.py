@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Generator, Iterable
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], label: str, num_records: int | None, each: int = 1) -> Generator[T, None, None]:
-    """Pass items through, and show how far the work on them is: on a terminal, in a notebook, else in the log.
+    """Pass items through, and show how far the work on them is.
 
     Args:
         items: Of about the same work each.
@@ -25,19 +26,43 @@ def track(items: Iterable[T], label: str, num_records: int | None, each: int = 1
         num_records: Records of all items; None if nobody knows.
         each: Records of one item.
     """
-    bar = _bar(label, num_records) if _is_watched() else None
-    start = logged = monotonic()
     num_done = 0
-    with contextlib.nullcontext() if bar is None else bar:  # an error message begins on a clean line
+    with showing(label, num_records) as advance:
         for item in items:
             yield item
             step = each if num_records is None else min(each, num_records - num_done)  # the last may be a smaller one
+            num_done += step
+            advance(step)
+
+
+@contextlib.contextmanager
+def showing(label: str, num_records: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how far work is: on a terminal, in a notebook, else in the log.
+
+    Args:
+        label: What is being done.
+        num_records: Records in all; None if nobody knows.
+
+    Yields:
+        What is to be called with each number of records that was done, from any thread.
+    """
+    bar = _bar(label, num_records) if _is_watched() else None
+    start = logged = monotonic()
+    num_done = 0
+    lock = threading.RLock()
+
+    def advance(step: int) -> None:
+        nonlocal num_done, logged
+        with lock:
             num_done += step
             if bar is not None:
                 bar.update(step)
             elif (now := monotonic()) - logged >= _LOG_EVERY:
                 logged = now
                 _LOG.info("%s: %s", label, _so_far(num_done, num_records, now - start))
+
+    with contextlib.nullcontext() if bar is None else bar:  # an error message begins on a clean line
+        yield advance
     if (seconds := monotonic() - start) >= _SHORT:
         _LOG.info("%s: %s, done in %.1f s", label, counted(num_done, "record"), seconds)
 

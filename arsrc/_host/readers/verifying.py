@@ -1,0 +1,180 @@
+"""Every record of some files read by array_record's reader, which verifies hashes; what is bad is listed.
+
+Opening a file checks its footer; each chunk is compared with what that says of it. Some megabytes are read at a time,
+or one chunk, and let go of at once.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from arsrc._host.format.chunk_list import ChunkList
+from arsrc._host.machine.bisection import Bisection
+from arsrc._host.machine.threads import on_threads
+from arsrc._host.readers.official import ReaderPool, ReadFailure
+from arsrc._host.storage.paths import FileSlice
+from arsrc._host.storage.set_lock import check_whole
+from arsrc._host.storage.stamps import FileStamp
+from arsrc.errors import ArsrcError, ArsrcReadError
+
+_SLAB_BYTES = 4 * 2**20
+_BYTES_BESIDE = 64  # that a record takes beside its own
+_MOST_OPEN = 64
+
+
+class BadRecords(NamedTuple):
+    """Records of one file, side by side, that are bad for one reason.
+
+    Attributes:
+        path: The file.
+        start: Position of the first in it.
+        stop: The position behind the last.
+        first_id: Number of the first, counting all files that can be opened.
+        what: What is wrong.
+    """
+
+    path: str
+    start: int
+    stop: int
+    first_id: int
+    what: str
+
+    @property
+    def stop_id(self) -> int:
+        """Number behind that of the last."""
+        return self.first_id + self.stop - self.start
+
+    def is_followed_by(self, other: "BadRecords") -> bool:
+        """Whether other records stand right behind these, and are bad for the same reason."""
+        return (self.path, self.stop, self.stop_id, self.what) == (other.path, other.start, other.first_id, other.what)
+
+
+class BadFile(NamedTuple):
+    """A file that cannot be read as a whole, and why."""
+
+    path: str
+    what: str
+
+
+class Verified(NamedTuple):
+    """What was found.
+
+    Attributes:
+        slices: Those of the files that could be opened, ends filled in.
+        bad_files: The others, and such as were changed meanwhile.
+        bad_records: In the order of their numbers.
+    """
+
+    slices: list[FileSlice]
+    bad_files: list[BadFile]
+    bad_records: list[BadRecords]
+
+
+class _Open(NamedTuple):
+    """A slice of a file that was opened: its stamp, and its chunks."""
+
+    piece: FileSlice
+    first_id: int
+    stamp: FileStamp
+    chunks: ChunkList
+
+
+class _Part(NamedTuple):
+    """Some records of a slice: the positions `[start, stop)`."""
+
+    opened: _Open
+    start: int
+    stop: int
+
+
+class Verification:
+    """The reading of all records of slices of files.
+
+    Args:
+        slices: In the order in which their records are numbered.
+
+    Attributes:
+        num_records: Records in all, of the files that can be opened.
+
+    Raises:
+        ArsrcReadError: A set of shards is being written.
+    """
+
+    def __init__(self, slices: Sequence[FileSlice]) -> None:
+        self._pool = ReaderPool(_MOST_OPEN)
+        check_whole([piece.path for piece in slices])
+        self._opened: list[_Open] = []
+        self._bad_files: list[BadFile] = []
+        self.num_records = 0
+        for found in on_threads(self._open, slices):
+            if isinstance(found, BadFile):
+                self._bad_files.append(found)
+            else:
+                self._opened.append(found._replace(first_id=self.num_records))
+                self.num_records += found.piece.num_records
+
+    def read(self, advance: Callable[[int], None]) -> Verified:
+        """Read all, on several threads; `advance` is told of numbers of records that were read."""
+
+        def read(part: _Part) -> list[BadRecords] | BadFile:
+            found = self._read(part)
+            advance(part.stop - part.start)
+            return found
+
+        bad_records = list[BadRecords]()
+        for found in on_threads(read, [part for opened in self._opened for part in _parts(opened)]):
+            if isinstance(found, BadFile):
+                self._bad_files.append(found)
+            else:
+                bad_records += found
+        slices = [opened.piece for opened in self._opened]
+        return Verified(slices, list(dict.fromkeys(self._bad_files)), _joined(bad_records))
+
+    def _open(self, piece: FileSlice) -> _Open | BadFile:
+        try:
+            stamp = FileStamp.there(piece.path)
+            chunks = self._pool.reader(piece.path, stamp).chunks
+            return _Open(piece.within(chunks.num_records), 0, stamp, chunks)
+        except ArsrcError as error:
+            return BadFile(piece.path, error.what)
+
+    def _read(self, part: _Part) -> list[BadRecords] | BadFile:
+        """Return what is bad of some records; each group of them is good or bad as a whole."""
+        (piece, first_id, stamp, chunks), start, stop = part
+
+        def read(first: int, last: int) -> None:
+            self._pool.read(piece.path, range(start + first, start + last), stamp)
+
+        bad = []
+        try:
+            for rows, done in Bisection().parts(np.arange(start, stop) // chunks.group_size, read):
+                if isinstance(done, ReadFailure):
+                    first, last = start + rows.start, start + rows.stop
+                    bad.append(BadRecords(piece.path, first, last, first_id + first - piece.start, done.what))
+        except ArsrcReadError as error:  # of the whole file
+            return BadFile(piece.path, error.what)
+        return bad
+
+
+def _parts(opened: _Open) -> Iterator[_Part]:
+    """Yield the records of a slice, some whole chunks at a time, of a bounded number of bytes or of one chunk."""
+    (start, stop), size = (opened.piece.start, opened.piece.num_records + opened.piece.start), opened.chunks.group_size
+    if start == stop:
+        return
+    first, last = start // size, -(-stop // size)
+    num_bytes = np.cumsum(opened.chunks.decoded_sizes[first:last].astype(np.int64) + _BYTES_BESIDE * size)
+    cuts = first + 1 + np.flatnonzero(np.diff(num_bytes // _SLAB_BYTES))
+    for begin, end in itertools.pairwise([first, *cuts.tolist(), last]):
+        yield _Part(opened, max(start, begin * size), min(stop, end * size))
+
+
+def _joined(bad: Sequence[BadRecords]) -> list[BadRecords]:
+    """Return bad records with neighbours of one reason together."""
+    joined = list[BadRecords]()
+    for one in bad:
+        if joined and joined[-1].is_followed_by(one):
+            one = joined.pop()._replace(stop=one.stop)
+        joined.append(one)
+    return joined
