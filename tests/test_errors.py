@@ -525,6 +525,12 @@ CASES = {
     "take beyond the data": Case(
         lambda world: arsrc.take(world.config(), [3, 200]), INDEX, "take", ("[0, 200)", "record_ids=200")
     ),
+    "read_records of one number": Case(
+        lambda world: arsrc.read_records(world.path, 3), TYPE, "read_records", ("shape=()", "Give a list")
+    ),
+    "read_records of an id outside": Case(
+        lambda world: arsrc.read_records(world.path, [3, 200]), INDEX, "read_records", ("[0, 200)", "ids=200")
+    ),
     "take of a negative id": Case(lambda world: arsrc.take(world.config(), [-1]), INDEX, "take", ("record_ids=-1",)),
     "take of a negative id beyond 64 bits": Case(
         lambda world: arsrc.take(world.config(), [3, -(2**70)]), INDEX, "take", (f"record_ids={-(2**70)}",)

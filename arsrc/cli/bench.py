@@ -1,11 +1,12 @@
 """`arsrc bench`: how fast this machine reads files, in random order and from a warm page cache, without a step.
 
-With `--json` one object is printed, of these keys: `num_records`; `record_bytes`, the mean length; `device`; `results`, a
-list of `{batch_size, way, batches_per_second, records_per_second, bytes_per_second}`, where `way` is "iterate" or "scan";
-`explain`, a text.
+With `--json` one object is printed, of these keys: `num_records` that were read, of `num_records_in_all`;
+`record_bytes`, their mean length; `device`; `results`, a list of `{batch_size, way, batches_per_second,
+records_per_second, bytes_per_second}`, where `way` is "iterate" or "scan"; `explain`, a text.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -26,7 +27,9 @@ SUMMARY = "measure how fast this machine reads files"
 _MOST_BATCH_BYTES = 2**28  # longer records are cut where a batch would take more
 _MOST_FETCH_BYTES = 2**24
 _MOST_FETCHED = 16  # batches
+_MOST_BYTES = 2**29  # of files that are read: they shall be warm
 _SHARE = 0.25  # of the time that is measured, for one compiled loop
+_START = 0.25  # of the time that is measured, in front of it
 
 
 class _Rate(NamedTuple):
@@ -42,57 +45,88 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_paths(parser)
     about = "batch sizes, by default 64,256,1024"
     parser.add_argument("--batch-sizes", type=_sizes, default=(64, 256, 1024), metavar="N,N,...", help=about)
-    about = "how long each measurement takes, by default 2; as long again, files are warmed"
+    about = "how long each measurement takes, by default 2"
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help=about)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what was measured; return 0."""
-    lengths = lengths_of(opened(options.paths))
-    sizes = [size for size in options.batch_sizes if size <= lengths.num_records] or [lengths.num_records]
+    data = _data(options.paths)
+    sizes = [size for size in options.batch_sizes if size <= data.num_records] or [data.num_records]
     rates, explained = list[_Rate](), ""
     for size in sizes:
-        config = arsrc.ArrayRecordSourceConfig(options.paths, size, _codec(lengths, size), shuffle_records=True)
-        num_warm = _iterate(config, options.seconds, None).num_batches
-        by_iterate = _iterate(config, options.seconds, num_warm)
+        config = arsrc.ArrayRecordSourceConfig(data.paths, size, _codec(data.lengths, size), shuffle_records=True)
+        if size == sizes[0]:
+            _warm(config)
+        rates.append(_Rate(size, "iterate", _iterate(config, options.seconds)))
         explained = arsrc.explain(config)
-        by_scan = _scan(config, options.seconds, num_warm, by_iterate.rate)
-        rates += [_Rate(size, "iterate", by_iterate.rate), _Rate(size, "scan", by_scan.rate)]
+        rates.append(_Rate(size, "scan", _scan(config, options.seconds, rates[-1].batches_per_second)))
         arsrc.close(config)
     if options.json:
-        write_json(_as_json(rates, lengths, explained))
+        write_json(_as_json(rates, data, explained))
     else:
-        _write(rates, lengths, explained)
+        _write(rates, data, explained)
     return 0
 
 
-class _Timed(NamedTuple):
-    """So many batches came within so many seconds."""
+class _Data(NamedTuple):
+    """What is read.
 
-    num_batches: int
-    seconds: float
+    Attributes:
+        paths: The first files, or the first records of one, of a bounded number of bytes.
+        num_records: Records of these.
+        lengths: Of the records of all files.
+    """
 
-    @property
-    def rate(self) -> float:
-        """Batches a second."""
-        return self.num_batches / self.seconds
+    paths: Sequence[str]
+    num_records: int
+    lengths: Lengths
 
 
-def _iterate(config: arsrc.ArrayRecordSourceConfig, seconds: float, most: int | None) -> _Timed:
-    """Loop in Python for so long, over so many batches at most."""
-    start, num_batches, batch = perf_counter(), 0, None
-    for _, batch in arsrc.iterate(config, arsrc.init(config)):
-        num_batches += 1
-        if perf_counter() - start >= seconds or num_batches == most:
+def _data(paths: Sequence[str]) -> _Data:
+    data_set = opened(paths)
+    lengths = lengths_of(data_set)
+    some, num_records, num_bytes = list[str](), 0, 0.0
+    for piece in data_set.slices:
+        in_file = data_set.files.opened.files[piece.path].num_records if piece.num_records else 0
+        each = data_set.files.stamps[piece.path].num_bytes / max(in_file, 1)
+        count = min(piece.num_records, max(1, int((_MOST_BYTES - num_bytes) / each)))
+        some.append(str(dataclasses.replace(piece, stop=piece.start + count)))
+        num_records, num_bytes = num_records + count, num_bytes + count * each
+        if num_bytes >= _MOST_BYTES:
             break
-    jax.block_until_ready(batch)
-    return _Timed(num_batches, perf_counter() - start)
+    return _Data(some, num_records, lengths)
 
 
-def _scan(config: arsrc.ArrayRecordSourceConfig, seconds: float, num_warm: int, rate: float) -> _Timed:
-    """Run a compiled loop again and again for so long, over batches that are warm."""
-    num_steps = max(1, min(num_warm, int(rate * seconds * _SHARE)))
+def _warm(config: arsrc.ArrayRecordSourceConfig) -> None:
+    """Read all once, as it lies in the files."""
+    once = dataclasses.replace(config, num_epochs=1, shuffle_records=False, remainder="pad")
+    for _ in arsrc.iterate(once):
+        pass
+    arsrc.close(once)
+
+
+def _iterate(config: arsrc.ArrayRecordSourceConfig, seconds: float) -> float:
+    """Return how many batches a second a loop in Python gets."""
+    begun = perf_counter()
+    start, num_batches = 0.0, 0
+    for _, batch in arsrc.iterate(config, arsrc.init(config)):
+        jax.block_until_ready(batch)
+        now = perf_counter()
+        if not start:
+            if now - begun >= seconds * _START:
+                start = now
+            continue
+        num_batches += 1
+        if now - start >= seconds:
+            break
+    return num_batches / (now - start)
+
+
+def _scan(config: arsrc.ArrayRecordSourceConfig, seconds: float, rate: float) -> float:
+    """Return how many batches a second compiled loops get, where `rate` is what loops in Python do."""
+    num_steps = max(1, int(rate * seconds * _SHARE))
     spec = arsrc.batch_spec(config).data
     batch_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(spec))
     fetched = max(1, min(_MOST_FETCHED, num_steps, _MOST_FETCH_BYTES // max(batch_bytes, 1)))
@@ -105,17 +139,12 @@ def _scan(config: arsrc.ArrayRecordSourceConfig, seconds: float, num_warm: int, 
         state, carry, _ = arsrc.scan_steps(config, state, jnp.int32(0), body, num_steps, batches_per_fetch=fetched)
         return state, carry
 
-    first = arsrc.init(config)
-    is_warm = num_warm >= arsrc.steps_per_epoch(config)  # all of it
-    state, _ = jax.block_until_ready(loop(first))
-    start, num_batches, since_first = perf_counter(), 0, num_steps
-    while perf_counter() - start < seconds:
-        if not is_warm and since_first + num_steps > num_warm:
-            state, since_first = first, 0
+    state, _ = jax.block_until_ready(loop(arsrc.init(config)))
+    start, num_batches = perf_counter(), 0
+    while (now := perf_counter()) - start < seconds:
         state, _ = jax.block_until_ready(loop(state))
         num_batches += num_steps
-        since_first += num_steps
-    return _Timed(num_batches, perf_counter() - start)
+    return num_batches / (now - start)
 
 
 def _codec(lengths: Lengths, batch_size: int) -> Bytes | Ragged:
@@ -125,9 +154,10 @@ def _codec(lengths: Lengths, batch_size: int) -> Bytes | Ragged:
     return Ragged(max_length=min(longest, max(1, _MOST_BATCH_BYTES // batch_size)), overflow="truncate")
 
 
-def _write(rates: Sequence[_Rate], lengths: Lengths, explained: str) -> None:
-    mean = _mean(lengths)
-    write_line(f"{counted(lengths.num_records, 'record')} of {mean:,.0f} bytes, warm, shuffled, without a step")
+def _write(rates: Sequence[_Rate], data: _Data, explained: str) -> None:
+    mean = _mean(data.lengths)
+    some = "" if data.num_records == data.lengths.num_records else "the first "
+    write_line(f"{some}{counted(data.num_records, 'record')} of {mean:,.0f} bytes, warm, shuffled, without a step")
     write_line()
     rows = [
         (
@@ -145,10 +175,11 @@ def _write(rates: Sequence[_Rate], lengths: Lengths, explained: str) -> None:
         write_line(line)
 
 
-def _as_json(rates: Sequence[_Rate], lengths: Lengths, explained: str) -> dict[str, Any]:
-    mean = _mean(lengths)
+def _as_json(rates: Sequence[_Rate], data: _Data, explained: str) -> dict[str, Any]:
+    mean = _mean(data.lengths)
     return {
-        "num_records": lengths.num_records,
+        "num_records": data.num_records,
+        "num_records_in_all": data.lengths.num_records,
         "record_bytes": mean,
         "device": jax.devices()[0].device_kind,
         "results": [
