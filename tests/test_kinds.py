@@ -199,10 +199,10 @@ RECORDS = {
     kinds.EXAMPLE: functools.partial(example, label=[3]),
     kinds.IMAGE: functools.partial(encoded, "JPEG"),
     kinds.JSON: lambda: b' {"a": [1, 2]}',
-    kinds.TEXT: lambda: "Grüße, {a}\n".encode(),
+    kinds.TEXT: lambda: bytes("Grüße, {a}\n", "utf-8"),
     kinds.MSGPACK: lambda: b"\x81\xa1a\x01",
     kinds.TOKENS: lambda: np.arange(1, 90, dtype="<i4").tobytes(),
-    kinds.BYTES: lambda: RNG.bytes(784),
+    kinds.BYTES: functools.partial(RNG.bytes, 784),
 }
 
 
