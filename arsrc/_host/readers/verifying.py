@@ -4,7 +4,9 @@ Opening a file checks its footer; each chunk is compared with what that says of 
 or one chunk, and let go of at once.
 """
 
+import contextlib
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -82,11 +84,12 @@ class _Open(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some records of a slice: the positions `[start, stop)`."""
+    """Some records of a slice: the positions `[start, stop)`, of so many bytes."""
 
     opened: _Open
     start: int
     stop: int
+    num_bytes: int
 
 
 class Verification:
@@ -104,6 +107,7 @@ class Verification:
 
     def __init__(self, slices: Sequence[FileSlice]) -> None:
         self._pool = ReaderPool(_MOST_OPEN)
+        self._large = threading.Lock()
         check_whole([piece.path for piece in slices])
         self._opened: list[_Open] = []
         self._bad_files: list[BadFile] = []
@@ -119,7 +123,8 @@ class Verification:
         """Read all, on several threads; `advance` is told of numbers of records that were read."""
 
         def read(part: _Part) -> list[BadRecords] | BadFile:
-            found = self._read(part)
+            with self._large if part.num_bytes > 2 * _SLAB_BYTES else contextlib.nullcontext():  # one at a time
+                found = self._read(part)
             advance(part.stop - part.start)
             return found
 
@@ -142,7 +147,7 @@ class Verification:
 
     def _read(self, part: _Part) -> list[BadRecords] | BadFile:
         """Return what is bad of some records; each group of them is good or bad as a whole."""
-        (piece, first_id, stamp, chunks), start, stop = part
+        (piece, first_id, stamp, chunks), start, stop, _ = part
 
         def read(first: int, last: int) -> None:
             self._pool.read(piece.path, range(start + first, start + last), stamp)
@@ -164,10 +169,11 @@ def _parts(opened: _Open) -> Iterator[_Part]:
     if start == stop:
         return
     first, last = start // size, -(-stop // size)
-    num_bytes = np.cumsum(opened.chunks.decoded_sizes[first:last].astype(np.int64) + _BYTES_BESIDE * size)
-    cuts = first + 1 + np.flatnonzero(np.diff(num_bytes // _SLAB_BYTES))
-    for begin, end in itertools.pairwise([first, *cuts.tolist(), last]):
-        yield _Part(opened, max(start, begin * size), min(stop, end * size))
+    ends = np.cumsum(opened.chunks.decoded_sizes[first:last].astype(np.int64) + _BYTES_BESIDE * size)
+    cuts = np.append(np.flatnonzero(np.diff(ends // _SLAB_BYTES)), last - first - 1)  # the last chunk of each part
+    num_bytes = np.diff(ends[cuts], prepend=0).tolist()
+    for (begin, end), count in zip(itertools.pairwise([0, *(cuts + 1).tolist()]), num_bytes, strict=True):
+        yield _Part(opened, max(start, (first + begin) * size), min(stop, (first + end) * size), count)
 
 
 def _joined(bad: Sequence[BadRecords]) -> list[BadRecords]:
