@@ -1,7 +1,7 @@
 """The line of Python that reads records of some kind, from what a few of them hold."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,11 @@ def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
     if len(values) < len(found):  # records of several kinds
         return _bytes_text(are_equal, max_bytes)
     if name == kinds.EXAMPLE:
-        return _fields("TFExample", {key: _feature(some) for key, some in by_name(values).items()})
+        return _fields("TFExample", values, _feature)
     if name == kinds.IMAGE:
         return _image(values)
     if name in (kinds.JSON, kinds.MSGPACK) and all(isinstance(value, dict) for value in values):
-        codec = "Json" if name == kinds.JSON else "MsgPack"
-        return _fields(codec, {key: _value(some) for key, some in by_name(values).items()})
+        return _fields("Json" if name == kinds.JSON else "MsgPack", values, _value)
     if name == kinds.TOKENS:
         if are_equal:
             return f'Struct({{"tokens": ("int32", ({max_bytes // 4},))}})'
@@ -46,18 +45,19 @@ def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
     return _PYTHON
 
 
-def by_name(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the values of each name, in the order in which the names came first."""
-    found: dict[str, list[Any]] = {}
-    for mapping in values:
-        for name, value in mapping.items():
-            found.setdefault(name, []).append(value)
-    return found
+def names_of_some(found: Sequence[Kind]) -> list[str]:
+    """Return the names of features or fields that some records have and others have not, sorted."""
+    held = [set(kind.value) for kind in found if isinstance(kind.value, dict)]
+    return sorted(set().union(*held) - set.intersection(*held)) if held else []
 
 
-def _fields(codec: str, fields: Mapping[str, str | None]) -> str:
-    """Return a codec of fields; those of which None is known are left out."""
-    entries = [f"{json.dumps(name)}: {text}" for name, text in fields.items() if text is not None]
+def _fields(codec: str, rows: Sequence[Mapping[str, Any]], field: Callable[[list[Any]], str | None]) -> str:
+    """Return a codec of the fields that all rows have, but for those of which `field` knows nothing."""
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    texts = {name: field([row[name] for row in rows]) for name in names}
+    entries = [f"{json.dumps(name)}: {text}" for name, text in texts.items() if text is not None]
+    if not entries:
+        return _PYTHON
     line = f"{codec}({{{', '.join(entries)}}})"
     if len(line) <= _WIDTH:
         return line
@@ -85,7 +85,7 @@ def _feature(features: Sequence[Feature]) -> str | None:
         return None
     if kind != "bytes":
         return _numbers(kind, counts)
-    return _blobs([value for feature in features for value in feature.values]) if max(counts) == 1 else None
+    return _blobs([value for feature in features for value in feature.values]) if set(counts) == {1} else None
 
 
 def _numbers(dtype: str, counts: Sequence[int]) -> str:
@@ -107,25 +107,19 @@ def _blobs(values: Sequence[bytes]) -> str:
 
 def _value(values: Sequence[Any]) -> str | None:
     """Return what a value of JSON or MessagePack is, as a field of such a codec; None: nothing that is decoded."""
-    there = [value for value in values if value is not None]
-    if not there:
-        return None
-    if all(isinstance(value, dict) for value in there):
-        inner = {name: _value(some) for name, some in by_name(there).items()}
-        return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in inner.items() if text is not None) + "}"
-    if all(isinstance(value, str) for value in there):
-        return f"Ragged(max_length={max(1, *(len(value.encode('utf-8', 'replace')) for value in there))})"
-    if all(isinstance(value, bytes) for value in there):
-        return _blobs(there)
-    if not all(isinstance(value, list) for value in there):
-        return f'"{dtype}"' if (dtype := _dtype(there)) else None
-    items = [item for value in there for item in _flat(value)]
+    if all(isinstance(value, str) for value in values):
+        return f"Ragged(max_length={max(1, *(len(value.encode('utf-8', 'replace')) for value in values))})"
+    if all(isinstance(value, bytes) for value in values):
+        return _blobs(values)
+    if not all(isinstance(value, list) for value in values):
+        return f'"{dtype}"' if (dtype := _dtype(values)) else None
+    items = [item for value in values for item in _flat(value)]
     if (dtype := _dtype(items)) is None:
         return None
-    shapes = {shape for value in there if (shape := _shape(value)) is not None}
-    if len(shapes) == 1 and 0 not in (shape := next(iter(shapes))) and all(_shape(value) for value in there):
+    shapes = {shape for value in values if (shape := _shape(value)) is not None}
+    if len(shapes) == 1 and 0 not in (shape := next(iter(shapes))) and all(_shape(value) for value in values):
         return f'("{dtype}", {shape})'
-    return f'Ragged("{dtype}", max_length={max(1, *map(len, there))})' if not _are_nested(there) else None
+    return f'Ragged("{dtype}", max_length={max(1, *map(len, values))})' if not _are_nested(values) else None
 
 
 def _dtype(values: Sequence[Any]) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from arsrc.amounts import counted, in_bytes
 from arsrc.cli import kinds
 from arsrc.cli.arguments import add_json, add_paths
-from arsrc.cli.codec_line import codec_text
+from arsrc.cli.codec_line import codec_text, names_of_some
 from arsrc.cli.file_facts import FileFacts, Lengths, file_facts, histogram, lengths_of
 from arsrc.cli.samples import Samples, samples_of
 from arsrc.cli.shown import described, feature_row
@@ -124,6 +124,8 @@ def _write_code(info: _Info, codec: str) -> None:
     if note is not None:
         write_line(f"# {note}")
     write_line(f"# The codec is guessed from {counted(len(info.samples.kinds), 'record')}.")
+    if missing := names_of_some(info.samples.kinds):
+        write_line(f"# Not in all of them, so to be named with a default: {', '.join(missing)}.")
     names = sorted(set(re.findall(r"\b([A-Z]\w+)\(", codec)))
     for line in ["import arsrc", f"from arsrc.codecs import {', '.join(names)}", "", *f"codec = {codec}".splitlines()]:
         write_line(line)

@@ -1,6 +1,7 @@
 """What a record is, told by its bytes."""
 
 import json
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ EXAMPLE, IMAGE, NPY, NPZ, PICKLE, JSON, TEXT, MSGPACK = (
 )  # fmt: skip
 TOKENS, BYTES = "int32 tokens, as it seems", "bytes"
 
+_HEAD_BYTES = 300
 _LEAST_LIST_BYTES = 16  # a list of MessagePack of fewer bytes may be anything
 _MOST_TOKEN = 2**21  # more than any vocabulary has
 _LEAST_TOKENS = 4
@@ -25,8 +27,8 @@ class Kind(NamedTuple):
 
     Attributes:
         name: One of the names above.
-        value: What was found in it: features by name, an `ImageHead`, what JSON and MessagePack hold, a text, tokens;
-            else None.
+        value: What was found in it: features by name, an `ImageHead`, what JSON and MessagePack hold, a text, tokens,
+            dtype and shape; else None.
     """
 
     name: str
@@ -38,8 +40,8 @@ def kind_of(record: bytes) -> Kind:
     if (head := image_head(record)) is not None:
         return Kind(IMAGE, head)
     if record.startswith(b"\x93NUMPY"):
-        return Kind(NPY)
-    if record.startswith(b"PK\x03\x04") and b".npy" in record[:300]:
+        return Kind(NPY, _npy(record))
+    if record.startswith(b"PK\x03\x04") and b".npy" in record[:_HEAD_BYTES]:
         return Kind(NPZ)
     if record[:1] == b"\x80" and record[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and record.endswith(b"."):
         return Kind(PICKLE)
@@ -53,6 +55,15 @@ def kind_of(record: bytes) -> Kind:
     if (tokens := _tokens(record)) is not None:
         return Kind(TOKENS, tokens)
     return Kind(BYTES)
+
+
+def _npy(record: bytes) -> str | None:
+    """Return the dtype and the shape that stand in front of an array, as text."""
+    found = re.search(rb"'descr': '([\w<>|=]+)', .*'shape': (\([\d, ]*\))", record[:_HEAD_BYTES])
+    try:
+        return None if found is None else f"{np.dtype(found[1].decode()).name} {found[2].decode()}"
+    except TypeError:  # there is no such dtype
+        return None
 
 
 def text_of(data: bytes) -> str | None:

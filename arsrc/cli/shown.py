@@ -25,6 +25,8 @@ def described(kind: Kind) -> str:
         return image_text(kind.value)
     if kind.name == kinds.EXAMPLE:
         return f"{kind.name} of {counted(len(kind.value), 'feature')}"
+    if kind.name == kinds.NPY and kind.value:
+        return f"{kind.name}, {kind.value}"
     if kind.name == kinds.PICKLE:
         return "pickle, which was not unpickled: that would run code from the file"
     return kind.name

@@ -76,7 +76,8 @@ def printable(text: str) -> str:
 
 
 def _write_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], are_right: Sequence[bool]) -> None:
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    box = rich.box.SIMPLE_HEAD if any(columns) else None
+    table = rich.table.Table(box=box, show_header=any(columns), show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, is_right in zip(columns, are_right, strict=True):
         table.add_column(name, justify="right" if is_right else "left", overflow="fold")
     for row in cells:
