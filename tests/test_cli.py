@@ -19,6 +19,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 import arsrc
 from arsrc.cli import COMMANDS, main, tables
 from arsrc.cli.file_facts import histogram
+from arsrc.read_records import read_opened
 
 NUM_RECORDS = 60
 RECORDS = [bytes([number]) * (500 + 13 * number) for number in range(NUM_RECORDS)]
@@ -345,6 +346,21 @@ def test_head_goes_on_behind_a_record_that_is_bad(mapped: str, run: Run):
     ]
 
 
+def test_head_ends_where_a_file_cannot_be_read(mapped: str, run: Run, monkeypatch: pytest.MonkeyPatch):
+    whole = COMMANDS["head"]
+    begun: list[int] = []
+
+    def cut(data_set: Any, ids: Any) -> list[bytes]:
+        begun.append(int(ids[0]))
+        os.truncate(mapped, 65_536)
+        return read_opened(data_set, ids)
+
+    monkeypatch.setattr(whole, "read_opened", cut)
+    code, out, err = run("head", mapped)
+    assert (code, out, begun) == (1, "", [0])
+    assert err.startswith("arsrc: error: read: a file was changed while it was open")
+
+
 # verify.
 
 
@@ -491,6 +507,17 @@ def test_bench_of_few_records_takes_them_all_as_a_batch(options: str, tmp_path: 
     assert code == 0
     assert out.startswith("60 records of 884 bytes, warm, shuffled, without a step\n\nbatch size  way      batches/s")
     assert re.search(r"^ +60  scan +[\d,]+", out, re.MULTILINE)
+
+
+def test_bench_reads_the_first_part_of_large_data_alone(
+    mapped: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write_records: Any
+):
+    others = [write_records(tmp_path / f"{number}", RECORDS) for number in range(3)]
+    monkeypatch.setattr(COMMANDS["bench"], "_MOST_BYTES", 1.5 * os.path.getsize(mapped))
+    args = "--batch-sizes", "4", "--seconds", "0.01", "--json"
+    found = json.loads(run("bench", mapped, f"{mapped}[10:40]", *others, *args)[1])
+    assert (found["num_records"], found["num_records_in_all"]) == (NUM_RECORDS + 30, 4 * NUM_RECORDS + 30)
+    assert "90 records in 1 file" in found["explain"]
 
 
 def test_bench_of_a_damaged_file_is_an_error(mapped: str, run: Run):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +166,17 @@ def test_long_work_that_nobody_watches_is_logged_as_it_goes_and_when_it_is_done(
     lines = logged(caplog)
     assert lines[:2] == ["write_array_record: 1 record, 0 s", "write_array_record: 2 records, 0 s"]
     assert lines[2].startswith("write_array_record: 2 records, done in 0.")
+
+
+def test_what_several_threads_do_is_counted_together(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(progress, "_SHORT", 0.0)
+    with caplog.at_level(logging.INFO, "arsrc"), progress.showing("verify", 40) as advance:
+        threads = [threading.Thread(target=lambda: [advance(2) for _ in range(5)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert re.fullmatch(r"verify: 40 records, done in \d+\.\d s", *logged(caplog))
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])

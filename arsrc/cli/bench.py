@@ -89,8 +89,8 @@ def _data(paths: Sequence[str]) -> _Data:
     lengths = lengths_of(data_set)
     some, num_records, num_bytes = list[str](), 0, 0.0
     for piece in data_set.slices:
-        in_file = data_set.files.opened.files[piece.path].num_records if piece.num_records else 0
-        each = data_set.files.stamps[piece.path].num_bytes / max(in_file, 1)
+        file = data_set.files.opened.files.get(piece.path)  # None: of many slices, not opened yet
+        each = data_set.files.stamps[piece.path].num_bytes / max(file.num_records if file else piece.num_records, 1)
         count = min(piece.num_records, max(1, int((_MOST_BYTES - num_bytes) / each)))
         some.append(str(dataclasses.replace(piece, stop=piece.start + count)))
         num_records, num_bytes = num_records + count, num_bytes + count * each

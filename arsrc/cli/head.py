@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
         try:
             (record,) = read_opened(data_set, np.array([record_id]))
         except ArsrcReadError as error:
+            if error.position is None:  # the whole file
+                raise
             write_error(str(error).removeprefix("[arsrc] "))
             code = 1
             continue

@@ -20,8 +20,7 @@ _GAP = "  "
 
 def write_line(text: str = "") -> None:
     """Print one line; whatever does not print, or not here, is shown as an escape."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(printable(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.write(printable(text) + "\n")
 
 
 def write_bytes(data: bytes) -> None:
@@ -69,10 +68,11 @@ def write_error(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return a text with escapes in place of what would steer a terminal, or cannot be printed."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    """Return a text with escapes in place of what would steer a terminal, or what standard output cannot encode."""
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _write_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], are_right: Sequence[bool]) -> None:
