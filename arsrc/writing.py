@@ -1,12 +1,11 @@
 """Writes ArrayRecord files: `write_array_record`, from elements to complete files or none."""
 
 import contextlib
-import itertools
 import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -19,7 +18,7 @@ from arsrc._host.storage.open_file import OpenFile
 from arsrc._host.storage.set_lock import SetLock, sync_folder
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
-from arsrc.codecs.encoding import encode_elements
+from arsrc.codecs.encoding import RecordStream, encode_elements
 from arsrc.errors import (
     ArsrcError,
     ArsrcFileNotFoundError,
@@ -88,38 +87,51 @@ def write_array_record(
         ArsrcFileNotFoundError: The folder does not exist.
         ArsrcWriteError: A file cannot be written, as on a full disk, or another writer writes the same shards.
     """
-    num_shards = whole_number("num_shards", "num_shards", num_shards, 1)
-    targets = _targets(path, num_shards)
+    targets = final_paths(path, num_shards)
     if not isinstance(options, str):
         raise ArsrcTypeError("options", "must be a string", options=options)
     check_codec(codec)
-    stream = encode_elements(elements, codec)
+    write_stream(targets, encode_elements(elements, codec), options)
+    return targets
+
+
+def write_stream(targets: Sequence[str], stream: RecordStream, options: str) -> None:
+    """Write records to files as `write_array_record` does.
+
+    Args:
+        targets: What `final_paths` gave.
+        stream: The records.
+        options: Options of `ArrayRecordWriter`.
+    """
     if stream.num_records is not None:
-        _check_count(stream.num_records, num_shards)
+        _check_count(stream.num_records, len(targets))
     with contextlib.ExitStack() as stack:
         lock = None
-        if num_shards > 1:
+        if len(targets) > 1:
             with _failing(targets[0]):
                 lock = SetLock(first := absolute(targets[0], "path"))
                 stack.callback(lock.release)
                 _begin_set(lock, first)
-        records = track(stream.records, "write_array_record", stream.num_records)
-        stack.enter_context(contextlib.closing(records))
+        pieces = track(stream.pieces, "write_array_record", stream.num_records, None)
+        stack.enter_context(contextlib.closing(pieces))
         shards = []
         for target in targets:
             shards.append(_Shard(_file(target), options))
             stack.callback(shards[-1].discard)
         if stream.num_records is None:
-            _deal(records, shards)
+            _deal(pieces, shards)
         else:
-            _fill(records, stream.num_records, shards)
+            _fill(pieces, stream.num_records, shards)
         _publish(shards, lock)
     registry.look_again()
-    return targets
 
 
-def _targets(path: Any, num_shards: int) -> tuple[str, ...]:
-    """Return the final paths, after checking that files can be put there."""
+def final_paths(path: Any, num_shards: int) -> tuple[str, ...]:
+    """Return the paths that `write_array_record` would write, after checking that files can be put there.
+
+    The arguments are its own, and so is what it raises.
+    """
+    num_shards = whole_number("num_shards", "num_shards", num_shards, 1)
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         fix = "Arguments are the path, then the elements."
         raise ArsrcTypeError("path", "must be a path", fix, path=type(path).__name__)
@@ -196,17 +208,21 @@ def _check_count(num_records: int, num_shards: int) -> None:
         raise ArsrcValueError("elements", what, fix, num_elements=num_records, num_shards=num_shards)
 
 
-def _fill(records: Iterator[bytes], num_records: int, shards: list["_Shard"]) -> None:
+def _fill(pieces: Iterable[Sequence[bytes]], num_records: int, shards: list["_Shard"]) -> None:
     """Write contiguous parts, one file after the other."""
+    some = filter(None, pieces)
+    piece: Sequence[bytes] = ()
     written = 0
     for number, shard in enumerate(shards):
         shard.open()
-        size = num_records // len(shards) + (number < num_records % len(shards))
-        for record in itertools.islice(records, size):
-            shard.write(record)
-            written += 1
+        left = num_records // len(shards) + (number < num_records % len(shards))
+        while left and (piece := piece or next(some, ())):
+            part, piece = piece[:left], piece[left:]
+            shard.write(part)
+            left -= len(part)
+            written += len(part)
         shard.close()
-    written += sum(1 for _ in itertools.islice(records, 1))
+    written += len(piece or next(some, ()))
     if written != num_records:
         found = f"more than {num_records}" if written > num_records else written
         fix = "Correct its __len__, or pass iter(elements)."
@@ -214,14 +230,15 @@ def _fill(records: Iterator[bytes], num_records: int, shards: list["_Shard"]) ->
         raise ArsrcValueError("elements", what, fix, length=num_records, found=found)
 
 
-def _deal(records: Iterator[bytes], shards: list["_Shard"]) -> None:
+def _deal(pieces: Iterable[Sequence[bytes]], shards: list["_Shard"]) -> None:
     """Write record `i` to file `i % num_shards`."""
     for shard in shards:
         shard.open()
     written = 0
-    for record in records:
-        shards[written % len(shards)].write(record)
-        written += 1
+    for piece in pieces:
+        for number, shard in enumerate(shards):
+            shard.write(piece[(number - written) % len(shards) :: len(shards)])
+        written += len(piece)
     _check_count(written, len(shards))
     for shard in shards:
         shard.close()
@@ -248,12 +265,14 @@ class _Shard:
         except (ValueError, TypeError) as error:  # the second of what is no UTF-8
             raise ArsrcValueError("options", str(error), "", options=self._options) from error
 
-    def write(self, record: bytes) -> None:
-        try:  # for each record: quicker than `_failing`
-            self._writer.write(record)
+    def write(self, records: Sequence[bytes]) -> None:
+        write = self._writer.write
+        try:  # for single records too: quicker than `_failing`
+            for record in records:
+                write(record)
         except RuntimeError as error:
             raise _failure(self.target, error) from error
-        self._num_records += 1
+        self._num_records += len(records)
 
     def close(self) -> None:
         """Complete the file, check it, and bring it to the disk."""

@@ -1,7 +1,7 @@
 """Elements to record bytes: a batch of elements or a stream of them, encoded piece by piece."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,11 +25,11 @@ class RecordStream:
     """Encoded records in the elements' order.
 
     Attributes:
-        records: The records' bytes; can be iterated once.
+        pieces: The records' bytes, some at a time; can be iterated once.
         num_records: How many there will be; None: unknown until the end.
     """
 
-    records: Iterator[bytes]
+    pieces: Iterator[Sequence[bytes]]
     num_records: int | None
 
 
@@ -84,26 +84,27 @@ def _batch_leaves(batch: PyTree) -> tuple[list[NDArray[Any]], Any, int]:
     return arrays, treedef, len(arrays[0])
 
 
-def _encode_batch(leaves: list[NDArray[Any]], treedef: Any, num_records: int, codec: Codec) -> Iterator[bytes]:
+def _encode_batch(leaves: list[NDArray[Any]], treedef: Any, num_records: int, codec: Codec) -> Iterator[list[bytes]]:
     row_bytes = sum(leaf.nbytes for leaf in leaves) // max(1, num_records)
     step = max(1, PIECE_BYTES // max(1, row_bytes))
     for start in range(0, num_records, step):
         piece = [leaf[start : start + step] for leaf in leaves]
-        yield from _encode_piece(piece, treedef, start, codec)
+        yield _encode_piece(piece, treedef, start, codec)
 
 
-def _encode_stream(elements: Iterable[Any], codec: Codec) -> Iterator[bytes]:
+def _encode_stream(elements: Iterable[Any], codec: Codec) -> Iterator[list[bytes]]:
     first: list[NDArray[Any]] = []
     treedef: Any = None
     pending: list[list[NDArray[Any]]] = []
     pending_bytes = start = 0
     for number, element in enumerate(elements):
         is_record = isinstance(element, bytes)
-        if is_record or pending_bytes >= PIECE_BYTES or len(pending) >= PIECE_ELEMENTS:
-            yield from _encode_stack(pending, treedef, start, codec)
-            pending, pending_bytes, start = [], 0, number + is_record
+        if pending and (is_record or pending_bytes >= PIECE_BYTES or len(pending) >= PIECE_ELEMENTS):
+            yield _encode_stack(pending, treedef, start, codec)
+            pending, pending_bytes, start = [], 0, number
         if is_record:
-            yield element
+            yield [element]
+            start = number + 1
             continue
         leaves, found = jax.tree_util.tree_flatten(element)
         # Copies, since many generators fill one buffer again and again.
@@ -113,7 +114,8 @@ def _encode_stream(elements: Iterable[Any], codec: Codec) -> Iterator[bytes]:
         _check_alike(number, first, treedef, leaves, found)
         pending.append(leaves)
         pending_bytes += sum(leaf.nbytes for leaf in leaves)
-    yield from _encode_stack(pending, treedef, start, codec)
+    if pending:
+        yield _encode_stack(pending, treedef, start, codec)
 
 
 def _check_alike(number: int, first: list[NDArray[Any]], treedef: Any, leaves: list[NDArray[Any]], found: Any) -> None:
@@ -131,15 +133,14 @@ def _check_alike(number: int, first: list[NDArray[Any]], treedef: Any, leaves: l
             raise ArsrcValueError(where, what, f"{sides}\n{fix}")
 
 
-def _encode_stack(pending: list[list[NDArray[Any]]], treedef: Any, start: int, codec: Codec) -> Iterator[bytes]:
-    if pending:
-        piece = [np.stack(column) for column in zip(*pending, strict=True)]
-        yield from _encode_piece(piece, treedef, start, codec, len(pending))
+def _encode_stack(pending: list[list[NDArray[Any]]], treedef: Any, start: int, codec: Codec) -> list[bytes]:
+    piece = [np.stack(column) for column in zip(*pending, strict=True)]
+    return _encode_piece(piece, treedef, start, codec, len(pending))
 
 
 def _encode_piece(
     leaves: list[NDArray[Any]], treedef: Any, start: int, codec: Codec, length: int | None = None
-) -> Iterator[bytes]:
+) -> list[bytes]:
     """Encode a batch whose first element is number `start` of all."""
     length = len(leaves[0]) if length is None else length
     try:
@@ -151,8 +152,7 @@ def _encode_piece(
         what = f"{type(codec).__name__}.encode raised {said(error)}"
         raise ArsrcValueError("codec", what, raised_at(error), first_element=start, num_elements=length) from error
     _check_records(records, length, type(codec).__name__)
-    for row in range(length):
-        yield records[row]
+    return [records[row] for row in range(length)]
 
 
 def _check_records(records: Any, length: int, codec: str) -> None:

@@ -17,20 +17,22 @@ _LOG = logging.getLogger("arsrc")
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], label: str, num_records: int | None, each: int = 1) -> Generator[T, None, None]:
+def track(items: Iterable[T], label: str, num_records: int | None, each: int | None = 1) -> Generator[T, None, None]:
     """Pass items through, and show how far the work on them is.
 
     Args:
         items: Of about the same work each.
         label: What is being done.
         num_records: Records of all items; None if nobody knows.
-        each: Records of one item.
+        each: Records of one item; None: each item is a sequence of as many records as it is long.
     """
     num_done = 0
     with showing(label, num_records) as advance:
         for item in items:
             yield item
-            step = each if num_records is None else min(each, num_records - num_done)  # the last may be a smaller one
+            step = len(item) if each is None else each  # type: ignore[arg-type]
+            if num_records is not None:
+                step = min(step, num_records - num_done)  # the last may be a smaller one
             num_done += step
             advance(step)
 
