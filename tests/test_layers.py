@@ -25,6 +25,7 @@ FOLDERS = sorted(".".join(file.parent.relative_to(PACKAGE.parent).parts) for fil
 FLOORS = [
     "arsrc.__main__",
     "arsrc.cli.*",
+    "arsrc.cli.inputs.*",
     "arsrc",
     "arsrc.scan",
     "arsrc.iterate",
@@ -173,7 +174,9 @@ def past_the_seam(tree: ast.AST) -> set[str]:
 
 def floor_of(module: str, floors: Sequence[str]) -> list[int]:
     """The numbers of the floors that a module is on."""
-    names = {module, f"{module}.*", f"{module.rpartition('.')[0]}.*"}
+    # A folder that has a floor of its own is not on that of the folder it lies in.
+    own = f"{module}.*"
+    names = {module, own if own in floors else f"{module.rpartition('.')[0]}.*"}
     return [number for number, floor in enumerate(floors) if floor in names]
 
 

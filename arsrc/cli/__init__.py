@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Protocol
 import jax
 
 import arsrc
-from arsrc.cli import bench, head, info, verify
+from arsrc.cli import bench, convert, head, info, verify
 from arsrc.cli.tables import write_error
 from arsrc.errors import ArsrcError, said
 
@@ -36,7 +36,7 @@ class Command(Protocol):
         """Do it; return the exit code."""
 
 
-COMMANDS: Mapping[str, Command] = {"info": info, "head": head, "verify": verify, "bench": bench}
+COMMANDS: Mapping[str, Command] = {"info": info, "head": head, "verify": verify, "bench": bench, "convert": convert}
 """The commands by their names, in the order of the help."""
 
 
@@ -86,7 +86,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = "Look at ArrayRecord files, and at how fast they are read."
+    about = "Look at ArrayRecord files, at how fast they are read, and make them from others."
     parser = _Parser("arsrc", description=about)
     parser.add_argument("--version", action="version", version=f"arsrc {arsrc.__version__}")
     commands: Any = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)

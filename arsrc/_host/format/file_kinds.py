@@ -12,7 +12,7 @@ _HEAD_BYTES = 512
 _GZIP = b"\x1f\x8b"
 
 # The header of the first block and the chunk without data behind it, with which each file begins.
-_SIGNATURE = struct.pack(
+SIGNATURE = struct.pack(
     "<8Q", 0x3F4A880DD170AF83, 0, 64, 0xA9E187923CC2BA91, 0, 0x72C3B1E9C0139FE1, ord("s"), 0
 )  # fmt: skip
 
@@ -47,7 +47,7 @@ def what_is_wrong(file: OpenFile, num_bytes: int, why: str) -> tuple[str, str]:
         return "is empty", f"{_COPY} Until its writer is closed, a file may be empty."
     if not head.strip(b"\x00"):
         return "is no ArrayRecord file: it begins with zeros", _COPY
-    if not _SIGNATURE.startswith(head[: len(_SIGNATURE)]):
+    if not SIGNATURE.startswith(head[: len(SIGNATURE)]):
         kind, fix = _kind(head)
         return f"is no ArrayRecord file, but {kind}", fix
     try:
@@ -65,7 +65,7 @@ def _kind(head: bytes) -> tuple[str, str]:
     if head.startswith(_GZIP):
         kind, fix = _packed(head)
         return f"a gzip file{kind}", fix
-    if _is_tfrecord(head):
+    if is_tfrecord(head):
         return "a TFRecord file", _CONVERT
     text = _text(head)
     if text is None:
@@ -81,7 +81,7 @@ def _packed(head: bytes) -> tuple[str, str]:
         inside = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, _HEAD_BYTES)
     except zlib.error:
         inside = b""
-    if inside.startswith(_SIGNATURE):
+    if inside.startswith(SIGNATURE):
         return " of an ArrayRecord file", _UNPACK
     if inside.startswith(_GZIP):  # which is not looked into: there are files that unpack to themselves
         return " of a gzip file", _UNPACK
@@ -91,7 +91,7 @@ def _packed(head: bytes) -> tuple[str, str]:
     return f" of {kind}", fix
 
 
-def _is_tfrecord(head: bytes) -> bool:
+def is_tfrecord(head: bytes) -> bool:
     """Whether bytes begin with a length and its checksum, as each record of a TFRecord file does."""
     crc = 0xFFFFFFFF  # CRC-32C
     for byte in head[:8]:

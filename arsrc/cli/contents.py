@@ -1,0 +1,79 @@
+"""What all inputs hold together, whatever their format."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from arsrc._host.storage.paths import FileSlice, expand, normalize
+from arsrc.cli.inputs import array_record, formats, json_lines, tfrecord, web_dataset
+from arsrc.cli.inputs.npz import Arrays
+from arsrc.cli.inputs.parquet import Table
+from arsrc.cli.seen import Seen
+from arsrc.errors import ArsrcValueError
+
+_STREAMS: dict[str, Callable[[str], Iterator[list[bytes]]]] = {
+    formats.TFRECORD: tfrecord.read,
+    formats.JSONL: json_lines.read,
+    formats.WEBDATASET: web_dataset.read,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """The records of some files.
+
+    Attributes:
+        format: Of all of them.
+        num_records: How many there are; None: only reading them tells.
+        pieces: Begins to read them, from the first one on, some at a time.
+        codec: Says, when they have been read, by which codec they are read from ArrayRecord files.
+    """
+
+    format: str
+    num_records: int | None
+    pieces: Callable[[], Iterator[list[bytes]]]
+    codec: Callable[[], str]
+
+
+def contents(inputs: Sequence[str], given: str | None) -> Contents:
+    """Return what the files hold that paths, globs and sets mean, in the order of a config's `paths`.
+
+    Args:
+        inputs: The paths. Files of ArrayRecord may be slices.
+        given: Their format; None: it is looked for.
+
+    Raises:
+        ArsrcFileNotFoundError: A path matches nothing.
+        ArsrcReadError: A file cannot be read.
+        ArsrcValueError: Files have several formats, or none that is known; or a slice is of no ArrayRecord file.
+    """
+    pieces = expand(normalize(inputs))
+    found = given or _common_format([piece.path for piece in pieces])
+    if found == formats.ARRAY_RECORD:
+        seen = Seen()
+        chained = lambda: itertools.chain.from_iterable(map(array_record.read, pieces))  # noqa: E731
+        return Contents(found, array_record.count(pieces), lambda: seen.each(chained()), lambda: seen.codec)
+    paths = [_whole(piece) for piece in pieces]
+    if found in _STREAMS:
+        seen, read = Seen(), _STREAMS[found]
+        chained = lambda: itertools.chain.from_iterable(map(read, paths))  # noqa: E731
+        return Contents(found, None, lambda: seen.each(chained()), lambda: seen.codec)
+    rows = Table(paths, Seen) if found == formats.PARQUET else Arrays(paths)
+    return Contents(found, rows.num_records, lambda: iter(rows), lambda: str(rows.codec))
+
+
+def _common_format(paths: Iterable[str]) -> str:
+    first: dict[str, str] = {}
+    for path in paths:
+        first.setdefault(formats.format_of(path), path)
+    if len(first) > 1:
+        fix = "Convert them one by one: a data set has records of one kind."
+        raise ArsrcValueError("convert", "the inputs have several formats", fix, first_of_each=first)
+    return next(iter(first))
+
+
+def _whole(piece: FileSlice) -> str:
+    if piece.start or piece.stop is not None:
+        fix = "Convert all of it, and read a slice of what is written."
+        raise ArsrcValueError("convert", "only ArrayRecord files can be cut into slices", fix, path=str(piece))
+    return piece.path

@@ -1,0 +1,85 @@
+"""`arsrc convert`: write ArrayRecord files from files of other formats, or of other options."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from arsrc._host.machine.progress import track
+from arsrc._host.storage.file_names import look
+from arsrc.amounts import counted, in_bytes
+from arsrc.cli.contents import contents
+from arsrc.cli.inputs.formats import FORMATS
+from arsrc.cli.tables import write_json, write_line
+from arsrc.codecs.encoding import RecordStream
+from arsrc.errors import ArsrcReadError, ArsrcValueError
+from arsrc.writing import final_paths, write_stream
+
+SUMMARY = "write ArrayRecord files from files of other formats"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    help_of_inputs = "file, glob or sharded set, in the order in which their records shall come"
+    parser.add_argument("inputs", nargs="+", metavar="IN", help=help_of_inputs)
+    parser.add_argument("output", metavar="OUT", help="ArrayRecord file to write; of several shards, the common name")
+    parser.add_argument("--from", dest="format", choices=FORMATS, help="format of the inputs, if it is not found out")
+    parser.add_argument("--num-shards", type=int, default=1, metavar="N", help="number of files, one by default")
+    help_of_options = "of array_record's writer; the default, %(default)s, is what is read fastest in random order"
+    parser.add_argument("--options", default="group_size:1,uncompressed", help=help_of_options)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; return the exit code."""
+    targets = final_paths(options.output, options.num_shards)
+    if not options.overwrite and (there := [path for path in targets if look(path) is not None]):
+        fix = "Name another OUT, which comes last, or give --overwrite."
+        raise ArsrcValueError("convert", "the output is there already", fix, path=there[0])
+    found = contents(options.inputs, options.format)
+    num_records = found.num_records
+    if num_records is None and len(targets) > 1:  # to be read in order, shards are parts, and parts need a number
+        num_records = sum(map(len, track(found.pieces(), "counting records", None, None)))
+    if num_records == 0:
+        raise _nothing()
+    pieces = _Pieces(found.pieces(), num_records)
+    write_stream(targets, RecordStream(iter(pieces), num_records), options.options)
+    _report(targets, pieces, found.codec(), options.json)
+    return 0
+
+
+class _Pieces:
+    """Records on their way, some at a time, counted.
+
+    Attributes:
+        num_records: How many went by.
+        num_bytes: How many bytes they had.
+    """
+
+    def __init__(self, pieces: Iterator[list[bytes]], expected: int | None) -> None:
+        self._pieces, self._expected = pieces, expected
+        self.num_records = self.num_bytes = 0
+
+    def __iter__(self) -> Iterator[list[bytes]]:
+        for piece in self._pieces:
+            self.num_records += len(piece)
+            self.num_bytes += sum(map(len, piece))
+            yield piece
+        if not self.num_records:
+            raise _nothing()
+        if self._expected not in (None, self.num_records):
+            what = "the inputs hold another number of records than they say, or were changed meanwhile"
+            raise ArsrcReadError("convert", what, expected=self._expected, found=self.num_records)
+
+
+def _nothing() -> ArsrcValueError:
+    return ArsrcValueError("convert", "the inputs hold no records", "A data set needs one.")
+
+
+def _report(targets: Sequence[str], pieces: _Pieces, codec: str, as_json: bool) -> None:
+    if as_json:
+        write_json({"paths": targets, "records": pieces.num_records, "bytes": pieces.num_bytes, "codec": codec})
+        return
+    where = targets[0] if len(targets) == 1 else f"{len(targets)} files, the first is {targets[0]}"
+    write_line(f"wrote {counted(pieces.num_records, 'record')}, {in_bytes(pieces.num_bytes)}, to {where}")
+    for line in f"codec={codec}".splitlines() if codec else ():
+        write_line(line)

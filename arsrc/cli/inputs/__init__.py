@@ -1,0 +1,1 @@
+"""What files of other formats hold, record by record."""

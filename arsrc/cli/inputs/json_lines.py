@@ -1,0 +1,51 @@
+"""JSON lines: one JSON value on each line."""
+
+import json
+from collections.abc import Iterable, Iterator
+
+from arsrc.cli.inputs.blocks import blocks_within
+from arsrc.cli.inputs.damage import damage
+
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, as some editors put in front
+_FIX = "Each line holds one JSON value, in UTF-8."
+
+
+def read(path: str) -> Iterator[list[bytes]]:
+    """Yield the lines of a file, which may be compressed by gzip, without their ends, some at a time.
+
+    Empty lines are passed over. What Python's own parser reads is taken for JSON, NaN too.
+
+    Raises:
+        ArsrcReadError: A line is no JSON.
+    """
+    position = number = 0
+    for lines in _lines(blocks_within(path)):
+        records: list[bytes] = []
+        for line in lines:
+            number += 1
+            line = (line.removeprefix(_MARK) if number == 1 else line).strip()
+            if line:
+                _check(path, line, position + len(records), number)
+                records.append(line)
+        position += len(records)
+        if records:
+            yield records
+
+
+def _check(path: str, line: bytes, position: int, number: int) -> None:
+    try:
+        json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise damage(path, f"a line is no JSON ({error})", _FIX, position=position, line=number) from error
+
+
+def _lines(source: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the lines that end in each block, and the last one."""
+    pieces: list[bytes] = []  # of a line that is longer than a block
+    for block in source:
+        first, *rest = block.split(b"\n")
+        pieces.append(first)
+        if rest:
+            yield [b"".join(pieces), *rest[:-1]]
+            pieces = rest[-1:]
+    yield [b"".join(pieces)]

@@ -1,0 +1,84 @@
+"""WebDataset archives: samples whose files stand side by side in a tar archive, under one name."""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import Self
+
+from arsrc.cli.inputs.damage import damage
+from arsrc.cli.inputs.packages import packed_map
+from arsrc.cli.inputs.window import Window
+
+KEY = "__key__"
+_NAME = re.compile(r"(?P<key>(?:.*/)?[^/.]+)\.(?P<kind>[^/]+)", re.DOTALL)
+_FIX = "A sample is the files of one name that stand side by side: sample.jpg, sample.cls."
+
+
+def read(path: str) -> Iterator[list[bytes]]:
+    """Yield the samples of an archive, which may be compressed by gzip, as MessagePack maps, each by itself.
+
+    Of `train/17.jpg` and `train/17.cls` side by side: `{"__key__": "train/17", "jpg": bytes, "cls": bytes}`. What is no
+    file, and files whose names have no dot or begin with one, are passed over.
+
+    Raises:
+        ArsrcReadError: The archive is damaged or not complete, or one sample has two files of one kind.
+        ArsrcValueError: What writes MessagePack is not installed.
+    """
+    encode = packed_map()
+    sample: dict[str, str | bytes] = {}
+    position = 0
+    for name, content in _files(path):
+        match = _NAME.fullmatch(name)
+        if match is None:
+            continue
+        key, kind = match["key"], match["kind"].lower()
+        if sample and sample[KEY] != key:
+            yield [encode(sample)]
+            position += 1
+            sample = {}
+        if kind in sample:
+            what = f"a sample has two files of the kind {kind!r}"
+            raise damage(path, what, _FIX, position=position, file=name)
+        sample = sample or {KEY: key}
+        sample[kind] = content
+    if sample:
+        yield [encode(sample)]
+
+
+def _files(path: str) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file of an archive."""
+    window = Window(path)
+    try:
+        # As a stream, in blocks of the archive's own.
+        with tarfile.open(fileobj=window, mode="r|", bufsize=tarfile.RECORDSIZE, tarinfo=_Header) as archive:  # type: ignore[call-overload]
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # it keeps what it has seen
+                name = member.name
+                if member.isreg() and (opened := archive.extractfile(member)) is not None:
+                    content = opened.read()
+                    if len(content) != member.size:
+                        raise tarfile.ReadError("unexpected end of data")
+                    yield name, content
+    except (tarfile.TarError, _HeaderError) as error:
+        what = f"a tar archive is damaged, or not complete ({error})"
+        raise damage(path, what, before_byte=window.byte) from error
+
+
+class _HeaderError(Exception):
+    """A header is damaged, or missing: what `tarfile` takes for the end of an archive."""
+
+
+def _no_header(error: tarfile.HeaderError) -> _HeaderError:
+    return _HeaderError(str(error))
+
+
+class _Header(tarfile.TarInfo):
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        """Return the next header; only zeros are the end."""
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":
+                raise
+            raise _no_header(error) from error
