@@ -20,6 +20,7 @@ README = (ROOT / "README.md").read_text()
 EXAMPLES = {
     "bad_records.py": (),
     "compressed_files.py": (),
+    "from_tfrecord.py": (),
     "multi_host.py": (),
     "python_loop.py": (),
     "resume.py": ("--kill-at", "137"),
@@ -70,6 +71,9 @@ def test_an_example_ends_with_the_lines_that_its_docstring_promises(name: str, t
     printed = run(script, *EXAMPLES[name], folder=tmp_path)[-len(promised) :]
     if name == "train_digits.py":
         check_digits(printed, tmp_path / "pictures" / "digits.png")
+    if name == "from_tfrecord.py":
+        assert float(printed[-1].split()[1]) >= 0.96
+    if name in ("from_tfrecord.py", "train_digits.py"):  # numbers differ a little between machines
         promised, printed = without_figures(promised), without_figures(printed)
         promised = [line.replace("outputs", "pictures") for line in promised]
     assert printed == promised
