@@ -288,3 +288,18 @@ def test_addresses_are_refused_in_file_instructions_too() -> None:
 
     with pytest.raises(arsrc.ArsrcValueError, match="address in place of a path"):
         ArrayRecordSourceConfig(Instruction(), 1)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda address: arsrc.ReadOptions(cache_dir=address),
+        lambda address: arsrc.write_array_record(address, [b"a"]),
+        lambda address: arsrc.write_array_record(address, [b"a"], num_shards=2),
+    ],
+)
+def test_an_address_is_no_path_to_write_to(use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(arsrc.ArsrcValueError, match="address in place of a path"):
+        use("gs://bucket/a.array_record")
+    assert not os.listdir(tmp_path)

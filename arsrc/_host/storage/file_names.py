@@ -17,6 +17,7 @@ from arsrc.errors import ArsrcFileNotFoundError, ArsrcReadError, ArsrcValueError
 
 _ASKED = re.compile(r"(?P<stem>.+)@(?P<number>[1-9]\d*|\*)(?P<suffix>\.[^@]*)?")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<shard>\d{5,6})-of-(?P<number>\d{5,6})(?P<suffix>\.[^@]*)?")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ABOVE = re.compile(rf"(\.{{1,2}}({re.escape(os.sep)}+|$))*")
 _MOST_SHOWN = 4
 _NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -56,6 +57,9 @@ def absolute(path: str, where: str) -> str:
     """
     if wrong := _impossible(path):
         raise ArsrcValueError(where, wrong, path=path)
+    if _ADDRESS.match(path):
+        fix = "Mount the bucket (gcsfuse, s3fs, ...) or copy the files: only files of a file system are used."
+        raise ArsrcValueError(where, "is an address in place of a path", fix, path=path)
     path = os.path.expanduser(path)
     if os.path.isabs(path):
         return path

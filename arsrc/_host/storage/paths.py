@@ -10,7 +10,6 @@ from typing import Any
 from arsrc._host.storage.file_names import absolute, describe, explain, kind_of, look, matches
 from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SLICE = re.compile(r"(?P<path>.*)\[(?P<start>\d*):(?P<stop>\d*)\]", re.DOTALL)
 
 
@@ -68,9 +67,6 @@ def _absolute(path: Any) -> str:
         raise ArsrcTypeError("paths", "holds something that is no path", path=path)
     if not text:
         raise ArsrcValueError("paths", "holds an empty path", path=text)
-    if _ADDRESS.match(text):
-        fix = "Mount the bucket (gcsfuse, s3fs, ...) or copy the files: only files of a file system are read."
-        raise ArsrcValueError("paths", "holds an address in place of a path", fix, path=text)
     return absolute(text, "paths")
 
 
