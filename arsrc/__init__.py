@@ -25,6 +25,7 @@ A map of the package, in the order in which data flows:
     checkpoint.py   fingerprint, to_state_dict, from_state_dict
     statistics.py   of what was served, and of what the data holds
     writing.py      write_array_record
+    tfds/           folders as TFDS leaves them, as configs
     codecs/         record bytes to arrays and back
     amounts.py      numbers in texts
     record_batch.py the bytes of several records, from readers to codecs
@@ -43,6 +44,7 @@ A map of the package, in the order in which data flows:
 """
 
 from arsrc import codecs as codecs
+from arsrc import tfds as tfds
 from arsrc.bad_records import BadRecords as BadRecords
 from arsrc.bad_records import bad_records as bad_records
 from arsrc.checkpoint import fingerprint as fingerprint
@@ -153,6 +155,7 @@ __all__ = [
     "step_of",
     "steps_per_epoch",
     "take",
+    "tfds",
     "to_state_dict",
     "total_steps",
     "write_array_record",

@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 
 import arsrc
-from arsrc import ArrayRecordSourceConfig, ReadOptions
+from arsrc import ArrayRecordSourceConfig, ReadOptions, tfds
 from arsrc._host import registry
 from arsrc.codecs import Bytes, Map, Ragged, Struct
 from arsrc.errors import message
@@ -134,6 +134,42 @@ OTHER_FILES = {
 }
 
 
+def write_tfds(folder: Path, **changes: Any) -> None:
+    """What tells of a data set of TFDS, in the older form, and no records."""
+    folder.mkdir(parents=True)
+    split = {"name": "train", "shardLengths": ["3", "2"]}
+    info = {"name": "a", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]} | changes
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+    def feature(kind: str, content: Any) -> Any:
+        return {"type": f"tensorflow_datasets.core.features.{kind}", "content": content}
+
+    number = feature("Tensor", {"shape": [], "dtype": "int32"})
+    features = {"a": number, "b": feature("FeaturesDict", {"c": number})}
+    features |= {"text": feature("Text", {})} if folder.name == "text" else {}
+    features |= {"steps": feature("Dataset", {})} if folder.name == "opaque" else {}
+    (folder / "features.json").write_text(json.dumps(feature("FeaturesDict", features)))
+    if folder.name == "no features":
+        (folder / "features.json").unlink()
+    if folder.name == "odd":
+        (folder / "a.labels.txt").mkdir()
+
+
+TFDS_FOLDERS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "text": {},
+    "opaque": {},
+    "odd": {},
+    "no features": {},
+    "no name": {"name": None, "version": None, "splits": [3]},
+    "riegeli": {"fileFormat": "riegeli"},
+}
+
+
+def of_tfds(name: str = "good", split: Any = "train", **options: Any) -> Callable[[World], Any]:
+    return lambda world: tfds.source(world.folder / "tfds" / name, split, batch_size=1, **options)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, write_records: Any) -> World:
     folder = tmp_path_factory.mktemp("world")
@@ -148,6 +184,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, write_records: Any) -> World
     (folder / "begun").write_bytes(whole[:10])
     (folder / "packed").write_bytes(gzip.compress(whole))
     (folder / "damaged").write_bytes(whole[:-65536] + whole[-65536:].replace(b"r", b"s", 1))
+    for name, changes in TFDS_FOLDERS.items():
+        write_tfds(folder / "tfds" / name, **changes)
     write_records(folder / "none", [])
     write_records(folder / "lengths", [b"abc", b"abc", b"abc", b"de", b"abc", b"abc"])
     write_records(folder / "many", [b""] * 100_000, "group_size:100000")
@@ -724,6 +762,55 @@ CASES = {
         "to_state_dict",
         ("runs on the host",),
     ),
+    # folders of TFDS
+    "a folder that is none": Case(lambda world: tfds.info(3), TYPE, "folder", ("must be a path", "folder=3")),
+    "a folder that is not there": Case(of_tfds("gone"), MISSING, "folder", ("no such folder", "/tfds/gone'")),
+    "a file in place of a folder": Case(
+        of_tfds("good/features.json"), MISSING, "folder", ("is no folder", "/features.json'")
+    ),
+    "a folder of several data sets": Case(
+        of_tfds(""), VALUE, "folder", ("holds 7 data sets", "Give one", "/tfds/good'")
+    ),
+    "a folder without a data set": Case(
+        lambda world: tfds.info(Path(__file__).parent), MISSING, "folder", ("neither this folder", "There is '")
+    ),
+    "a folder without features": Case(of_tfds("no features"), MISSING, "folder", ("has no 'features.json'",)),
+    "a folder of other files": Case(
+        of_tfds("no name"), VALUE, "folder", ("'dataset_info.json' is not as TFDS writes",)
+    ),
+    "a folder with a folder in place of a file": Case(of_tfds("odd"), READ, "folder", ("no file", "/a.labels.txt'")),
+    "a data set in another format": Case(of_tfds("riegeli"), VALUE, "folder", ("'riegeli'", "python -m arsrc convert")),
+    "a split that is none": Case(of_tfds(split=3), TYPE, "split", ("split=3", 'Write for example "train"')),
+    "a split that is not there": Case(of_tfds(split="test"), VALUE, "split", ("'test'", "There is 'train'")),
+    "a split expression that is none": Case(of_tfds(split="train[5"), VALUE, "split", ("no split expression",)),
+    "a slice that is none": Case(of_tfds(split="train[5]"), VALUE, "split", ("no split expression",)),
+    "a slice of all splits": Case(of_tfds(split="all[:1]"), VALUE, "split", ("cannot be sliced", "'all[:1]'")),
+    "a slice with half a record": Case(of_tfds(split="train[:1.5]"), VALUE, "split", ("a number that is none",)),
+    "a slice outside of its split": Case(of_tfds(split="train[:6]"), VALUE, "split", ("which has 5 records",)),
+    "a slice of a split from behind": Case(of_tfds(split="train[3:2]"), VALUE, "split", ("ends before it starts",)),
+    "a slice of nothing": Case(of_tfds(split="train[2:2]"), VALUE, "split", ("holds no records", "'train[2:2]'")),
+    "no even splits": Case(lambda world: tfds.even_splits("train", 0), VALUE, "even_splits", ("at least 1", "n=0")),
+    "features that are none": Case(of_tfds(features=["a"]), TYPE, "features", ("features=['a']", "For example")),
+    "a feature that is not there": Case(of_tfds(features={"aa": None}), VALUE, "features", ("Did you mean 'a'?",)),
+    "a spec for several features": Case(of_tfds(features={"b": "int32"}), VALUE, "features", ("'b'", "There is 'b/c'")),
+    "a spec inside of a feature that has one": Case(
+        of_tfds("opaque", features={"steps": Map(fails, "uint8"), "steps/a": "int32"}),
+        VALUE,
+        "features",
+        ("'steps/a'",),
+    ),
+    "features that are all left out": Case(
+        of_tfds(features={"a": None, "b": None}), VALUE, "features", ("leaves no feature", "There is 'a', 'b/c'")
+    ),
+    "a feature without a fixed shape": Case(
+        of_tfds("text"), VALUE, "features", ("1 feature without", '"text": Ragged("uint8", max_length=...),  # Text')
+    ),
+    "an element whose dicts are none": Case(
+        lambda world: of_tfds()(world).codec.encode({"a": np.zeros(1, np.int32), "b": 3}),
+        TYPE,
+        "Nested.encode",
+        ("'b/c'", "elements='int'"),
+    ),
     "operation_stats under jit": Case(
         lambda world: jax.jit(lambda state: arsrc.operation_stats(world.config(), state))(world.state()),
         TYPE,
@@ -746,6 +833,8 @@ NOT_PROVOKED = {
     "is relative, and the working folder": "needs a working folder that is gone",
     "is no regular file": "a guard: what paths lead to is looked at before",
     "cannot read a file": "needs a file system that fails",
+    "a file of it cannot be read": "needs a file system that fails",
+    "a file of it changed": "needs a file system that fails",
 }
 
 

@@ -33,6 +33,7 @@ FLOORS = [
     "arsrc.checkpoint",
     "arsrc.statistics",
     "arsrc.writing",
+    "arsrc.tfds.*",
     "arsrc.fetch",
     "arsrc.explain",
     "arsrc.read_records",
