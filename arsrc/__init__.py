@@ -36,6 +36,7 @@ A map of the package, in the order in which data flows:
     _host/          everything impure, and no JAX
         registry.py, open_source.py    what is open, and for whom
         serving/                       when: requests, runs, read-ahead
+        processes/                     where functions run that hold the interpreter lock
         records/                       what: elements by record id
         readers/                       how: maps, large records, array_record's reader
         format/                        where in a file

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from arsrc.amounts import in_bytes, in_seconds
+from arsrc.amounts import counted, in_bytes, in_seconds
 
 FEW_BATCHES = 20
 """Before so many, what was measured says little."""
@@ -15,6 +15,8 @@ BUSY = 0.5
 """Share of the waiting that loading takes at least, where it is what is waited for."""
 COLD = 0.1
 """Share of the reads that wait for the disk, from which on it counts."""
+LONG = 50e-6
+"""Seconds of a Python function a record, from which on other processes gain more than it costs to get there."""
 CHECKSUM = 'checksum="always"'
 """What keeps files from being mapped, where it is the config."""
 NO_MAP = "cannot be mapped here"
@@ -37,6 +39,7 @@ class Facts(NamedTuple):
         is_cached: Whether decoded elements are kept.
         codec: Name of the codec.
         is_python: Whether it calls a Python function for each record.
+        num_processes: Worker processes that do so; 0 for the process that reads.
         ahead: "auto", "always" or "never".
         cold: Share of the reads of mapped files that waited for the disk.
         num_threads: That read ahead.
@@ -58,6 +61,7 @@ class Facts(NamedTuple):
     is_cached: bool
     codec: str
     is_python: bool
+    num_processes: int
     ahead: str
     cold: float
     num_threads: int
@@ -154,8 +158,12 @@ def _loading(facts: Facts) -> Limit | None:
         return None
     if in_codec >= reading:
         what = f"the codec {facts.codec} takes {in_seconds(in_codec / num_records)} a record"
+        if facts.is_python and facts.num_processes:
+            more = (_processes(facts),) if facts.num_cores > facts.num_processes else ()
+            return Limit(f"{what}, in {counted(facts.num_processes, 'worker process')}", (_cache(facts), *more))
         if facts.is_python:
-            return Limit(f"{what}, in Python, which runs on one core at a time", (_cache(facts),))
+            processes = (_processes(facts),) if in_codec >= LONG * num_records else ()
+            return Limit(f"{what}, in Python, which runs on one core at a time", (_cache(facts), *processes))
         return Limit(what, (_cache(facts), *_threads(facts)))
     rate = in_bytes(metrics["bytes_read"] / reading)
     what = f"reading takes {in_seconds(reading / num_records)} a record ({rate} a second)"
@@ -191,6 +199,10 @@ def _cache(facts: Facts) -> str:
         return "wait for later epochs, which come from the cache"
     where = "in memory" if facts.all_bytes <= facts.cache_bytes else "in files, with ReadOptions(cache_dir=...)"
     return f"set cacheable=True, which keeps decoded records ({in_bytes(facts.all_bytes)}) {where}"
+
+
+def _processes(facts: Facts) -> str:
+    return f"set Map(..., num_processes={facts.num_cores}), which decodes in processes of their own"
 
 
 def _threads(facts: Facts) -> list[str]:

@@ -3,7 +3,7 @@
 
 def counted(number: int, noun: str) -> str:
     """Return a number of things: "1 file", "1,200 batches"."""
-    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('ch') else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith(('ch', 'ss')) else 's'}"
 
 
 def in_bytes(number: float) -> str:

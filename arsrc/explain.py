@@ -51,6 +51,7 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
         is_cached=config.cacheable,
         codec=type(codec).__name__,
         is_python=isinstance(codec, Map),
+        num_processes=config.codec.num_processes if isinstance(config.codec, Map) else 0,
         ahead=source.ahead,
         cold=data_set.cold_share,
         num_threads=config.read.num_threads,

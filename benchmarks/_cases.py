@@ -183,6 +183,27 @@ CASES = (
         at_least=0.9,
     ),
     Case(
+        "python",
+        "python",
+        "a millisecond of Python a record, two worker processes, over Grain with two",
+        rates("arsrc, 2 processes", over="Grain MapDataset, 2 processes"),
+        at_least=1.0,
+    ),
+    Case(
+        "python-here",
+        "python",
+        "the same, over the process that trains",
+        rates("arsrc, 2 processes", over="arsrc, in process"),
+        at_least=1.7,
+    ),
+    Case(
+        "python-cheap",
+        "python-cheap",
+        "json.loads of 200 bytes a record, two worker processes, over the process that trains: they gain little here",
+        rates("arsrc, 2 processes", over="arsrc, in process"),
+        at_least=0.5,
+    ),
+    Case(
         "cold",
         "cold",
         "784 B uncompressed, 1M records in 4 files, cold page cache, over the official reader",

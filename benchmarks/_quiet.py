@@ -1,8 +1,8 @@
 """Whether it is quiet enough to measure: nobody works on another's time, and the machine itself goes on."""
 
 import contextlib
-import multiprocessing
 import os
+import pathlib
 import threading
 import time
 from types import TracebackType
@@ -25,10 +25,11 @@ def settle(limit_s: float) -> None:
 def cpu_seconds() -> float:
     """Return the CPU time that this process and its workers have used; of workers it is known in hundredths."""
     ticks = 0
-    for worker in multiprocessing.active_children():
-        with contextlib.suppress(OSError), open(f"/proc/{worker.pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])  # user and system time
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == os.getpid():  # of its parent
+                ticks += int(fields[11]) + int(fields[12])  # user and system time
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 

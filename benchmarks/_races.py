@@ -1,19 +1,21 @@
 """The races: which contestants run on which files."""
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import _array_record
 import _arsrc
 import _bare_zstd
 import _cold
 import _floors
+import _functions
 import _peers
 import _waiting
 import jax
 import numpy as np
-from _data import UNCOMPRESSED, DataSet, inflate
+from _data import UNCOMPRESSED, Bytes, DataSet, inflate
 from _harness import Contestant, Race
 from _train_step import LongStep
 
@@ -113,6 +115,21 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
             rounds=min(rounds, 3),
             seconds=0.0,
         ),
+        race(
+            "python",
+            "What do worker processes gain for a function of a millisecond of Python?",
+            [small],
+            lambda: _by_functions(small, _functions.heavy, quick),
+            rounds=min(rounds, 3),
+            seconds=0.02 if quick else 2.0,
+        ),
+        race(
+            "python-cheap",
+            "And for json.loads of 200 bytes?",
+            [small],
+            lambda: _by_functions(small, _functions.cheap, quick),
+            rounds=min(rounds, 3),
+        ),
         race("cold", "What if nothing is in memory?", [million], lambda: _uncached(million, quick), seconds=0.0),
         opening("open", "What does opening cost?", [tiny], lambda: _opening(tiny)),
         opening("open-zstd", "And where they are compressed?", [tiny_zstd], lambda: _opening(tiny_zstd)),
@@ -207,6 +224,20 @@ def _cached(mapped: DataSet, zstd: DataSet, deflated: DataSet, fetches: Sequence
     found += [_arsrc.scan(zstd, fetch, name="cached zstd", cacheable=True) for fetch in fetches]
     return found + [
         _arsrc.scan(deflated, fetch, name="cached inflate", cacheable=True, codec=codec) for fetch in fetches
+    ]
+
+
+def _by_functions(data: DataSet, function: Callable[[bytes], Bytes], quick: bool) -> list[Contestant]:
+    """A Python function for each record, in the process that trains, and in two others."""
+    codec = Map(function, jax.ShapeDtypeStruct((data.record_bytes,), np.dtype(np.uint8)))
+    # Another codec by its version, or both would be decoded by the same.
+    in_processes = dataclasses.replace(codec, num_processes=2, version="in processes")
+    return [
+        _arsrc.iterate(data, name="arsrc, in process", codec=codec),
+        _arsrc.iterate(data, name="arsrc, 2 processes", codec=in_processes),
+        _arsrc.scan(data, 1, name="arsrc, 2 processes", codec=in_processes, num_steps=2 if quick else 4),
+        _peers.grain_map(data, 16, function=function),
+        _peers.grain_map(data, 1, num_workers=2, function=function),
     ]
 
 

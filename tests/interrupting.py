@@ -19,7 +19,7 @@ PACKAGE = str(Path(arsrc.__file__).parent)
 NUM_ROWS, NUM_VALUES, BATCH = 480, 6, 20
 ROWS = np.random.default_rng(0).integers(0, 256, (NUM_ROWS, NUM_VALUES)).astype(np.uint8)
 NUM_FILES = 40  # more than are opened at once
-KINDS = ["mapped", "mapped, ahead", "groups, in windows", "decoded, cached", "with a limit"]
+KINDS = ["mapped", "mapped, ahead", "groups, in windows", "decoded, cached", "in processes", "with a limit"]
 
 
 def reversed_row(record: bytes) -> np.ndarray:
@@ -41,6 +41,7 @@ def sources(folder: Path) -> dict[str, arsrc.ArrayRecordSourceConfig]:
         "mapped, ahead": dataclasses.replace(mapped, read=ahead),
         "groups, in windows": dataclasses.replace(groups, shuffle_block_size=4, shuffle_window_blocks=4, read=ahead),
         "decoded, cached": dataclasses.replace(groups, codec=decoded, cacheable=True),
+        "in processes": dataclasses.replace(mapped, codec=dataclasses.replace(decoded, num_processes=2)),
         "with a limit": dataclasses.replace(mapped, read=arsrc.ReadOptions(timeout_seconds=60)),
     }
 

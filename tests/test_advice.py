@@ -28,6 +28,7 @@ FACTS = Facts(
     is_cached=False,
     codec="Bytes",
     is_python=False,
+    num_processes=0,
     ahead="auto",
     cold=0.0,
     num_threads=2,
@@ -153,10 +154,16 @@ def test_files_that_are_as_they_should_be_are_not_to_be_written_again():
 def test_a_slow_function_is_told_by_its_time_a_record():
     facts = FACTS._replace(codec="Map", is_python=True, metrics=SLOW_FUNCTION, num_cores=16)
     helps = told(facts, "the codec Map takes 1.24 ms a record, in Python, which runs on one core at a time")
-    assert helps == "set cacheable=True, which keeps decoded records (15.7 MB) in memory"
+    assert "set cacheable=True, which keeps decoded records (15.7 MB) in memory" in helps
+    assert "num_processes=16" in helps
     in_files = told(facts._replace(cache_bytes=10**6), "the codec Map")
-    assert in_files.endswith("(15.7 MB) in files, with ReadOptions(cache_dir=...)")
+    assert "(15.7 MB) in files, with ReadOptions(cache_dir=...)" in in_files
     assert "later epochs" in told(facts._replace(is_cached=True), "the codec Map")
+    in_processes = facts._replace(num_processes=2)
+    assert "num_processes=16" in told(in_processes, "the codec Map takes 1.24 ms a record, in 2 worker processes")
+    assert "num_processes" not in told(facts._replace(num_processes=16), "the codec Map")
+    quick = facts._replace(metrics=SLOW_FUNCTION | {"records_read": 100 * SLOW_FUNCTION["records_read"]})
+    assert "num_processes" not in told(quick, "the codec Map takes 12.4 us a record, in Python")
     numpy = facts._replace(codec="Own", is_python=False)
     assert "num_threads=16" in told(numpy, "the codec Own takes 1.24 ms a record")
 

@@ -113,7 +113,7 @@ CODECS = {
     "Json": "(fields, default=None)",
     "Npy": "(spec=None)",
     "Npz": "(fields)",
-    "Map": "(fn, spec=None, encode_fn=None, version=None)",
+    "Map": "(fn, spec=None, encode_fn=None, version=None, num_processes=0)",
     "MapBatch": "(fn, spec=None, encode_fn=None, version=None)",
     "RecordBatch": "(data, offsets)",
 }

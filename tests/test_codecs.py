@@ -546,6 +546,16 @@ REFUSED = [
         ArsrcValueError,
         r"Ragged\.max_length: must be at least 1; got max_length=0",
     ),
+    (
+        lambda: Map(len, "int64", num_processes=-1),
+        ArsrcValueError,
+        r"Map\.num_processes: must be at least 0; got num_processes=-1",
+    ),
+    (
+        lambda: Map(len, "int64", num_processes=1.5),
+        ArsrcTypeError,
+        r"Map\.num_processes: must be an integer; got num_processes=1\.5",
+    ),
     (lambda: Ragged(max_length=2**31), ArsrcValueError, r"Ragged\.max_length: must be below 2\*\*31"),
     (
         lambda: Ragged(max_length=2.0),

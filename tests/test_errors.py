@@ -456,6 +456,12 @@ CASES = {
     "a function that gives JAX arrays": Case(
         opened("whole", codec=Map(jax_array, ("float32", 3))), VALUE, "decode", ("record 0", "NumPy arrays")
     ),
+    "a function that other processes cannot find": Case(
+        opened("whole", codec=Map(lambda record: np.uint8(0), "uint8", num_processes=2)),
+        TYPE,
+        "Map.num_processes",
+        ("can be pickled", "fn=<function", "top level of a module"),
+    ),
     "a cache that does not fit into memory": Case(
         opened("whole", cacheable=True, read=ReadOptions(cache_bytes=10)),
         VALUE,

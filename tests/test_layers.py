@@ -54,6 +54,7 @@ FLOORS = [
     "arsrc._host.registry",
     "arsrc._host.open_source",
     "arsrc._host.serving.*",
+    "arsrc._host.processes.*",
     "arsrc._host.records.*",
     "arsrc._host.images.*",
     "arsrc._host.readers.*",
@@ -99,6 +100,7 @@ ASKS_FOR_NO_FILE = {
 ASKS_FOR_FILES = {"fcntl", "glob", "io", "mmap", "os", "pathlib", "shutil", "tempfile"}
 BESIDE_THE_SEAM = {
     "arsrc._host.machine.memory": {"pathlib.Path"},  # what the system says of itself
+    "arsrc._host.processes.worker": {"mmap.mmap", "os._exit", "os.getppid"},  # another process, without the package
 }
 
 OF_NUMPY = {f"np.{name}" for name in FILES_OF_NUMPY}

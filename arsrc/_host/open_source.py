@@ -155,6 +155,8 @@ class OpenSource:
         plan: The static numbers of the data set and its order.
         elements: Decoded elements by id.
         files: The files, and what is kept ahead of reading them.
+        decoded: How records are decoded, and what is kept of it.
+        decoder: Decodes them, in the way that the config wishes.
         ahead: When threads read ahead for it: "auto", "always" or "never".
         asked_at: When it was last asked for, in seconds.
         masks: Whether bad records are masked rows: leaves are one more then, which rows hold a record.
@@ -163,7 +165,7 @@ class OpenSource:
     """
 
     def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded, *shared: object) -> None:
-        self.files, self.shared = files, shared
+        self.files, self.decoded, self.shared = files, decoded, shared
         self.adopted: collections.deque[Request] = collections.deque(maxlen=_MOST_ADOPTED)
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
@@ -173,7 +175,8 @@ class OpenSource:
         label = label_of(config)
         self.masks = config._masks
         faults = Faults(label, self.masks)
-        self.elements = Elements(files.data_set, decoded.decoder, decoded.cache, self._metrics, faults, label)
+        self.decoder = decoded.decoder.like(config.codec)
+        self.elements = Elements(files.data_set, self.decoder, decoded.cache, self._metrics, faults, label)
         self._waiting = f"arsrc: wait for a batch{label}"
         self._loader = Loader(self.plan, self.elements, self.masks)
         self.ahead = "never" if is_forked() or config.read.read_ahead_bytes == 0 else config.read.ahead

@@ -175,12 +175,15 @@ class _Registry:
         opening = [
             self.files.get(_files_of(config)) for config, once in list(self.sources.items()) if once.value is None
         ]
-        used = {source.files for _, source in self._opened() + self.replaced}
+        others = [source for _, source in self._opened() + self.replaced]
+        used = {source.files for source in others}
         unused = {one.files for one in taken} - used - {once.value for once in opening if once is not None}
         for files in unused:
             files.is_closed = True
         for one in taken:
             one.close()
+        for decoded in {one.decoded for one in taken} - {source.decoded for source in others}:
+            decoded.decoder.rest()
         return unused
 
 
@@ -218,6 +221,7 @@ def source(config: "ArrayRecordSourceConfig", strict: bool = False) -> OpenSourc
         return opened(config)  # which looks at the files
     found = opened(config)
     if found.files.is_current(strict):
+        found.decoder.use(config.codec)
         return found
     new = _registry.reopen(config._of_programs, found)
     what = "files were changed or replaced since they were opened; those that are there now are read from here on"

@@ -1,15 +1,21 @@
 """A codec put to work: batches of records in, checked arrays out."""
 
 import contextlib
-from typing import Any
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
 from arsrc._host.machine.stopping import Stopped, is_for_process
+from arsrc._host.processes.pool import Processes, setup_of
+from arsrc._host.processes.worker import Setup
 from arsrc._host.records.own_memory import OwnMemory
-from arsrc.codecs.base import Codec
+from arsrc._host.records.stoppable import Stoppable
+from arsrc.codecs.base import Codec, PyTree
 from arsrc.codecs.bytes_codec import Bytes
-from arsrc.codecs.element_tree import ElementTree
+from arsrc.codecs.element_tree import ElementTree, plain_template
 from arsrc.codecs.image_codec import Image
 from arsrc.codecs.map_codec import Map
 from arsrc.codecs.ragged_codec import Ragged
@@ -31,6 +37,32 @@ class ElementDecoder:
         self._tree = ElementTree(codec.element_spec())
         self.shapes = self._tree.shapes
         self._own_memory = OwnMemory()
+        self._num_processes = 0
+        self._processes = Processes(functools.partial(_setup, codec, self._tree)) if isinstance(codec, Map) else None
+        self.use(codec)
+
+    def use(self, codec: Codec) -> None:
+        """Decode by as many processes as a codec wants that is equal to this one but for that.
+
+        Raises:
+            ArsrcTypeError: Its function cannot be pickled.
+            ArsrcValueError: This process is a worker, which runs the script of its parent.
+        """
+        number = codec.num_processes if isinstance(codec, Map) else 0
+        if number and self._processes is not None:
+            self._processes.setup()  # an error at once
+        self._num_processes = number
+
+    def like(self, codec: Codec) -> Self:
+        """Return a decoder that uses a codec in the sense of `use`, and shares all else; raises what that does."""
+        found = copy.copy(self)
+        found.use(codec)
+        return found
+
+    def rest(self) -> None:
+        """End the processes that decode; they start again when they are needed."""
+        if self._processes is not None:
+            self._processes.rest()
 
     def try_out(self, first_record: bytes) -> None:
         """Find out from one record whether a codec of the user's own uses again what it gives."""
@@ -47,6 +79,11 @@ class ElementDecoder:
             ArsrcTypeError: The codec gave a JAX array.
             Exception: What else the codec raised.
         """
+        number, processes = self._num_processes, self._processes
+        if number and processes is not None and len(records):
+            stop = records.stop if isinstance(records, Stoppable) else None
+            if (leaves := processes.decode(records, number, stop)) is not None:
+                return leaves
         return self._own_memory.of(lambda: self._leaves(records), records.data)
 
     def _leaves(self, records: RecordBatch) -> list[NDArray[Any]]:
@@ -59,6 +96,18 @@ class ElementDecoder:
             if is_ordinary or is_for_process(error):
                 raise
             raise _ordinary(error) from error  # a codec ends no thread, as by sys.exit
+
+
+def _setup(codec: Map, tree: ElementTree) -> Setup:
+    """Return what worker processes decode with."""
+    careful = functools.partial(_one_by_one, codec.spec)
+    return setup_of(codec.fn, plain_template(tree.treedef), careful, tree.shapes)
+
+
+def _one_by_one(spec: PyTree, function: Callable[[bytes], PyTree]) -> Callable[[bytes], list[NDArray[Any]]]:
+    """Return what decodes single records, in a worker process."""
+    decoder = ElementDecoder(Map(function, spec))
+    return lambda record: [leaf[0] for leaf in decoder.decode(RecordBatch.from_records([record]))]
 
 
 def _ordinary(error: BaseException) -> Exception:

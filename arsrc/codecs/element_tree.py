@@ -83,6 +83,27 @@ class ElementTree:
         return f"leaf {self.paths[i]} is a JAX array", NUMPY_ONLY
 
 
+def plain_template(treedef: Any) -> PyTree | None:
+    """Return a tree with the numbers of its leaves in their places; None if it has other containers than Python's.
+
+    Trees like it can be told from others without JAX: dicts, lists, tuples (named ones too) and None.
+    """
+
+    def is_plain(part: Any) -> bool:
+        if part is None or type(part) is int:
+            return True
+        if type(part) is dict:
+            return all(map(is_plain, part.values()))
+        is_named = type(part).__bases__ == (tuple,) and hasattr(part, "_fields")
+        return (type(part) in (list, tuple) or is_named) and all(map(is_plain, part))
+
+    try:
+        template = treedef.unflatten(range(treedef.num_leaves))
+        return template if is_plain(template) else None
+    except Exception:  # of a container of the user's own, which is not made of numbers
+        return None
+
+
 def check_batch(decoded: PyTree, spec: PyTree, num_records: int, where: str = "decode") -> list[NDArray[Any]]:
     """Check that a decoded batch has the spec's structure, shapes and dtypes; return its leaves.
 

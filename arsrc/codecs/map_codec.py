@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree
+from arsrc.codecs.check import whole_number
 from arsrc.codecs.element_tree import ElementTree, structure_difference
 from arsrc.codecs.function_codec import FunctionCodec, batch_of, called, name_of
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError, said
@@ -33,12 +34,30 @@ class Map(FunctionCodec):
             again by this, the name of `fn`, and the values that it holds: arguments of a `functools.partial`,
             defaults, closures, an object's fields. Those that cannot be told apart (a lock, an open file) this
             stands for as well. None: by its code, and all that this reaches.
+        num_processes: Worker processes that decode the batches of a source, for an `fn` that holds the interpreter
+            lock and takes some 50 microseconds a record or more; 0 decodes on the threads that read. Changes speed
+            alone: codecs that differ in it are equal, and of equal configs the one given last to `init` or `iterate`
+            counts. They start when they are needed, import the module of `fn` (or the script that defines it, of
+            which what begins to read must stand under `if __name__ == "__main__"`), and end when the source is
+            closed. `fn` must be picklable. A process that ends over a record, as by a crash, is an error of this
+            record.
 
     Raises:
-        ArsrcTypeError: A function is not callable or not hashable, a leaf of `spec` stands for no array, or
-            `version` is no text (at construction).
-        ArsrcValueError: `spec` has no leaf, or a size is negative (at construction).
+        ArsrcTypeError: A function is not callable or not hashable, a leaf of `spec` stands for no array,
+            `version` is no text, or `num_processes` no integer (at construction).
+        ArsrcValueError: `spec` has no leaf, or a size or `num_processes` is negative (at construction).
     """
+
+    num_processes: int = dataclasses.field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        num_processes = whole_number("Map.num_processes", "num_processes", self.num_processes, 0)
+        object.__setattr__(self, "num_processes", num_processes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind, arguments = super().__reduce__()
+        return kind, (*arguments, self.num_processes)
 
     def resolve(self, first_record: bytes) -> "Map":
         """Return the codec with `spec` filled in, checked with the first record; host only.

@@ -1,6 +1,5 @@
 """Decoded elements by record id: files, codec and cache."""
 
-import dataclasses
 from collections.abc import Iterator
 from time import perf_counter
 
@@ -17,6 +16,7 @@ from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.decoding import Decoding
 from arsrc._host.records.faults import Faults, Rows
 from arsrc._host.records.leaves import Decoder, Leaves
+from arsrc._host.records.stoppable import Stoppable
 from arsrc.errors import ArsrcIndexError
 from arsrc.order.plan import PAD_ID
 from arsrc.record_batch import RecordBatch
@@ -170,7 +170,7 @@ class Elements:
         """
         if stop is not None:
             check(stop)
-            records = _Stoppable(records.data, records.offsets, stop)
+            records = Stoppable(records.data, records.offsets, stop)
         num_records, num_bytes = len(records), records.data.nbytes
         codec_start = perf_counter()
         try:
@@ -187,22 +187,6 @@ class Elements:
             )
         check(stop)  # once more: a codec that catches everything goes on without the records that it did not get
         return leaves
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Stoppable(RecordBatch):
-    """Records of which no more are given out when `stop` says so: codecs that go record by record end there."""
-
-    stop: Stop
-
-    def __getitem__(self, row: int) -> bytes:
-        check(self.stop)
-        return super().__getitem__(row)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for record in super().__iter__():
-            check(self.stop)
-            yield record
 
 
 def _shaped(leaves: Leaves, shape: tuple[int, ...]) -> Leaves:

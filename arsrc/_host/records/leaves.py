@@ -1,7 +1,7 @@
 """What the host knows of elements: arrays in a fixed order, their shapes, and what makes them of records."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,4 +35,20 @@ class Decoder(Protocol):
         Raises:
             RecordError: A record does not fit the codec.
         """
+        ...
+
+    def use(self, codec: Any) -> None:
+        """Decode in the way of an equal codec that differs in what changes no result.
+
+        Raises:
+            ArsrcError: It cannot be.
+        """
+        ...
+
+    def like(self, codec: Any) -> Self:
+        """Return a decoder that uses a codec in the sense of `use`, and shares all else; raises what that does."""
+        ...
+
+    def rest(self) -> None:
+        """Let go of what it decodes with, until it does so again."""
         ...

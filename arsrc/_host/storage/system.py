@@ -105,6 +105,13 @@ class System:
         except ValueError as error:  # the file is shorter
             raise OSError(errno.EINVAL, str(error)) from error
 
+    def share(self, fd: int, num_bytes: int) -> mmap.mmap:
+        """Give a file so many bytes, and return it mapped to be read and written, also by other processes."""
+        os.ftruncate(fd, num_bytes)
+        if hasattr(os, "posix_fallocate"):  # where memory has run out, this says so; writing would end the process
+            os.posix_fallocate(fd, 0, num_bytes)
+        return mmap.mmap(fd, num_bytes)
+
     def reserve(self, num_bytes: int) -> int | None:
         """Return the address of a range without memory behind it; None where there is none to be had."""
         if _LIBC is None:
