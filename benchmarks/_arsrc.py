@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from _data import DataSet
+from _forms import is_lossy
 from _harness import Contestant, Pieces, Session
 from _train_step import Array, consume, start, step
 
@@ -47,9 +48,13 @@ def scan(
     num_steps: int | None = None,
     shuffled: bool = True,
     resident: bool = False,
+    image: Callable[[Any], Array] = lambda element: element,
     **options: Any,
 ) -> Contestant:
-    """`scan_epoch` with so many batches per fetch; streaming, or gathering from a resident table."""
+    """`scan_epoch` with so many batches per fetch; streaming, or gathering from a resident table.
+
+    The step takes `image` of what a codec gives.
+    """
     how = "resident" if resident else f"scan, {batches_per_fetch} per fetch"
     config = config_for(data, f"{name}, {how}", **options)
 
@@ -68,7 +73,7 @@ def scan(
 
         @jax.jit
         def program(state: arsrc.SourceState, carry: Array, table: Any) -> Any:
-            return run(lambda carry, batch: body(carry, batch.data), steps, state, carry, table)[:2]
+            return run(lambda carry, batch: body(carry, image(batch.data)), steps, state, carry, table)[:2]
 
         def pieces(turn: int) -> Pieces:
             state, carry = first_state(config, turn), start()
@@ -78,11 +83,11 @@ def scan(
                 carry.block_until_ready()  # one program at a time
 
         def batches() -> Any:
-            keep = lambda carry, batch: (carry, batch.data)  # noqa: E731
+            keep = lambda carry, batch: (carry, image(batch.data))  # noqa: E731
             return run(keep, max(CHECKED, batches_per_fetch), first_state(config, 0), None, table)[2]
 
         try:
-            yield Session(pieces, batches)
+            yield Session(pieces, None if is_lossy(data.form) else batches)
         finally:
             arsrc.close(config)
 

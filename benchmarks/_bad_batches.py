@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from _data import DataSet, inflate
+from _data import DataSet
+from _forms import inflate
 from _study import Study, of, times_as_long
 
 import arsrc
@@ -44,7 +45,7 @@ def one_bad_record(folder: pathlib.Path, quick: bool) -> Study:
     )
     data = functools.partial(DataSet, folder, 1024 if quick else 65_536, _RECORD_BYTES, sparse=True)
     faults = (
-        ("codec", data(deflated=True), Map(inflate, jax.ShapeDtypeStruct((_RECORD_BYTES,), np.uint8))),
+        ("codec", data(form="deflated"), Map(inflate, jax.ShapeDtypeStruct((_RECORD_BYTES,), np.uint8))),
         ("file", data(options="group_size:1,zstd"), Bytes()),
     )
     for batch_size in (64, 256) if quick else (64, 256, 4096, 16_384):

@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import os
 import pathlib
-import zlib
 
 import numpy as np
+from _forms import FORMS
 from array_record.python.array_record_module import ArrayRecordWriter
 from numpy.typing import NDArray
 
@@ -35,7 +35,7 @@ class DataSet:
         options: Options of `ArrayRecordWriter`.
         sparse: Whether four bytes of five are zero, as in pictures of digits; else no byte can be compressed. zstd
             leaves 0.47 of 784 B, and decodes them no faster than what it shrinks to a third.
-        deflated: Whether each record is stored as zlib makes it, to be decoded by the reader, as pictures are.
+        form: How each record is stored, to be decoded by the reader: one of `_forms.FORMS`.
     """
 
     folder: pathlib.Path
@@ -44,7 +44,7 @@ class DataSet:
     num_shards: int = 1
     options: str = UNCOMPRESSED
     sparse: bool = False
-    deflated: bool = False
+    form: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -73,7 +73,8 @@ class DataSet:
     @property
     def paths(self) -> list[str]:
         """Paths of the files, whether they are written or not."""
-        kind = self.options.replace(":", "-").replace(",", "_") + "_sparse" * self.sparse + "_deflated" * self.deflated
+        kind = self.options.replace(":", "-").replace(",", "_") + "_sparse" * self.sparse
+        kind += f"_{self.form}" * bool(self.form)
         folder = self.folder / f"v{_VERSION}_{self.num_records}x{self.record_bytes}_{kind}"
         count = self.num_shards
         return [str(folder / f"data-{shard:05d}-of-{count:05d}.array_record") for shard in range(count)]
@@ -95,7 +96,7 @@ class DataSet:
         step = max(1, 2**22 // self.record_bytes)
         for first in range(start, stop, step):
             for record in self.expected(np.arange(first, min(first + step, stop))):
-                writer.write(zlib.compress(record) if self.deflated else record.tobytes())
+                writer.write(FORMS[self.form].encode(record))
         writer.close()
         with open(partial, "rb") as file:
             os.fsync(file.fileno())  # only clean pages can be dropped from the page cache
@@ -107,8 +108,3 @@ def _noise(sparse: bool) -> Bytes:
     rng = np.random.default_rng(2026)
     noise = rng.integers(0, 256, _NOISE_BYTES, np.uint8)
     return noise * (rng.integers(0, 5, _NOISE_BYTES, np.uint8) == 0) if sparse else noise
-
-
-def inflate(record: bytes) -> Bytes:
-    """Decode a deflated record."""
-    return np.frombuffer(zlib.decompress(record), np.uint8)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import itertools
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 from _arsrc import BATCH, CHECKED
 from _data import DataSet
+from _forms import decode, is_lossy
 from _harness import Contestant, Pieces, Session
 from _records import Readers, as_tensor, join
 from _train_step import consume, start, step
@@ -47,7 +49,13 @@ def _grain() -> Any:
 
 
 def _iterators(
-    name: str, family: str, make: Callable[[int], Iterator[Any]], lump: int, counts: str = _FED, keep: bool = False
+    name: str,
+    family: str,
+    make: Callable[[int], Iterator[Any]],
+    lump: int,
+    counts: str = _FED,
+    keep: bool = False,
+    checked: bool = True,
 ) -> Contestant:
     """A contestant from `make(turn)`, which gives an iterator of batches.
 
@@ -59,6 +67,7 @@ def _iterators(
         counts: What its time includes.
         keep: Whether one iterator serves all turns: where it has worker processes, which start slowly, and
             which hold little in their buffers while they are not asked.
+        checked: Whether batches hold the bytes that the files are made of.
     """
 
     @contextlib.contextmanager
@@ -80,7 +89,7 @@ def _iterators(
                 _stop(iterator)
 
         try:
-            yield Session(pieces, batches)
+            yield Session(pieces, batches if checked else None)
         finally:
             _stop(kept)
 
@@ -93,15 +102,20 @@ def grain_map(
     """Grain's `MapDataset`, shuffled, in batches, read by threads, or by processes of as many threads.
 
     With a function, each record is what that makes of it.
+
+    Without one, records of a form are decoded one by one by the form's decoder, and stacked by Grain.
     """
 
     def make(turn: int) -> Iterator[Any]:
         grain = _grain()
         dataset = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(data.paths)).seed(turn).shuffle()
-        if function is not None:
-            dataset = dataset.map(function)
-        joined = join if function is None else np.stack
-        batches = dataset.repeat().batch(BATCH, drop_remainder=True, batch_fn=joined)
+        if data.form and function is None:
+            elements = dataset.map(functools.partial(decode, data.form))
+            batches = elements.repeat().batch(BATCH, drop_remainder=True).map(operator.itemgetter("image"))
+        else:
+            mapped = dataset if function is None else dataset.map(function)
+            joined = join if function is None else np.stack
+            batches = mapped.repeat().batch(BATCH, drop_remainder=True, batch_fn=joined)
         buffer = _WORKER_BUFFER if num_workers else 500 * (num_threads > 0)
         dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer))
         if num_workers:
@@ -111,7 +125,8 @@ def grain_map(
 
     how = f"{num_workers} processes" if num_workers else f"{num_threads} threads"
     lump = num_workers * (_WORKER_BUFFER + 2) if num_workers else max(2, num_threads)
-    return _iterators(f"Grain MapDataset, {how}", "Grain", make, lump, keep=num_workers > 0)
+    checked = not is_lossy(data.form)
+    return _iterators(f"Grain MapDataset, {how}", "Grain", make, lump, keep=num_workers > 0, checked=checked)
 
 
 def grain_loader(data: DataSet, num_workers: int = 0) -> Contestant:

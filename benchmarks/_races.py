@@ -4,27 +4,32 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import _array_record
 import _arsrc
 import _bare_zstd
 import _cold
+import _decoding
 import _floors
 import _functions
 import _peers
 import _waiting
 import jax
 import numpy as np
-from _data import UNCOMPRESSED, Bytes, DataSet, inflate
+from _data import UNCOMPRESSED, Bytes, DataSet
+from _forms import SEED_BYTES, SIDE, inflate
 from _harness import Contestant, Race
 from _train_step import LongStep
 
 import arsrc
-from arsrc.codecs import Map
+from arsrc.codecs import Codec, Image, Map, MsgPack, TFExample
 
 _SMALL = 784  # bytes, 28 x 28
 _PICTURE = 150_528  # bytes, 224 x 224 x 3
 _CHECKSUMS = ("auto", "first", "always")
+_FIELDS = {"image": ("uint8", (_SMALL,)), "label": "int32"}
+_PICTURE_CODEC = Image((SIDE, SIDE, 3))
 _ZSTD, _ZSTD_GROUPS = "group_size:1,zstd", "group_size:256,zstd"
 
 
@@ -38,11 +43,15 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
     large = data(512, 20_000) if quick else data(2_560, _PICTURE)
     zstd = data(few or 60_000, _SMALL, options=_ZSTD, sparse=True)
     sparse = data(few or 60_000, _SMALL, sparse=True)
-    deflated = data(few or 60_000, _SMALL, sparse=True, deflated=True)
+    deflated = data(few or 60_000, _SMALL, sparse=True, form="deflated")
     noise = data(few or 60_000, _SMALL, options=_ZSTD)
     jpegs = [data(few or 16_384, 1_200 if quick else 12_000, options=options) for options in (_ZSTD, UNCOMPRESSED)]
     photos = [data(few or 2_560, 5_000 if quick else 110_000, options=options) for options in (_ZSTD, UNCOMPRESSED)]
     blocks = data(few or 262_144, _SMALL, options=_ZSTD_GROUPS, sparse=True)
+    examples = [data(few or 60_000, _SMALL, options=options, form="example") for options in (UNCOMPRESSED, _ZSTD)]
+    packed = data(few or 60_000, _SMALL, form="msgpack")
+    drawn = functools.partial(data, 512 if quick else 4_096, SEED_BYTES)
+    drawn_examples, drawn_alone = drawn(form="example_jpeg"), drawn(form="jpeg")
     tiny, tiny_zstd = (data(few or 1_000_000, 16, options=options) for options in (UNCOMPRESSED, _ZSTD))
     fetches = (1, 16) if quick else (1, 4, 16, 64)
     few_fetches = (16,) if quick else (16, 64)
@@ -128,6 +137,33 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
             "And for json.loads of 200 bytes?",
             [small],
             lambda: _by_functions(small, _functions.cheap, quick),
+            rounds=min(rounds, 3),
+        ),
+        race(
+            "example",
+            "And where records are of the kind that people have?",
+            [examples[0]],
+            lambda: _coded(examples[0], TFExample(_FIELDS), few_fetches),
+        ),
+        race(
+            "example-zstd",
+            "And compressed, as they are mostly?",
+            [examples[1]],
+            lambda: _coded(examples[1], TFExample(_FIELDS), few_fetches),
+        ),
+        race("msgpack", "And in msgpack?", [packed], lambda: _coded(packed, MsgPack(_FIELDS), few_fetches)),
+        race(
+            "example-jpeg",
+            "And with pictures in it?",
+            [drawn_examples],
+            lambda: _coded(drawn_examples, TFExample({"image": _PICTURE_CODEC, "label": "int32"}), fetches[:2]),
+            rounds=min(rounds, 3),
+        ),
+        race(
+            "jpeg",
+            "And pictures alone?",
+            [drawn_alone],
+            lambda: _coded(drawn_alone, _PICTURE_CODEC, fetches[:2], _flat),
             rounds=min(rounds, 3),
         ),
         race("cold", "What if nothing is in memory?", [million], lambda: _uncached(million, quick), seconds=0.0),
@@ -239,6 +275,26 @@ def _by_functions(data: DataSet, function: Callable[[bytes], Bytes], quick: bool
         _peers.grain_map(data, 16, function=function),
         _peers.grain_map(data, 1, num_workers=2, function=function),
     ]
+
+
+def _coded(
+    data: DataSet, codec: Codec, fetches: Sequence[int], image: Callable[[Any], jax.Array] | None = None
+) -> list[Contestant]:
+    """Records that a codec decodes, here and by the loops that people have."""
+    image = image or (lambda element: _flat(element["image"]))
+    return [
+        *(_arsrc.scan(data, fetch, codec=codec, image=image) for fetch in fetches),
+        _decoding.loop(data),
+        _decoding.read(data),
+        _peers.grain_map(data, 0),
+        _peers.grain_map(data, 2),
+        _peers.grain_map(data, 16),
+        _peers.grain_map(data, 1, num_workers=2),
+    ]
+
+
+def _flat(images: jax.Array) -> jax.Array:
+    return images.reshape(len(images), -1)
 
 
 def _verified(data: DataSet) -> list[Contestant]:

@@ -75,7 +75,7 @@ def race_table(race: Race, outcomes: Mapping[str, Outcome]) -> str:
     lines = [f"### {race.name}: {race.question}", ""]
     for data in race.data:
         kind = data.options + (", four bytes of five are zero" if data.sparse else "")
-        kind += ", each record deflated" if data.deflated else ""
+        kind += f", each record as {data.form}" if data.form else ""
         lines.append(f"{data.num_records:,} records of {data.record_bytes:,} B, {data.num_shards} files, `{kind}`.")
     size, unit = race.unit
     lines += ["", f"| contestant | records/s | min .. max | ms {unit} | CPU us a record | time includes |"]

@@ -25,6 +25,7 @@ EXAMPLES = {
     "python_loop.py": (),
     "resume.py": ("--kill-at", "137"),
     "train_digits.py": ("--output", "pictures"),
+    "train_images.py": ("--output", "pictures"),
     "which_records.py": (),
 }
 
