@@ -50,7 +50,7 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
     blocks = data(few or 262_144, _SMALL, options=_ZSTD_GROUPS, sparse=True)
     examples = [data(few or 60_000, _SMALL, options=options, form="example") for options in (UNCOMPRESSED, _ZSTD)]
     packed = data(few or 60_000, _SMALL, form="msgpack")
-    drawn = functools.partial(data, 512 if quick else 4_096, SEED_BYTES)
+    drawn = functools.partial(data, 4_096, SEED_BYTES)
     drawn_examples, drawn_alone = drawn(form="example_jpeg"), drawn(form="jpeg")
     tiny, tiny_zstd = (data(few or 1_000_000, 16, options=options) for options in (UNCOMPRESSED, _ZSTD))
     fetches = (1, 16) if quick else (1, 4, 16, 64)
