@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py                 # everything, below 18 minutes on 2 idle cores
     python benchmarks/throughput.py --list          # the cases: what is compared, and the target
-    python benchmarks/throughput.py --only shards   # one case, or one race
+    python benchmarks/throughput.py --only shards   # one case, or one race, or several
     python benchmarks/throughput.py --quick         # does it run at all? The figures mean nothing
 
 A whole run writes `results/throughput.md`, `.png` and `.json` beside this file; others write only where `--results`
@@ -35,9 +35,10 @@ def main() -> int:
         for case in _cases.CASES:
             print(f"{case.name:14} race {case.race:11} {case.target:14} {case.what}")
         return 0
-    wanted = {case.race for case in _cases.CASES if options.only in (None, case.name, case.race)}
+    cases = [case for case in _cases.CASES if not options.only or {case.name, case.race} & set(options.only)]
+    wanted = {case.race for case in cases}
     if not wanted:
-        print(f"there is no case {options.only!r}: see --list", file=sys.stderr)
+        print(f"there is no case {' or '.join(options.only)}: see --list", file=sys.stderr)
         return 2
     begin = time.perf_counter()
     machine = _machine.describe()
@@ -50,7 +51,6 @@ def main() -> int:
             data.prepare()
         results[race.name] = _harness.run(race, say)
         print(f"\n{_report.race_table(race, results[race.name])}", flush=True)
-    cases = [case for case in _cases.CASES if options.only in (None, case.name, case.race)]
     rows = _report.verdicts(cases, results)
     note = "; a quick run, whose figures mean nothing" if options.quick else ""
     print(f"\n{_report.cases_table(rows)}\n\ntook {time.perf_counter() - begin:.0f} s{note}")
@@ -71,14 +71,14 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
-    parser.add_argument("--only", metavar="CASE", help="one case or one race of the list")
+    parser.add_argument("--only", metavar="CASE", nargs="+", default=[], help="cases or races of the list")
     parser.add_argument("--quick", action="store_true", help="small files and one short round: a smoke test")
     parser.add_argument("--cores", type=int, default=2, help="cores that all contestants share (default: 2)")
     parser.add_argument("--results", type=pathlib.Path, help="folder to write to")
     folder = pathlib.Path(tempfile.gettempdir()) / "arsrc-benchmarks"
     parser.add_argument("--data", type=pathlib.Path, default=folder, help="folder for the files that are made")
     options = parser.parse_args()
-    if options.results is None and not options.quick and options.only is None:
+    if options.results is None and not options.quick and not options.only:
         options.results = _RESULTS
     return options
 
