@@ -42,11 +42,18 @@ FIGURES = {
     "cold": ("at least 1.5", "cold page cache"),
     "open": ("at most 3", "open 1M records"),
     "open-zstd": ("at most 3", "zstd"),
+    "example-loop": ("at least 3", "bare loop of protobuf"),
+    "example-grain": ("at least 50", "Grain"),
+    "example-read": ("at least 2", "official read of 4096 and that loop"),
+    "example-z-grain": ("at least 20", "Grain"),
+    "example-jpeg": ("at least 1.5", "Grain"),
+    "jpeg": ("at least 1.7", "bare loop on one core"),
+    "python": ("at least 1", "Grain"),
 }
 
 # Of these the contestants need packages that the tests do not install.
 PEERS = ("Grain", "PyTorch", "cyreal", "datarax")
-PEER_CASES = {"grain-60k", "core-grain", "grain-1m"}
+PEER_CASES = {"grain-60k", "core-grain", "grain-1m", "example-grain", "example-z-grain", "example-jpeg", "python"}
 
 
 def run(script: str, *args: str, **environment: str) -> str:
@@ -136,6 +143,14 @@ def test_the_studies_of_faults_run(tmp_path: Path) -> None:
     rows = [line for line in report.read_text().splitlines() if re.match(r"\| \d", line)]
     assert report.name == "faults.md"
     assert [len(re.findall(r"\d\.\d\d \(", row)) for row in rows] == [4, 4, 4, 4, 6]  # ratios, with the time
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_studies_of_tools_run(tmp_path: Path) -> None:
+    run("tools.py", "--quick", "--results", str(tmp_path))
+    (report,) = tmp_path.iterdir()
+    assert len(re.findall(r"\| [\d.e-]+ \([\d.e-]+\) \| \d+\.\d\d \|$", report.read_text(), re.MULTILINE)) == 6
 
 
 @pytest.mark.processes
