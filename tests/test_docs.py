@@ -29,6 +29,9 @@ EXAMPLES = {
     "which_records.py": (),
 }
 
+# Of those that train and draw: what their docstrings promise whatever the seed.
+LEAST_ACCURACY = {"train_digits.py": 0.96, "train_images.py": 0.85}
+
 
 def run(script: Path, *args: str, folder: Path) -> list[str]:
     """Run a script as users do, in a folder of its own; return the lines it prints. A warning is an error."""
@@ -70,21 +73,22 @@ def test_an_example_ends_with_the_lines_that_its_docstring_promises(name: str, t
     promised = promised_lines(script)
     assert promised
     printed = run(script, *EXAMPLES[name], folder=tmp_path)[-len(promised) :]
-    if name == "train_digits.py":
-        check_digits(printed, tmp_path / "pictures" / "digits.png")
+    if name in LEAST_ACCURACY:
+        check_training(printed, tmp_path / "pictures", LEAST_ACCURACY[name])
     if name == "from_tfrecord.py":
         assert float(printed[-1].split()[1]) >= 0.96
-    if name in ("from_tfrecord.py", "train_digits.py"):  # numbers differ a little between machines
+    if name == "from_tfrecord.py" or name in LEAST_ACCURACY:  # numbers differ a little between machines
         promised, printed = without_figures(promised), without_figures(printed)
         promised = [line.replace("outputs", "pictures") for line in promised]
     assert printed == promised
 
 
-def check_digits(printed: list[str], picture: Path) -> None:
+def check_training(printed: list[str], folder: Path, least: float) -> None:
     match = re.fullmatch(r"test accuracy (\d\.\d{4}) .*", printed[-2])
     assert match is not None
-    assert float(match[1]) >= 0.96
-    assert printed[-1] == f"wrote {picture.relative_to(picture.parents[1])}"
+    assert float(match[1]) >= least
+    (picture,) = folder.glob("*.png")
+    assert printed[-1] == f"wrote {picture.relative_to(folder.parent)}"
     content = picture.read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) > 10_000

@@ -27,8 +27,8 @@ from arsrc._host.images import fitting
 from arsrc._host.machine import sharing
 from arsrc._host.machine.stopping import Stopped
 from arsrc._host.records.codec_identity import describe
-from arsrc._host.records.elements import _Stoppable
 from arsrc._host.records.own_memory import OwnMemory
+from arsrc._host.records.stoppable import Stoppable
 from arsrc.codecs import Image, RecordBatch
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
@@ -480,7 +480,7 @@ def test_a_batch_that_nobody_wants_any_more_is_not_decoded_to_its_end() -> None:
 
     records = batch_of(*many())
     with pytest.raises(Stopped):
-        Image((32, 24, 3)).decode(_Stoppable(records.data, records.offsets, stop))
+        Image((32, 24, 3)).decode(Stoppable(records.data, records.offsets, stop))
     assert asked < len(records)
 
 

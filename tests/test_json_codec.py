@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import arsrc
 from arsrc._host.machine.stopping import Stopped
-from arsrc._host.records.elements import _Stoppable
+from arsrc._host.records.stoppable import Stoppable
 from arsrc.codecs import Bytes, Json, Map, MapBatch, Ragged, RecordBatch, check_batch
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
@@ -190,7 +190,7 @@ def test_a_function_of_many_texts_reads_one_field_of_json_lines(tmp_path, write_
 )
 def test_functions_of_fields_end_between_two_records_when_nobody_wants_them(codec: Any):
     records, served = batch_of(*({"text": "ab"} for _ in range(9))), itertools.count()
-    stoppable = _Stoppable(records.data, records.offsets, lambda: next(served) > 4)
+    stoppable = Stoppable(records.data, records.offsets, lambda: next(served) > 4)
     with pytest.raises(Stopped):
         Json({"text": codec}).decode(stoppable)
     assert next(served) == 6
