@@ -13,7 +13,7 @@ Size = tuple[int, int]
 """Height and width."""
 
 MOST_PIXELS = 2**27
-"""Of a picture, which a few bytes can claim to hold: up to half a GiB, and as much where it is converted, in each thread."""
+"""Of a picture, which few bytes can claim to hold: half a GiB, and as much where it is converted, in each thread."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
