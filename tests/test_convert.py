@@ -338,9 +338,9 @@ def test_memory_does_not_grow_with_the_input(tmp_path, monkeypatch):
 
 
 def test_lines_are_kept_as_they_are_without_their_ends(convert):
-    Path("a.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n  [1, 2]  \n"text"\n\nNaN\n7')
+    Path("a.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n  [1, 2]  \n"text"\n\n7')
     convert("a.jsonl", "out")
-    assert records_of("out") == [b'{"a": 1}', b"[1, 2]", b'"text"', b"NaN", b"7"]
+    assert records_of("out") == [b'{"a": 1}', b"[1, 2]", b'"text"', b"7"]
 
 
 @pytest.mark.parametrize("line", [b'{"a": }', b'{"a": 1', b"{} {}", b'{"a": "\xff"}', b"[" * 100_000, b"\0"])
@@ -630,14 +630,30 @@ def test_a_file_can_be_converted_into_itself(convert, write_records):
 # What is refused, and what is left behind.
 
 
+@pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_has_not_are_refused_since_the_codec_refuses_them(fails, name):
+    Path("a.jsonl").write_text(f'{{"a": 1}}\n{{"a": [{name}]}}\n')
+    text = fails("a.jsonl", "out")
+    assert f"a line is no JSON ({name} is no number in JSON)" in text
+    assert "line=2" in text
+    assert not Path("out").exists()
+
+
 def test_an_output_that_is_there_is_kept_unless_it_may_be_replaced(convert, fails):
     for name in "ab":
         Path(f"{name}.tfrecord").write_bytes(tfrecords(RECORDS))
     text = fails("a.tfrecord", "b.tfrecord")  # as of a glob that the shell expands, and no OUT
     assert "the output is there already" in text
     assert "path='b.tfrecord'" in text
-    convert("a.tfrecord", "b.tfrecord", "--overwrite")
-    assert records_of("b.tfrecord") == RECORDS
+    assert "--overwrite" not in text  # which would not help
+    before = Path("b.tfrecord").read_bytes()
+    assert "is no ArrayRecord file" in fails("a.tfrecord", "b.tfrecord", "--overwrite")
+    assert "is no ArrayRecord file" in fails("a.tfrecord", "a.tfrecord", "--overwrite")
+    assert Path("b.tfrecord").read_bytes() == before
+    convert("a.tfrecord", "out")
+    assert "or give --overwrite" in fails("b.tfrecord", "out")
+    convert("b.tfrecord", "out", "--overwrite")
+    assert records_of("out") == RECORDS
 
 
 def test_what_was_there_stays_where_the_input_is_broken(convert, fails, write_records):

@@ -7,7 +7,7 @@ from arsrc._host.machine.progress import track
 from arsrc._host.storage.file_names import look
 from arsrc.amounts import counted, in_bytes
 from arsrc.cli.contents import contents
-from arsrc.cli.inputs.formats import FORMATS
+from arsrc.cli.inputs.formats import FORMATS, is_array_record
 from arsrc.cli.tables import write_json, write_line
 from arsrc.codecs.encoding import RecordStream
 from arsrc.errors import ArsrcReadError, ArsrcValueError
@@ -32,9 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it; return the exit code."""
     targets = final_paths(options.output, options.num_shards)
-    if not options.overwrite and (there := [path for path in targets if look(path) is not None]):
-        fix = "Name another OUT, which comes last, or give --overwrite."
-        raise ArsrcValueError("convert", "the output is there already", fix, path=there[0])
+    for path in targets:
+        _check_output(path, options.overwrite)
     found = contents(options.inputs, options.format)
     num_records = found.num_records
     if num_records is None and len(targets) > 1:  # to be read in order, shards are parts, and parts need a number
@@ -45,6 +44,17 @@ def run(options: argparse.Namespace) -> int:
     write_stream(targets, RecordStream(iter(pieces), num_records), options.options)
     _report(targets, pieces, found.codec(), options.json)
     return 0
+
+
+def _check_output(path: str, overwrite: bool) -> None:
+    """Refuse to replace what is there: any file unless that was asked for, and one of another format in any case."""
+    if look(path) is None:
+        return
+    what, fix = "the output is there already", "Name another OUT, which comes last"
+    if not is_array_record(path):
+        raise ArsrcValueError("convert", f"{what}, and is no ArrayRecord file", f"{fix}.", path=path)
+    if not overwrite:
+        raise ArsrcValueError("convert", what, f"{fix}, or give --overwrite.", path=path)
 
 
 class _Pieces:

@@ -47,6 +47,16 @@ def format_of(path: str) -> str:
     return found
 
 
+def is_array_record(path: str) -> bool:
+    """Whether a file is one of ArrayRecord, or empty.
+
+    Raises:
+        ArsrcReadError: It cannot be read.
+    """
+    head = beginning(path)
+    return head.startswith(SIGNATURE[: len(head)])
+
+
 def _by_content(head: bytes) -> str | None:
     if head and head.startswith(SIGNATURE[: len(head)]):
         return ARRAY_RECORD

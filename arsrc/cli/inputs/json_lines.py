@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from typing import NoReturn
 
 from arsrc.cli.inputs.blocks import blocks_within
 from arsrc.cli.inputs.damage import damage
@@ -13,7 +14,7 @@ _FIX = "Each line holds one JSON value, in UTF-8."
 def read(path: str) -> Iterator[list[bytes]]:
     """Yield the lines of a file, which may be compressed by gzip, without their ends, some at a time.
 
-    Empty lines are passed over. What Python's own parser reads is taken for JSON, NaN too.
+    Empty lines are passed over.
 
     Raises:
         ArsrcReadError: A line is no JSON.
@@ -32,9 +33,14 @@ def read(path: str) -> Iterator[list[bytes]]:
             yield records
 
 
+def _refuse(name: str) -> NoReturn:
+    """Refuse what Python writes for numbers that JSON has not: readers of JSON do so too."""
+    raise ValueError(f"{name} is no number in JSON")
+
+
 def _check(path: str, line: bytes, position: int, number: int) -> None:
     try:
-        json.loads(line.decode())
+        json.loads(line.decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise damage(path, f"a line is no JSON ({error})", _FIX, position=position, line=number) from error
 
