@@ -50,11 +50,12 @@ def _check_output(path: str, overwrite: bool) -> None:
     """Refuse to replace what is there: any file unless that was asked for, and one of another format in any case."""
     if look(path) is None:
         return
-    what, fix = "the output is there already", "Name another OUT, which comes last"
     if not is_array_record(path):
-        raise ArsrcValueError("convert", f"{what}, and is no ArrayRecord file", f"{fix}.", path=path)
+        what = "the output is there already, and is no ArrayRecord file"
+        raise ArsrcValueError("convert", what, "Name another OUT, which comes last.", path=path)
     if not overwrite:
-        raise ArsrcValueError("convert", what, f"{fix}, or give --overwrite.", path=path)
+        fix = "Name another OUT, which comes last, or give --overwrite."
+        raise ArsrcValueError("convert", "the output is there already", fix, path=path)
 
 
 class _Pieces:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
 
 from arsrc.cli.inputs.blocks import blocks_within
 from arsrc.cli.inputs.damage import damage
@@ -33,16 +32,14 @@ def read(path: str) -> Iterator[list[bytes]]:
             yield records
 
 
-def _refuse(name: str) -> NoReturn:
-    """Refuse what Python writes for numbers that JSON has not: readers of JSON do so too."""
-    raise ValueError(f"{name} is no number in JSON")
-
-
 def _check(path: str, line: bytes, position: int, number: int) -> None:
+    constants: list[str] = []  # that Python writes for numbers which JSON has not; other readers refuse them
     try:
-        json.loads(line.decode(), parse_constant=_refuse)
+        json.loads(line.decode(), parse_constant=constants.append)
     except (ValueError, RecursionError) as error:
         raise damage(path, f"a line is no JSON ({error})", _FIX, position=position, line=number) from error
+    if constants:
+        raise damage(path, f"a line is no JSON ({constants[0]} is none)", _FIX, position=position, line=number)
 
 
 def _lines(source: Iterable[bytes]) -> Iterator[list[bytes]]:
