@@ -17,8 +17,11 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 import arsrc
+from arsrc._host.readers.verifying import Verification
+from arsrc._host.storage import paths
 from arsrc.cli import COMMANDS, main, tables
 from arsrc.cli.file_facts import histogram
+from arsrc.cli.verify import exclude_text
 from arsrc.read_records import read_opened
 
 NUM_RECORDS = 60
@@ -471,6 +474,19 @@ def test_verify_goes_on_where_a_file_is_gone_or_a_slice_too_long(mapped: str, ru
         "a slice lies beyond the end of its file, which has 60 records"
     ]
     assert found["num_records"] == 2
+
+
+def test_a_file_that_goes_bad_during_the_run_is_not_counted(tmp_path: Path, write_records: Any):
+    names = [write_records(tmp_path / f"{name}.array_record", RECORDS, OPTIONS["mapped"]) for name in "abc"]
+    damage(names[1], 200)
+    damage(names[2], 200)
+    verification = Verification(paths.expand(paths.normalize([names[0], f"{names[1]}[:7]", names[1], names[2]])))
+    Path(names[1]).write_bytes(Path(names[0]).read_bytes()[:-1])
+    found = verification.read(lambda _: None)
+    assert [one.path for one in found.bad_files] == [names[1]]
+    assert [piece.path for piece in found.slices] == [names[0], names[2]]
+    assert [(one.path, one.start, one.first_id) for one in found.bad_records] == [(names[2], 0, NUM_RECORDS)]
+    assert exclude_text(found.bad_records) == f"exclude=[{NUM_RECORDS}]"
 
 
 def test_large_records_are_read_some_at_a_time(tmp_path: Path, write_records: Any, run: Run):

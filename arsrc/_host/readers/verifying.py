@@ -33,7 +33,7 @@ class BadRecords(NamedTuple):
         path: The file.
         start: Position of the first in it.
         stop: The position behind the last.
-        first_id: Number of the first, counting all files that can be opened.
+        first_id: Number of the first, counting the files that can be read alone.
         what: What is wrong.
     """
 
@@ -64,8 +64,8 @@ class Verified(NamedTuple):
     """What was found.
 
     Attributes:
-        slices: Those of the files that could be opened, ends filled in.
-        bad_files: The others, and such as were changed meanwhile.
+        slices: Those of the files that can be read, ends filled in.
+        bad_files: The others, such as were changed meanwhile among them.
         bad_records: In the order of their numbers.
     """
 
@@ -75,10 +75,10 @@ class Verified(NamedTuple):
 
 
 class _Open(NamedTuple):
-    """A slice of a file that was opened: its stamp, and its chunks."""
+    """A slice of a file that was opened: its number among these, its stamp, and its chunks."""
 
     piece: FileSlice
-    first_id: int
+    number: int
     stamp: FileStamp
     chunks: ChunkList
 
@@ -90,6 +90,14 @@ class _Part(NamedTuple):
     start: int
     stop: int
     num_bytes: int
+
+
+class _Bad(NamedTuple):
+    """The records at positions `[start, stop)` of a slice's file, and what is wrong with them."""
+
+    start: int
+    stop: int
+    what: str
 
 
 class Verification:
@@ -116,26 +124,36 @@ class Verification:
             if isinstance(found, BadFile):
                 self._bad_files.append(found)
             else:
-                self._opened.append(found._replace(first_id=self.num_records))
+                self._opened.append(found._replace(number=len(self._opened)))
                 self.num_records += found.piece.num_records
 
     def read(self, advance: Callable[[int], None]) -> Verified:
         """Read all, on several threads; `advance` is told of numbers of records that were read."""
 
-        def read(part: _Part) -> list[BadRecords] | BadFile:
+        def read(part: _Part) -> list[_Bad] | BadFile:
             with self._large if part.num_bytes > 2 * _SLAB_BYTES else contextlib.nullcontext():  # one at a time
                 found = self._read(part)
             advance(part.stop - part.start)
             return found
 
+        parts = [part for opened in self._opened for part in _parts(opened)]
+        found = on_threads(read, parts)
+        failed = [one for one in found if isinstance(one, BadFile)]
+        bad_files = list(dict.fromkeys(self._bad_files + failed))
+        gone = {one.path for one in failed}
+        slices, first_ids, num_records = list[FileSlice](), dict[int, int](), 0
+        for opened in self._opened:  # only now it is known which of them count
+            if opened.piece.path not in gone:
+                slices.append(opened.piece)
+                first_ids[opened.number] = num_records
+                num_records += opened.piece.num_records
         bad_records = list[BadRecords]()
-        for found in on_threads(read, [part for opened in self._opened for part in _parts(opened)]):
-            if isinstance(found, BadFile):
-                self._bad_files.append(found)
-            else:
-                bad_records += found
-        slices = [opened.piece for opened in self._opened]
-        return Verified(slices, list(dict.fromkeys(self._bad_files)), _joined(bad_records))
+        for part, bad in zip(parts, found, strict=True):
+            piece, number, *_ = part.opened
+            if number in first_ids and not isinstance(bad, BadFile):
+                before = first_ids[number] - piece.start
+                bad_records += [BadRecords(piece.path, start, stop, before + start, what) for start, stop, what in bad]
+        return Verified(slices, bad_files, _joined(bad_records))
 
     def _open(self, piece: FileSlice) -> _Open | BadFile:
         try:
@@ -145,9 +163,9 @@ class Verification:
         except ArsrcError as error:
             return BadFile(piece.path, error.what)
 
-    def _read(self, part: _Part) -> list[BadRecords] | BadFile:
+    def _read(self, part: _Part) -> list[_Bad] | BadFile:
         """Return what is bad of some records; each group of them is good or bad as a whole."""
-        (piece, first_id, stamp, chunks), start, stop, _ = part
+        (piece, _, stamp, chunks), start, stop, _ = part
 
         def read(first: int, last: int) -> None:
             self._pool.read(piece.path, range(start + first, start + last), stamp)
@@ -156,8 +174,7 @@ class Verification:
         try:
             for rows, done in Bisection().parts(np.arange(start, stop) // chunks.group_size, read):
                 if isinstance(done, ReadFailure):
-                    first, last = start + rows.start, start + rows.stop
-                    bad.append(BadRecords(piece.path, first, last, first_id + first - piece.start, done.what))
+                    bad.append(_Bad(start + rows.start, start + rows.stop, done.what))
         except ArsrcReadError as error:  # of the whole file
             return BadFile(piece.path, error.what)
         return bad
