@@ -411,6 +411,50 @@ def test_an_archive_that_is_cut_or_whose_headers_are_damaged_is_an_error(tmp_pat
         assert isinstance(outcome(path, capsys), str), at
 
 
+def memory_of(read: Callable[[], Any]) -> int:
+    """The most memory that Python's objects took meanwhile."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def sparse_tar(size: int) -> bytes:
+    """An archive in which a file is said to be of that size, but for ten bytes all holes."""
+    info = tarfile.TarInfo("a.txt")
+    info.size, info.type = 10, tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[386:410] = b"%011o\0%011o\0" % (0, 10)
+    head[483:495] = b"%011o\0" % size
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + b"x" * 10 + bytes(502 + 1024)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_with_holes_in_an_archive_is_refused(fails, pack):
+    Path("a.tar").write_bytes(pack(sparse_tar(100_000_000)))
+    with tarfile.open("a.tar") as archive:
+        assert [(member.size, member.issparse()) for member in archive] == [(100_000_000, True)]
+    errors = []
+    assert memory_of(lambda: errors.append(fails("a.tar", "out"))) < 2e7
+    assert "a file with holes, which is not read" in errors[0]
+    assert "a.tar', file='a.txt'" in errors[0]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_size_in_an_archive_takes_no_memory_by_itself(fails, pack):
+    info = tarfile.TarInfo("a.txt")
+    info.size = 500_000_000
+    Path("a.tar").write_bytes(pack(info.tobuf() + bytes(2_000)))
+    errors = []
+    assert memory_of(lambda: errors.append(fails("a.tar", "out"))) < 2e7
+    assert "a tar archive is damaged, or not complete" in errors[0]
+    assert pack is not bytes or "file='a.txt', size=500000000" in errors[0]
+
+
 # npz.
 
 

@@ -21,7 +21,8 @@ def read(path: str) -> Iterator[list[bytes]]:
     file, and files whose names have no dot or begin with one, are passed over.
 
     Raises:
-        ArsrcReadError: The archive is damaged or not complete, or one sample has two files of one kind.
+        ArsrcReadError: The archive is damaged or not complete, has a file with holes, or one sample has two files of
+            one kind.
         ArsrcValueError: What writes MessagePack is not installed.
     """
     encode = packed_map()
@@ -54,8 +55,15 @@ def _files(path: str) -> Iterator[tuple[str, bytes]]:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # it keeps what it has seen
                 name = member.name
+                if member.issparse():  # its holes would be made of a header alone
+                    what = "a tar archive has a file with holes, which is not read"
+                    raise damage(path, what, "Write it anew, without --sparse.", file=name)
                 if member.isreg() and (opened := archive.extractfile(member)) is not None:
-                    content = opened.read()
+                    end = member.offset_data + member.size
+                    if window.num_bytes is not None and end > window.num_bytes:
+                        what = "a tar archive is damaged, or not complete (a file in it is larger than what is left)"
+                        raise damage(path, what, file=name, size=member.size)
+                    content = opened.read()  # block by block, whatever the header says
                     if len(content) != member.size:
                         raise tarfile.ReadError("unexpected end of data")
                     yield name, content

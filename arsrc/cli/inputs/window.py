@@ -9,13 +9,16 @@ class Window:
     Attributes:
         buffer: Bytes of the file.
         at: Where in them one is.
+        num_bytes: Size of the file; None where it is compressed, so that only its end tells.
     """
 
     def __init__(self, path: str) -> None:
         self.buffer, self.at = b"", 0
         self._begin = 0
-        self._more = self._of_stream if is_packed(beginning(path)) else self._of_file
+        is_stream = is_packed(beginning(path))
+        self._more = self._of_stream if is_stream else self._of_file
         self._file, self._stream = InputFile(path), unpacked(path, blocks(path))
+        self.num_bytes = None if is_stream else self._file.num_bytes
 
     @property
     def byte(self) -> int:
