@@ -165,6 +165,16 @@ def records_of(*paths: str | Path) -> list[bytes]:
     return found
 
 
+def memory_of(read: Callable[[], Any]) -> int:
+    """The most memory that Python's objects took meanwhile."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 # Every format.
 
 
@@ -334,6 +344,29 @@ def test_memory_does_not_grow_with_the_input(tmp_path, monkeypatch):
     assert peak < 5e6
 
 
+@pytest.mark.usefixtures("convert")
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zlib.compress])
+@pytest.mark.parametrize("length", [40_000_000, 2**31 - 1, 2**31, 2**64 - 1])
+def test_a_length_takes_no_memory_by_itself(tmp_path, capsys, monkeypatch, pack, length):
+    for module in (blocks, window):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 1 << 19)
+    head = struct.pack("<Q", length)
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(pack(tfrecords([b"abc"]) + head + masked_crc(head) + bytes(30_000_000)))
+    errors: list[str] = []
+    peak = memory_of(lambda: errors.append(outcome(path, capsys)))
+    assert "position=1, byte=19" in errors[0]
+    if pack is bytes:
+        assert "ends in the midst of a record" in errors[0]
+        assert peak < 5e6
+    elif length < 2**31:
+        assert "ends in the midst of a record" in errors[0]
+        assert peak < 7e7
+    else:
+        assert "the length of a record in a compressed file is larger than 2,147,483,647" in errors[0]
+        assert peak < 5e6
+
+
 # JSON lines.
 
 
@@ -409,16 +442,6 @@ def test_an_archive_that_is_cut_or_whose_headers_are_damaged_is_an_error(tmp_pat
     for at in [*range(0, 270, 9), *range(1536, 1536 + 270, 9)]:
         path.write_bytes(pack(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :]))
         assert isinstance(outcome(path, capsys), str), at
-
-
-def memory_of(read: Callable[[], Any]) -> int:
-    """The most memory that Python's objects took meanwhile."""
-    tracemalloc.start()
-    try:
-        read()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def sparse_tar(size: int) -> bytes:

@@ -16,6 +16,7 @@ _LENGTH = struct.Struct("<Q")
 _MOST_KNOWN = 1 << 16
 _STREAK = 4  # records of one length, after which more of them are looked for
 _ANEW = "Write or copy it anew."
+_MOST_OF_STREAM = 2**31 - 1  # bytes of a record where nothing else says how many there can be
 
 
 def read(path: str) -> Iterator[list[bytes]]:
@@ -27,7 +28,7 @@ def read(path: str) -> Iterator[list[bytes]]:
     """
     window, frames = Window(path), _Frames()
     position = 0
-    while window.holds(frames.wanted_bytes):
+    while _may_hold(window, frames.wanted_bytes) and window.holds(frames.wanted_bytes):
         start = window.byte
         records, crcs = frames.scan(window)
         if (bad := frames.first_bad(records, crcs)) is not None:
@@ -42,7 +43,16 @@ def read(path: str) -> Iterator[list[bytes]]:
             yield records
     if window.holds(1):
         what = "a TFRecord file ends in the midst of a record"
+        if window.num_bytes is None and not _may_hold(window, frames.wanted_bytes):
+            what = f"the length of a record in a compressed file is larger than {_MOST_OF_STREAM:,}"
         raise damage(path, what, _fix(position, COPY), position=position, byte=window.byte)
+
+
+def _may_hold(window: Window, num_bytes: int) -> bool:
+    """Whether there can be so many bytes from here on: a length alone takes no memory."""
+    if window.num_bytes is not None:
+        return num_bytes <= window.num_bytes - window.byte
+    return num_bytes <= _HEAD_BYTES + _MOST_OF_STREAM + _CRC_BYTES
 
 
 def _fix(position: int, fix: str) -> str:
