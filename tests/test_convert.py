@@ -579,6 +579,14 @@ def test_lists_of_numbers_are_what_ragged_reads(convert):
     assert [np.frombuffer(record, "<u2").tolist() for record in records_of("out")] == lists
 
 
+def test_names_of_columns_are_python_in_the_codec(convert):
+    name = "\N{GRINNING FACE} \u00e9"
+    table("a.parquet", {name: pa.array(range(50), pa.int32()), "b": pa.array(["x"] * 50)})
+    found = json.loads(convert("a.parquet", "out", "--json"))
+    assert set(dict(eval(found["codec"], vars(arsrc.codecs)).fields)) == {name, "b"}
+    assert name in found["codec"]
+
+
 def test_other_rows_are_maps_of_names_to_values(convert):
     rows = [
         {

@@ -19,6 +19,7 @@ from arsrc.cli.image_heads import image_head
 from arsrc.cli.kinds import kind_of
 from arsrc.cli.msgpack_wire import value_of
 from arsrc.cli.shown import described, hex_dump, lines_of
+from arsrc.quoted import quoted
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -347,3 +348,11 @@ def test_the_codec_that_is_guessed_decodes_the_records(codec: str):
     arsrc.codecs.check_batch(
         made.decode(arsrc.codecs.RecordBatch.from_records(records)), made.element_spec(), len(records)
     )
+
+
+@hypothesis.given(
+    text=st.text(st.characters(exclude_categories=())) | st.sampled_from(["\N{GRINNING FACE}", '"\\\n', "\ud83d"])
+)
+def test_a_quoted_name_is_pythons_and_can_be_written(text: str):
+    assert eval(quoted(text)) == text
+    assert quoted(text).encode()

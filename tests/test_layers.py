@@ -65,6 +65,7 @@ FLOORS = [
     "arsrc.record_batch",
     "arsrc.advice",
     "arsrc.amounts",
+    "arsrc.quoted",
     "arsrc.frozen",
     "arsrc.own_code",
     "arsrc.errors",

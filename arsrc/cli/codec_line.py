@@ -1,6 +1,5 @@
 """The line of Python that reads records of some kind, from what a few of them hold."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from arsrc.cli import kinds
 from arsrc.cli.example_wire import Feature
 from arsrc.cli.image_heads import ImageHead, image_head
 from arsrc.cli.kinds import Kind, text_of
+from arsrc.quoted import quoted
 
 _INDENT = "    "
 _WIDTH = 100  # of a line of fields; more stand on lines of their own
@@ -55,7 +55,7 @@ def _fields(codec: str, rows: Sequence[Mapping[str, Any]], field: Callable[[list
     """Return a codec of the fields that all rows have, but for those of which `field` knows nothing."""
     names = [name for name in rows[0] if all(name in row for row in rows)]
     texts = {name: field([row[name] for row in rows]) for name in names}
-    entries = [f"{json.dumps(name)}: {text}" for name, text in texts.items() if text is not None]
+    entries = [f"{quoted(name)}: {text}" for name, text in texts.items() if text is not None]
     if not entries:
         return _PYTHON
     line = f"{codec}({{{', '.join(entries)}}})"

@@ -1,7 +1,6 @@
 """Which codec reads the examples of a data set: what its features say, but for what the user says otherwise."""
 
 import difflib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from arsrc.amounts import counted
 from arsrc.codecs import Codec, Image, TFExample
 from arsrc.codecs.check import array_spec
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
+from arsrc.quoted import quoted
 from arsrc.tfds.features import Feature, Path
 from arsrc.tfds.nested import Nested
 
@@ -113,7 +113,7 @@ def _named(name: str, features: Mapping[Path, Feature]) -> list[Path]:
 
 def _unsaid(features: Mapping[str, Feature]) -> ArsrcValueError:
     """Return the error for features that nothing is said of, with the lines to write."""
-    lines = [f"    {json.dumps(name)}: {_advice(feature)},  # {feature}" for name, feature in features.items()]
+    lines = [f"    {quoted(name)}: {_advice(feature)},  # {feature}" for name, feature in features.items()]
     if len(lines) > _MOST_SHOWN:
         lines = [*lines[:_MOST_SHOWN], f"    # and {len(lines) - _MOST_SHOWN} more"]
     what = f"{counted(len(features), 'feature')} without a fixed shape, or stored in a way that is not read"

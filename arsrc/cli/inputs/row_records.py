@@ -1,6 +1,5 @@
 """The forms of records that rows of a table give: bytes, numbers, structures, maps."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ from arsrc.cli.inputs.columns import Holds, Rows, array_of, items_of
 from arsrc.cli.inputs.packages import packed_map
 from arsrc.codecs import Struct
 from arsrc.codecs.struct_codec import stored_dtype
+from arsrc.quoted import quoted
 
 
 class Notes(Protocol):
@@ -149,7 +149,7 @@ class _Maps:
             else:
                 text = self._notes[number].codec
             if text and self._are_whole[number]:  # for others, the user says what stands in their place
-                fields.append(f"{json.dumps(name)}: {text}")
+                fields.append(f"{quoted(name)}: {text}")
         return f"MsgPack({{{', '.join(fields)}}})" if fields else ""
 
 
