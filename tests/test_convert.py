@@ -25,6 +25,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 import arsrc
+from arsrc._host.storage.paths import FileSlice
 from arsrc.cli import main
 from arsrc.cli.inputs import array_record, blocks, npz, parquet, tfrecord, window
 
@@ -693,6 +694,16 @@ def test_a_damaged_record_of_an_array_record_file_is_named(convert, fails, write
     content[content.index(records[13]) + 5] ^= 1
     Path("a").write_bytes(content)
     assert f"path={str(Path('a').resolve())!r}, position=13." in fails("a", "out")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc")
+def test_a_file_that_cannot_be_counted_is_closed(tmp_path, write_records):
+    path = write_records(tmp_path / "a", RECORDS, "group_size:7,zstd")
+    with pytest.raises(arsrc.ArsrcValueError) as caught:  # which holds on to what was open
+        array_record.count([FileSlice(path, 3, 1000)])
+    links = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    assert caught.value is not None
+    assert os.path.realpath(path) not in links
 
 
 def test_a_file_can_be_converted_into_itself(convert, write_records):

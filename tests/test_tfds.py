@@ -521,6 +521,18 @@ def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(
     assert tfds.info(folder).name == "digits"
 
 
+@pytest.mark.parametrize("call", ["fstat", "pread"])
+def test_a_file_that_cannot_be_read_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    write_folder(tmp_path / "a")
+    nth = Nth(failing(5, call), 1)
+    injecting = Injecting(system.calls, lambda made: nth(made) if str(tmp_path) in made.path else None)
+    monkeypatch.setattr(system, "calls", injecting)
+    with pytest.raises(arsrc.ArsrcReadError) as caught:  # which holds on to what was open
+        tfds.info(tmp_path)
+    assert injecting.num_faults == 1
+    assert not [path for path in injecting.open_paths.values() if str(tmp_path) in path], caught
+
+
 def test_a_folder_that_hangs_is_an_error_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, hanging = write_folder(tmp_path / "a"), Hanging("open")
     monkeypatch.setattr(system, "calls", hanging)

@@ -1,5 +1,6 @@
 """The small files that tell of a data set, beside its records: which folder holds them, and what they say."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -84,10 +85,9 @@ def _content(path: str) -> bytes:
     if file_names.kind_of(path) != "a file":  # who opens a FIFO may wait for ever
         raise ArsrcReadError("folder", "holds something that is no file", path=path)
     try:
-        file = OpenFile(path)
-        size = file.stamp().num_bytes
-        content = file.read(size, 0)
-        file.close()
+        with contextlib.closing(OpenFile(path)) as file:
+            size = file.stamp().num_bytes
+            content = file.read(size, 0)
     except OSError as error:
         raise ArsrcReadError("folder", f"a file of it cannot be read ({error.strerror})", path=path) from error
     if len(content) < size:

@@ -1,5 +1,6 @@
 """ArrayRecord files as an input: their records, in order, all hashes verified."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,9 +17,8 @@ def count(pieces: Sequence[FileSlice]) -> int:
     """Return how many records slices of files hold."""
     total = 0
     for piece in pieces:
-        pool = ReaderPool(1)
-        total += piece.within(pool.reader(piece.path, FileStamp.there(piece.path)).chunks.num_records).num_records
-        pool.close()
+        with contextlib.closing(ReaderPool(1)) as pool:
+            total += piece.within(pool.reader(piece.path, FileStamp.there(piece.path)).chunks.num_records).num_records
     return total
 
 
