@@ -1,6 +1,7 @@
 """`TFExample` against `protobuf` itself: what it takes, what it gives, what it refuses; and all of its errors."""
 
 import dataclasses
+import itertools
 import pickle
 import struct
 import subprocess
@@ -529,6 +530,19 @@ def test_the_order_of_features_may_differ_from_record_to_record() -> None:
         entry(b"c", nested(0x1A, b"\x0a\x01\x07")),
     ]
     assert is_walked([nested(0x0A, b"".join(entries[i] for i in rng.permutation(3))) for _ in range(400)])
+
+
+@pytest.mark.parametrize("num", [1, 2, 4, 8, 16, 64])
+def test_no_record_needs_protobuf_for_the_records_beside_it(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = "abcdefgh"
+    rows = [
+        nested(0x0A, b"".join(entry(name.encode(), nested(0x1A, nested(0x0A, varint(row)))) for name in order))
+        for row, order in enumerate(itertools.islice(itertools.permutations(names), 0, 600 * num, 600))
+    ]
+    monkeypatch.setattr("arsrc.codecs.example_codec.usual_form", None)
+    found = TFExample(dict.fromkeys(names, "int64")).decode(batch_of(*rows))
+    for name in names:
+        np.testing.assert_array_equal(found[name], np.arange(num))
 
 
 def test_without_protobuf_usual_records_are_read_and_others_are_an_error_that_says_what_to_install() -> None:
