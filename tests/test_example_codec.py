@@ -558,11 +558,11 @@ unpacked = b"\\n\\r\\n\\x0b\\n\\x01a\\x12\\x06\\x1a\\x04\\x08\\x07\\x08\\x07"
 try:
     codec.decode(RecordBatch.from_records([rows[0], unpacked]))
 except Exception as error:
-    print(error)
+    print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    what = "row 1: the record is no tf.train.Example in the usual form, and protobuf, which reads any, is not installed"
-    assert done.stdout.strip() == f"[arsrc] decode: {what}. Run: pip install 'arsrc[formats]'."
+    what = "a record is no tf.train.Example in the usual form, and protobuf, which reads any, is not installed"
+    assert done.stdout.strip() == f"ArsrcValueError [arsrc] TFExample: {what}. Run: pip install 'arsrc[formats]'."
 
 
 # Varints.

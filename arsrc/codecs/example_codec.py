@@ -118,7 +118,8 @@ class TFExample:
 
         Raises:
             RecordError: A record is no Example, has not a feature that has no default, or what it holds of one does
-                not fit; protobuf is needed and not installed.
+                not fit.
+            ArsrcValueError: protobuf is needed and not installed.
         """
         data, spans = self._spans(records)
         return {reader.name: reader.read(data, span) for reader, span in zip(self._readers, spans, strict=True)}
@@ -152,7 +153,8 @@ class TFExample:
         """Return where each feature lies in each record, and in what.
 
         Raises:
-            RecordError: A record is no Example, or protobuf is needed and not installed.
+            RecordError: A record is no Example.
+            ArsrcValueError: protobuf is needed and not installed.
         """
         names = [name for name, _ in self._specs()]
         numbers = {name.encode(): number for number, name in enumerate(names)}

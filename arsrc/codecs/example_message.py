@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from arsrc.errors import RecordError
+from arsrc.errors import ArsrcValueError, RecordError
 
 _PACKAGE = "arsrc.example"
 # Messages, each with its fields: name, number, type, label, and the name of a message for the type of one.
@@ -16,12 +16,13 @@ def usual_form(row: int, record: bytes, names: Sequence[str]) -> bytes:
     """Return an Example of these features alone in the form that writers give it; those that are missing have no value.
 
     Raises:
-        RecordError: It is none, or a feature has several bytes values; protobuf is not installed.
+        RecordError: It is none, or a feature has several bytes values.
+        ArsrcValueError: protobuf is needed and not installed.
     """
     example_class = _example_class()
     if example_class is None:
-        what = "the record is no tf.train.Example in the usual form, and protobuf, which reads any, is not installed"
-        raise RecordError(row, what, "Run: pip install 'arsrc[formats]'.")
+        what = "a record is no tf.train.Example in the usual form, and protobuf, which reads any, is not installed"
+        raise ArsrcValueError("TFExample", what, "Run: pip install 'arsrc[formats]'.")
     from google.protobuf.message import DecodeError
 
     try:
