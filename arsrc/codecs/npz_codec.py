@@ -31,7 +31,7 @@ class Npz:
 
     Attributes:
         fields: Mapping of names to a dtype, `(dtype, shape)` or a `jax.ShapeDtypeStruct`. Kept as a tuple of
-            `(name, (dtype, shape))`.
+            `(name, (dtype, shape))`, sorted by name.
 
     Raises:
         ArsrcTypeError: A name is no string, or a spec stands for no array (at construction).
@@ -42,7 +42,8 @@ class Npz:
 
     def __post_init__(self) -> None:
         example = 'Npz({"image": ("uint8", (28, 28)), "label": "int32"})'
-        object.__setattr__(self, "fields", named("Npz.fields", self.fields, example, array_spec))
+        fields = named("Npz.fields", self.fields, example, array_spec)
+        object.__setattr__(self, "fields", tuple(sorted(fields, key=lambda field: field[0])))
 
     def __repr__(self) -> str:
         return f"Npz({ {name: field_text(spec) for name, spec in self._fields().items()} })"
