@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import arsrc
+from arsrc._host.records.stoppable import Stoppable
 from arsrc.codecs import Bytes, Codec, Map, Ragged, RecordBatch, Struct, TFExample, check_batch
 from arsrc.codecs.example_heads import ABSENT, UNSET
 from arsrc.codecs.example_layout import find_spans
@@ -563,6 +564,18 @@ except Exception as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     what = "a record is no tf.train.Example in the usual form, and protobuf, which reads any, is not installed"
     assert done.stdout.strip() == f"ArsrcValueError [arsrc] TFExample: {what}. Run: pip install 'arsrc[formats]'."
+
+
+def test_codecs_of_features_are_stopped_as_the_records_are() -> None:
+    records = TFExample({"pair": PAIR}).encode({"pair": elements(3)["pair"]})
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return False
+
+    TFExample({"pair": PAIR}).decode(Stoppable(records.data, records.offsets, stop))
+    assert len(asked) == 3
 
 
 # Varints.

@@ -13,6 +13,7 @@ from arsrc.codecs.example_heads import ABSENT, BYTES, UNSET
 from arsrc.codecs.example_layout import Spans
 from arsrc.codecs.example_values import CodecFeature, Feature
 from arsrc.errors import ArsrcValueError, RecordError
+from arsrc.record_batch import RecordBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +30,20 @@ class FeatureReader:
     feature: Feature
     default: Default | None
 
-    def read(self, data: NDArray[np.uint8], spans: Spans) -> PyTree:
-        """Return what the records hold, a tree of arrays `[num_records, ...]`.
+    def read(self, data: NDArray[np.uint8], spans: Spans, records: RecordBatch) -> PyTree:
+        """Return what `records` hold, as their spans in `data` say, a tree of arrays `[num_records, ...]`.
 
         Raises:
             RecordError: A record has not the feature, or another kind of values, or they do not fit.
         """
         num_records = len(spans.kinds)
         if num_records and np.count_nonzero(spans.kinds == spans.kinds[0]) == num_records:
-            return self._of_one_kind(data, spans, slice(None))
+            return self._of_one_kind(data, spans, slice(None), records)
         tree = ElementTree(self.feature.element_spec())
         leaves = [np.empty((num_records, *shape), dtype) for shape, dtype in tree.shapes]
         for kind in np.unique(spans.kinds):
             rows = np.flatnonzero(spans.kinds == kind)
-            part = self._of_one_kind(data, spans.take(rows), rows)
+            part = self._of_one_kind(data, spans.take(rows), rows, records)
             for leaf, found in zip(leaves, tree.leaves_of(part, len(rows), "decode"), strict=True):
                 leaf[rows] = found
         return tree.treedef.unflatten(leaves)
@@ -67,12 +68,14 @@ class FeatureReader:
             raise RecordError(0, what, "Say it in the codec, as by Bytes(num_bytes).") from error
         return spec
 
-    def _of_one_kind(self, data: NDArray[np.uint8], spans: Spans, rows: slice | NDArray[np.int64]) -> PyTree:
+    def _of_one_kind(
+        self, data: NDArray[np.uint8], spans: Spans, rows: slice | NDArray[np.int64], records: RecordBatch
+    ) -> PyTree:
         """Return what records hold that hold the same kind of values; `rows` are their numbers."""
         kind = int(spans.kinds[0])
         if kind not in (ABSENT, UNSET):
             try:
-                return self.feature.decode(kind, data, spans)
+                return self.feature.decode(kind, data, spans, records)
             except RecordError as error:
                 row = error.row if isinstance(rows, slice) else int(rows[error.row])
                 raise self._naming(error, row) from error

@@ -129,12 +129,13 @@ class ArrayFeature:
         """Spec of one array."""
         return jax.ShapeDtypeStruct(self.shape, self.numbers.dtype)
 
-    def decode(self, kind: int, data: NDArray[np.uint8], spans: Spans) -> NDArray[Any]:
+    def decode(self, kind: int, data: NDArray[np.uint8], spans: Spans, records: RecordBatch) -> NDArray[Any]:
         """Return `dtype[n, *shape]`.
 
         Raises:
             RecordError: It holds something else.
         """
+        del records
         dtype, shape = self.numbers.dtype, (len(spans.kinds), *self.shape)
         num_items = math.prod(self.shape)
         if kind == BYTES:
@@ -177,12 +178,13 @@ class RaggedFeature:
         """Spec of one list."""
         return self.codec.element_spec()
 
-    def decode(self, kind: int, data: NDArray[np.uint8], spans: Spans) -> PyTree:
+    def decode(self, kind: int, data: NDArray[np.uint8], spans: Spans, records: RecordBatch) -> PyTree:
         """Return what the codec gives.
 
         Raises:
             RecordError: It holds something else.
         """
+        del records
         if kind == BYTES:
             return self.codec.decode_pieces(data, spans.begins, spans.lengths)
         items, counts = self.numbers.read(kind, data, spans)
@@ -207,7 +209,7 @@ class CodecFeature:
         """Spec of one element."""
         return self.codec.element_spec()
 
-    def decode(self, kind: int, data: NDArray[np.uint8], spans: Spans) -> PyTree:
+    def decode(self, kind: int, data: NDArray[np.uint8], spans: Spans, records: RecordBatch) -> PyTree:
         """Return what the codec gives.
 
         Raises:
@@ -215,7 +217,7 @@ class CodecFeature:
         """
         if kind != BYTES:
             raise RecordError(0, f"it holds {_HELD[kind]}, where a codec needs bytes", "Name a dtype in its place.")
-        return self.codec.decode(_records(data, spans))
+        return self.codec.decode(_values(data, spans, records))
 
     def encode(self, where: str, values: Any) -> RecordBatch:
         """Return what the codec encodes."""
@@ -235,6 +237,7 @@ def feature_of(spec: Any) -> Feature:
     return CodecFeature(spec)
 
 
-def _records(data: NDArray[np.uint8], spans: Spans) -> RecordBatch:
+def _values(data: NDArray[np.uint8], spans: Spans, records: RecordBatch) -> RecordBatch:
+    """Return the bytes values for a codec, which are stopped as the records are."""
     offsets = np.concatenate(([0], np.cumsum(spans.lengths)))
-    return RecordBatch(end_to_end(data, spans.begins, spans.lengths), offsets)
+    return dataclasses.replace(records, data=end_to_end(data, spans.begins, spans.lengths), offsets=offsets)
