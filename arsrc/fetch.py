@@ -19,6 +19,7 @@ from arsrc._host.open_source import OpenSource, Schema
 from arsrc._host.serving.requests import Request
 from arsrc.bridge import call_host
 from arsrc.codecs.check import whole_number
+from arsrc.codecs.element_tree import leaf_paths
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.resident import check_table, gather, table_spec
 from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
@@ -298,13 +299,16 @@ def _call_host(
         bad ones are masked, else None.
     """
     held = np.empty((), bool) if schema.config._masks else None
-    leaves, treedef = jax.tree.flatten((schema.codec.element_spec(), held))
+    spec = schema.codec.element_spec()
+    leaves, treedef = jax.tree.flatten((spec, held))
+    paths = (*leaf_paths(spec), *([] if held is None else ["mask"]))
     num_bytes = math.prod(lead) * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
     if num_bytes > _MOST_BYTES:
         what, fix = f"a batch of {math.prod(lead)} records has {num_bytes} bytes", "Use smaller batches or elements."
         raise ArsrcValueError("read", what, fix)
     results = (jax.ShapeDtypeStruct(lead + leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
-    found: tuple[Any, Array | None] = jax.tree.unflatten(treedef, call_host(HostCall(read, tuple(results)), operand))
+    call = HostCall(read, tuple(results), paths)
+    found: tuple[Any, Array | None] = jax.tree.unflatten(treedef, call_host(call, operand))
     return found
 
 

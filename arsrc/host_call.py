@@ -24,10 +24,12 @@ class HostCall:
         read: Gives for `operand u32[num_members, n]` one array `[num_members, *shape]` for each of `results`. The
             second argument is None or such arrays to write into, which it may do or not.
         results: What one member gets, as the device takes it.
+        paths: Of each of `results` in the element, for errors.
     """
 
     read: Callable[[np.ndarray, Leaves | None], Leaves]
     results: tuple[jax.ShapeDtypeStruct, ...]
+    paths: tuple[str, ...]
 
     def specs(self, lead: tuple[int, ...]) -> list[jax.ShapeDtypeStruct]:
         """Return what members with these leading axes get."""
@@ -39,8 +41,8 @@ class HostCall:
         lead = operand.shape[:-1]
         leaves = self.read(_merged(operand, len(lead)), None)
         return [
-            narrowed(leaf, result.dtype).reshape(lead + result.shape)
-            for leaf, result in zip(leaves, self.results, strict=True)
+            narrowed(leaf, result.dtype, path).reshape(lead + result.shape)
+            for leaf, result, path in zip(leaves, self.results, self.paths, strict=True)
         ]
 
     def write(self, _: Any, buffers: Sequence[Any], operand: Any) -> None:
@@ -48,9 +50,9 @@ class HostCall:
         operand = np.asarray(operand)
         num_lead = operand.ndim - 1
         outs = [_merged(np.asarray(buffer), num_lead) for buffer in buffers]
-        for out, leaf in zip(outs, self.read(_merged(operand, num_lead), outs), strict=True):
+        for out, leaf, path in zip(outs, self.read(_merged(operand, num_lead), outs), self.paths, strict=True):
             if leaf is not out:
-                out[...] = narrowed(leaf, out.dtype).reshape(out.shape)
+                out[...] = narrowed(leaf, out.dtype, path).reshape(out.shape)
 
 
 def _merged(array: np.ndarray, num_lead: int) -> np.ndarray:
@@ -60,18 +62,31 @@ def _merged(array: np.ndarray, num_lead: int) -> np.ndarray:
     return array.reshape(math.prod(array.shape[:num_lead]), *array.shape[num_lead:])
 
 
-def narrowed(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return a leaf with the dtype that the device takes; integers that do not fit are an error."""
+def narrowed(leaf: np.ndarray, dtype: np.dtype, path: str, record_ids: np.ndarray | None = None) -> np.ndarray:
+    """Return a leaf with the dtype that the device takes; integers that do not fit are an error.
+
+    Args:
+        leaf: Array `[..., *shape]`.
+        dtype: What it becomes.
+        path: Of the leaf in the element, for errors.
+        record_ids: u32[len(leaf)], which errors name; None: they are not at hand.
+
+    Raises:
+        ArsrcValueError: An integer does not fit.
+    """
     if leaf.dtype == dtype:
         return leaf
     if leaf.dtype.kind in "iu" and leaf.size:
         low, high, limits = leaf.min(), leaf.max(), np.iinfo(dtype)
         if low < limits.min or high > limits.max:
+            got = {"low": int(low), "high": int(high)}
+            if record_ids is not None:
+                wrong = ((leaf < limits.min) | (leaf > limits.max)).reshape(len(leaf), -1).any(axis=1)
+                got["record_id"] = int(record_ids[wrong.argmax()])
             raise ArsrcValueError(
                 "decode",
-                f"{leaf.dtype} values do not fit {dtype}, and 64-bit types are off",
+                f"{leaf.dtype} values do not fit {dtype}, and 64-bit types are off, for leaf {path}",
                 "Set jax_enable_x64, or let the codec give smaller numbers.",
-                low=int(low),
-                high=int(high),
+                **got,
             )
     return leaf.astype(dtype)

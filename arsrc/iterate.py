@@ -10,6 +10,7 @@ from arsrc import sizes
 from arsrc._host import registry
 from arsrc._host.open_source import OpenSource
 from arsrc._host.serving.requests import Request
+from arsrc.codecs.element_tree import leaf_paths
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import Placement, check_placement, place, placer, replicated, rows_of_process
 from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcTypeError
@@ -59,6 +60,7 @@ def _batches(
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
     dtypes += [np.dtype(bool)] * schema.config._masks  # which rows hold a record
     treedef = jax.tree.structure(schema.codec.element_spec())
+    paths = leaf_paths(schema.codec.element_spec()) + ["mask"] * schema.config._masks
     key_words = np.asarray(jax.random.key_data(start.key))
     place_both = placer(placement, rows.start, config.batch_size, schema)
     key = jax.random.wrap_key_data(place(key_words, replicated(placement)), impl=jax.random.key_impl(start.key))
@@ -80,7 +82,8 @@ def _batches(
         loaded = read_from(source, lambda one: one.get(request))
         ids: Any = loaded.record_ids[0, 0]
         mask: Any = ids != np.uint32(PAD_ID)
-        leaves = [narrowed(leaf[0, 0], dtype) for leaf, dtype in zip(loaded.leaves, dtypes, strict=True)]
+        narrow = zip(loaded.leaves, dtypes, paths, strict=True)
+        leaves = [narrowed(leaf[0, 0], dtype, path, ids) for leaf, dtype, path in narrow]
         if schema.config._masks:
             mask = leaves.pop()
             ids = np.where(mask, ids, np.uint32(PAD_ID))

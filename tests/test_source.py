@@ -356,7 +356,9 @@ def test_numbers_that_do_not_fit_32_bits_are_an_error_and_not_cut(tmp_path: Any)
     config = arsrc.ArrayRecordSourceConfig(path, 1, codec)
     iterator = arsrc.iterate(config)
     assert next(iterator)[1].data["x"].tolist() == [1]
-    with pytest.raises(arsrc.ArsrcValueError, match=r"int64 values do not fit int32.*high=2147483648"):
+    with pytest.raises(
+        arsrc.ArsrcValueError, match=r"do not fit int32, .* for leaf \['x'\].*high=2147483648, record_id=1"
+    ):
         next(iterator)
     arsrc.close(config)
 
