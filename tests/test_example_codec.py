@@ -20,7 +20,7 @@ from arsrc._host.records.stoppable import Stoppable
 from arsrc.codecs import Bytes, Codec, Map, Ragged, RecordBatch, Struct, TFExample, check_batch
 from arsrc.codecs.example_heads import ABSENT, UNSET
 from arsrc.codecs.example_layout import find_spans
-from arsrc.codecs.example_message import _example_class
+from arsrc.codecs.example_message import _example_class, feature_names
 from arsrc.codecs.varints import are_whole, packed_varints, varint_values
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
@@ -490,6 +490,20 @@ def test_lengths_that_claim_more_than_the_record_has_are_errors_before_anything_
                 codec.decode(batch_of(nested(0x0A, content)))
 
 
+def test_of_what_stands_in_place_of_a_missing_feature_the_names_most_like_it_are_said() -> None:
+    names = {f"x{i}": i for i in range(20)} | {"label": 1}
+    with pytest.raises(RecordError, match=r"'Label' is missing\. The record has 'label', 'x.* and 15 more\. Where"):
+        TFExample({"Label": "int32"}).decode(batch_of(record(**names)))
+    with pytest.raises(RecordError, match=r"'Image' is missing, .* The record has 'image'\."):
+        TFExample({"Image": Bytes()}).resolve(record(image=b"x" * 300))
+    assert feature_names(nested(0x12, b"x") + nested(0x0A, entry(b"a", b"") + entry(b"b", b""))) == ["a", "b"]
+
+
+@given(st.binary(max_size=60))
+def test_names_are_looked_for_in_any_bytes(content: bytes) -> None:
+    assert all(isinstance(name, str) for name in feature_names(content))
+
+
 def test_a_record_of_very_many_features_takes_no_memory_for_each() -> None:
     content = nested(0x0A, b"".join(entry(b"%d" % i, nested(0x1A, b"")) for i in range(5000)))
     rows = batch_of(*[content] * 50)
@@ -701,8 +715,8 @@ def test_what_cannot_be_meant_is_an_error_at_once(make: Any, kind: type, texts: 
 @pytest.mark.parametrize(
     ("spec", "content", "texts"),
     [
-        ("int32", record(b=1), ("feature 'a' is missing", "default={'a': ...}")),
-        ("int32", record(a=None), ("feature 'a' is missing",)),
+        ("int32", record(b=1), ("feature 'a' is missing. The record has 'b'. Where", "default={'a': ...}.")),
+        ("int32", record(a=None), ("feature 'a' is missing. It stands there without a value",)),
         ("int32", record(a=[1, 2]), ("feature 'a': it holds 2 values, not 1 as int32[] takes", "Ragged")),
         ("int32", record(a=1.5), ("feature 'a': it holds floats, which are no int32",)),
         ("float32", record(a=1), ("feature 'a': it holds integers, which are no float32",)),

@@ -137,6 +137,13 @@ def test_a_value_that_does_not_fit_is_an_error_that_names_row_and_field(values: 
         CODEC.decode(batch_of(good, {**good, **values}, good))
 
 
+def test_where_a_field_is_missing_the_names_of_the_record_are_said():
+    said = r"field 'Label' is missing\. The record has 'image', 'label'\. Where a .* default={'Label': \.\.\.}\.$"
+    for codec in (Json({"Label": "int32"}), Json({"Label": Bytes()})):
+        with pytest.raises(RecordError, match=said):
+            codec.resolve(b'{"label": 3, "image": {"a": [1]}}')
+
+
 def test_texts_go_to_codecs_and_come_back():
     codec = Json({"a": Bytes(), "b": Map(json.loads, "int64", lambda x: str(int(x)).encode())})
     codec = codec.resolve(b'{"a": "xy", "b": "12"}')

@@ -246,8 +246,8 @@ def without(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (without("image"), r"field 'image' is missing\. Say by default="),
-        (without("point"), r"field 'point' is missing\. Say by default="),
+        (without("image"), r"field 'image' is missing\. The record has .*'label', .*default={'image': \.\.\.}\."),
+        (without("point"), r"field 'point' is missing\. The record has .*'label', .*default={'point': \.\.\.}\."),
         ({**POINT, "image": [[1, 2, 3]]}, r"field 'image' holds list of 1, not a list of 2 in uint8\[2, 3\]"),
         ({**POINT, "image": bytes(5)}, r"field 'image' holds 5 bytes, not 6 as uint8\[2, 3\] takes\. Bytes for"),
         ({**POINT, "image": [[1, 2, 3], [4, 5, 256]]}, "field 'image' holds 256, which does not fit uint8"),

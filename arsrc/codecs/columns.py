@@ -215,7 +215,7 @@ def _kind(dtype: np.dtype[Any]) -> str:
 def _other_than(wanted: str, value: Any) -> tuple[str, str]:
     """Return what is wrong, and what to do, about a value of another kind or length."""
     if value is MISSING:
-        return "is missing", "Say by default={...} what stands for it, where it may be."
+        return "is missing", ""
     kind = type(value).__name__
     found = f"{kind} of {len(value)}" if isinstance(value, (list, str, dict, bytes)) else f"{kind} {_shown(value)}"
     return f"holds {found}, not {wanted}", ""

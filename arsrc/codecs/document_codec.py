@@ -15,6 +15,7 @@ from arsrc.codecs.check import array_spec
 from arsrc.codecs.columns import MISSING, Holds, blob, column, in_field
 from arsrc.codecs.defaults import Default, default_of
 from arsrc.codecs.element_tree import tree_text
+from arsrc.codecs.field_advice import for_missing
 from arsrc.codecs.fields import check_names, common_length, field_text, named
 from arsrc.errors import ArsrcValueError, RecordError, said
 from arsrc.frozen import Terse
@@ -82,8 +83,9 @@ class DocumentCodec(Terse, abc.ABC):
         for number, (name, holds) in enumerate(self._fields().items()):
             value = getattr(document, f"f{number}")
             if not isinstance(holds, tuple):
-                is_missing = value is MISSING and name in defaults
-                holds = _as_it_is(name, holds) if is_missing else _resolved(name, holds, value)
+                if value is MISSING and name not in defaults:
+                    raise self._missing(name, 0, first_record)
+                holds = _as_it_is(name, holds) if value is MISSING else _resolved(name, holds, value)
             resolved.append((name, holds))
         codec = type(self)(tuple(resolved), self.default)
         codec.decode(records)
@@ -107,7 +109,12 @@ class DocumentCodec(Terse, abc.ABC):
         found = {}
         for number, (name, holds) in enumerate(self._fields().items()):
             values = list(map(operator.attrgetter(f"f{number}"), documents))
-            found[name] = column(name, holds, values, records, defaults.get(name))
+            try:
+                found[name] = column(name, holds, values, records, defaults.get(name))
+            except RecordError as error:
+                if error.what == f"field {name!r} is missing":
+                    raise self._missing(name, error.row, records[error.row]) from error
+                raise
         return found
 
     def encode(self, elements: PyTree) -> RecordBatch:
@@ -156,6 +163,15 @@ class DocumentCodec(Terse, abc.ABC):
             what = f"the record is no {type(self).__name__} map that can be read ({said(error)})"
             raise RecordError(len(found), what) from error
         return found
+
+    def _missing(self, name: str, row: int, record: bytes) -> RecordError:
+        """Return the error of a record that has not a field, which names what it has."""
+        held = getattr(msgspec, self._format).Decoder(dict[str, msgspec.Raw])
+        try:
+            names = list(held.decode(record))
+        except (msgspec.MsgspecError, UnicodeError):  # of keys that are no texts
+            names = []
+        return RecordError(row, f"field {name!r} is missing", for_missing(name, names))
 
     def _fields(self) -> dict[str, Holds]:
         return dict(self.fields)

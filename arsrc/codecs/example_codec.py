@@ -100,7 +100,7 @@ class TFExample:
         values = [data[begin : begin + length].tobytes() for _, (begin,), (length,) in spans]
         kinds = [int(span.kinds[0]) for span in spans]
         given = zip(self._readers, self._specs(), kinds, values, strict=True)
-        specs = {name: reader.resolved(spec, kind, value) for reader, (name, spec), kind, value in given}
+        specs = {name: reader.resolved(spec, kind, value, first_record) for reader, (name, spec), kind, value in given}
         resolved = TFExample(specs, self.default)
         resolved.decode(first)
         return resolved

@@ -11,7 +11,9 @@ from arsrc.codecs.defaults import Default
 from arsrc.codecs.element_tree import ElementTree
 from arsrc.codecs.example_heads import ABSENT, BYTES, UNSET
 from arsrc.codecs.example_layout import Spans
+from arsrc.codecs.example_message import feature_names
 from arsrc.codecs.example_values import CodecFeature, Feature
+from arsrc.codecs.field_advice import for_missing
 from arsrc.errors import ArsrcValueError, RecordError
 from arsrc.record_batch import RecordBatch
 
@@ -31,7 +33,12 @@ class FeatureReader:
     default: Default | None
 
     def read(self, data: NDArray[np.uint8], spans: Spans, records: RecordBatch) -> PyTree:
-        """Return what `records` hold, as their spans in `data` say, a tree of arrays `[num_records, ...]`.
+        """Return what the records hold, a tree of arrays `[num_records, ...]`.
+
+        Args:
+            data: Bytes in which the feature lies.
+            spans: Where, of each record.
+            records: The records, whose other features errors name.
 
         Raises:
             RecordError: A record has not the feature, or another kind of values, or they do not fit.
@@ -48,7 +55,7 @@ class FeatureReader:
                 leaf[rows] = found
         return tree.treedef.unflatten(leaves)
 
-    def resolved(self, spec: Any, kind: int, value: bytes) -> Any:
+    def resolved(self, spec: Any, kind: int, value: bytes, record: bytes) -> Any:
         """Return the spec, resolved by what the first record holds if it is a codec.
 
         Raises:
@@ -65,7 +72,8 @@ class FeatureReader:
             self.feature.element_spec()
         except ArsrcValueError as error:
             what = f"feature {self.name!r} is missing, and nothing else says what its codec gives"
-            raise RecordError(0, what, "Say it in the codec, as by Bytes(num_bytes).") from error
+            fix = "Say it in the codec, as by Bytes(num_bytes)."
+            raise RecordError(0, what, f"{fix} {for_missing(self.name, feature_names(record))}") from error
         return spec
 
     def _of_one_kind(
@@ -80,8 +88,9 @@ class FeatureReader:
                 row = error.row if isinstance(rows, slice) else int(rows[error.row])
                 raise self._naming(error, row) from error
         if self.default is None:
-            fix = f"Say what stands for it: default={{{self.name!r}: ...}}."
-            raise RecordError(0 if isinstance(rows, slice) else int(rows[0]), f"feature {self.name!r} is missing", fix)
+            row = 0 if isinstance(rows, slice) else int(rows[0])
+            fix = for_missing(self.name, feature_names(records[row]))
+            raise RecordError(row, f"feature {self.name!r} is missing", fix)
         return self.default.around(None, np.arange(0), len(spans.kinds))
 
     def _naming(self, error: RecordError, row: int) -> RecordError:
