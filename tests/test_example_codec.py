@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import arsrc
 from arsrc._host.records.stoppable import Stoppable
-from arsrc.codecs import Bytes, Codec, Map, Ragged, RecordBatch, Struct, TFExample, check_batch
+from arsrc.codecs import Bytes, Codec, Map, MsgPack, Ragged, RecordBatch, Struct, TFExample, check_batch
 from arsrc.codecs.example_heads import ABSENT, UNSET
 from arsrc.codecs.example_layout import find_spans
 from arsrc.codecs.example_message import _example_class, feature_names
@@ -488,6 +489,20 @@ def test_lengths_that_claim_more_than_the_record_has_are_errors_before_anything_
         ):
             with pytest.raises(RecordError, match=r"row 0: the record is no tf\.train\.Example"):
                 codec.decode(batch_of(nested(0x0A, content)))
+
+
+@pytest.mark.parametrize("first", [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\0\0\0\0WEBP"])
+def test_where_bytes_are_those_of_a_picture_the_codec_for_them_is_named(first: bytes) -> None:
+    picture, pixels = first + bytes(884), bytes(768)
+    for codec, encoded in (
+        (TFExample({"a": ("uint8", (16, 16, 3))}), lambda a: record(a=a)),
+        (MsgPack({"a": ("uint8", (16, 16, 3))}), lambda a: msgspec.msgpack.encode({"a": a})),
+    ):
+        with pytest.raises(RecordError, match=r"row 1: .* 768 as uint8.* picture: decode them with Image\("):
+            codec.decode(batch_of(encoded(pixels), encoded(picture)))
+        with pytest.raises(RecordError, match=r"row 0: .* 768 as uint8") as caught:
+            codec.decode(batch_of(encoded(pixels[:-1])))
+        assert "Image(" not in str(caught.value)
 
 
 def test_of_what_stands_in_place_of_a_missing_feature_the_names_most_like_it_are_said() -> None:

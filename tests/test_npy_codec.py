@@ -363,4 +363,5 @@ def test_junk_in_an_npz_is_decoded_or_an_error_of_its_record_and_nothing_else(fl
 
 def test_the_order_of_fields_of_npz_does_not_count() -> None:
     one, other = Npz({"a": "int32", "b": "uint8"}), Npz({"b": "uint8", "a": "int32"})
-    assert one == other and hash(one) == hash(other) and repr(one) == repr(other)
+    assert one == other
+    assert (hash(one), repr(one)) == (hash(other), repr(other))

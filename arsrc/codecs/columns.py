@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from arsrc.codecs.base import Codec, PyTree
 from arsrc.codecs.defaults import Default
 from arsrc.codecs.element_tree import array_text
+from arsrc.codecs.field_advice import for_bytes
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
 from arsrc.errors import RecordError
@@ -144,7 +145,8 @@ def _from_bytes(values: list[bytes], dtype: np.dtype[Any], shape: tuple[int, ...
     stored = np.dtype((stored_dtype(dtype), shape))
     if set(map(len, values)) != {stored.itemsize}:
         what = f"holds {len(values[0])} bytes, not {stored.itemsize} as {array_text(dtype, shape)} takes"
-        raise _misfit(what, "Bytes for an array are its items, little-endian, in C order.")
+        fix = "Bytes for an array are its items, little-endian, in C order."
+        raise _misfit(what, for_bytes(values[0][:12], fix))
     # Not frombuffer, whose result is a view of a view: this one's memory is seen to be nobody else's.
     array: NDArray[Any] = np.ndarray((len(values), *shape), stored.base, b"".join(values))
     return from_stored(array, dtype)

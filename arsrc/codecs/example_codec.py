@@ -122,7 +122,9 @@ class TFExample:
             ArsrcValueError: protobuf is needed and not installed.
         """
         data, spans = self._spans(records)
-        return {reader.name: reader.read(data, span, records) for reader, span in zip(self._readers, spans, strict=True)}
+        return {
+            reader.name: reader.read(data, span, records) for reader, span in zip(self._readers, spans, strict=True)
+        }
 
     def encode(self, elements: PyTree) -> RecordBatch:
         """Encode a dict of `dtype[num_records, *shape]`, and of what codecs of features encode. Host only.

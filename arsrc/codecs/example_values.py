@@ -14,6 +14,7 @@ from arsrc.codecs.check import cast_batch
 from arsrc.codecs.element_tree import array_text
 from arsrc.codecs.example_heads import BYTES, FLOATS, INTEGERS
 from arsrc.codecs.example_layout import Spans
+from arsrc.codecs.field_advice import for_bytes
 from arsrc.codecs.pieces import end_to_end, pieces
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
@@ -140,7 +141,7 @@ class ArrayFeature:
         num_items = math.prod(self.shape)
         if kind == BYTES:
             num_bytes = num_items * dtype.itemsize
-            self._check(spans.lengths, num_bytes, "bytes")
+            self._check(spans.lengths, num_bytes, "bytes", (data, spans.begins))
             stored = pieces(data, spans.begins, num_bytes).view(stored_dtype(dtype))
             return from_stored(stored.reshape(shape), dtype)
         items, counts = self.numbers.read(kind, data, spans)
@@ -153,12 +154,22 @@ class ArrayFeature:
         counts = np.full(len(array), math.prod(self.shape))
         return self.numbers.write(where, array.reshape(-1), counts)
 
-    def _check(self, counts: NDArray[np.int64], wanted: int, items: str) -> None:
+    def _check(
+        self,
+        counts: NDArray[np.int64],
+        wanted: int,
+        items: str,
+        raw: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None,
+    ) -> None:
+        """Check that all hold as many as are wanted; `raw` is the bytes where they begin, if they hold bytes."""
         wrong = counts != wanted
         if np.count_nonzero(wrong):
             row = int(wrong.argmax())
             what = f"it holds {counts[row]} {items}, not {wanted} as {array_text(self.numbers.dtype, self.shape)} takes"
             fix = "Correct the shape, or read lists of different lengths with Ragged(dtype, max_length=...)."
+            if raw is not None:
+                data, begins = raw
+                fix = for_bytes(data[begins[row] :][: min(12, counts[row])].tobytes(), fix)
             raise RecordError(row, what, fix)
 
 

@@ -29,3 +29,11 @@ def for_missing(name: str, held: Iterable[str]) -> str:
     else:
         shown = ", ".join(map(repr, names))
     return f"The record has {shown}. {fix}"
+
+
+def for_bytes(first: bytes, otherwise: str) -> str:
+    """Return what to do where bytes are none of an array, of which these are the first, at least 12 where there are."""
+    is_webp = first[:4] == b"RIFF" and first[8:12] == b"WEBP"
+    if is_webp or first.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")):
+        return "The bytes are those of a picture: decode them with Image((height, width, channels))."
+    return otherwise
