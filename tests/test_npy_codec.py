@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import os
 import pickle
 import sys
 import tracemalloc
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 import arsrc
 from arsrc._host.records.codec_identity import describe
-from arsrc.codecs import Codec, Npy, Npz, RecordBatch, check_batch
+from arsrc.codecs import Bytes, Codec, Npy, Npz, Ragged, RecordBatch, TFExample, check_batch
 from arsrc.codecs.npy_format import header_of
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
@@ -364,4 +365,43 @@ def test_junk_in_an_npz_is_decoded_or_an_error_of_its_record_and_nothing_else(fl
 def test_the_order_of_fields_of_npz_does_not_count() -> None:
     one, other = Npz({"a": "int32", "b": "uint8"}), Npz({"b": "uint8", "a": "int32"})
     assert one == other
-    assert (hash(one), repr(one)) == (hash(other), repr(other))
+    assert hash(one) == hash(other)
+    assert repr(one) == repr(other)
+
+
+def test_decoding_enters_no_python_code_of_jax() -> None:
+    wanted = {"a": "int32", "b": ("float32", 2), "c": Ragged("int32", max_length=3)}
+    default = {"a": 1, "b": np.zeros(2, "f4"), "c": np.arange(2)}
+    example = TFExample(wanted, default)
+    rows = example.encode(
+        {
+            "a": np.array([1]),
+            "b": np.ones((1, 2), "f4"),
+            "c": {"values": np.array([[1, 2, 3]]), "length": np.array([2])},
+        }
+    )
+    raw = TFExample({"b": Bytes(8)}).encode({"b": np.zeros((1, 8), "u1")})
+    other = TFExample({"z": "int32"}).encode({"z": np.array([1])})
+    npz, npy = Npz({"a": "int32", "b": ("float32", 2)}), Npy(("int32", 2))
+    arrays = npz.encode({"a": np.array([1, 2]), "b": np.ones((2, 2), "f4")})
+    big_endian = io.BytesIO()
+    np.save(big_endian, np.arange(2, dtype=">i4"))
+    batches = [
+        (example, RecordBatch.from_records([rows[0], raw[0], other[0]])),
+        (npz, arrays),
+        (npy, RecordBatch.from_records([npy.encode(np.array([[1, 2]]))[0], big_endian.getvalue()])),
+    ]
+    entered: set[str] = set()
+    folder = os.path.dirname(jax.__file__) + os.sep
+
+    def note(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(folder):
+            entered.add(f"{frame.f_code.co_filename}:{frame.f_code.co_name}")
+
+    sys.setprofile(note)
+    try:
+        for codec, records in batches:
+            codec.decode(records)
+    finally:
+        sys.setprofile(None)
+    assert not entered

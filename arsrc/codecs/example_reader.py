@@ -26,11 +26,21 @@ class FeatureReader:
         name: Its name, for errors.
         feature: How it is read.
         default: What stands for it; None: it must be there.
+        tree: Of what it is read as; None: a codec is not resolved.
     """
 
     name: str
     feature: Feature
     default: Default | None
+    tree: ElementTree | None = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        # Here, not while batches are decoded, where JAX's Python code must not run.
+        try:
+            tree = ElementTree(self.feature.element_spec())
+        except ArsrcValueError:
+            tree = None
+        object.__setattr__(self, "tree", tree)
 
     def read(self, data: NDArray[np.uint8], spans: Spans, records: RecordBatch) -> PyTree:
         """Return what the records hold, a tree of arrays `[num_records, ...]`.
@@ -46,7 +56,7 @@ class FeatureReader:
         num_records = len(spans.kinds)
         if num_records and np.count_nonzero(spans.kinds == spans.kinds[0]) == num_records:
             return self._of_one_kind(data, spans, slice(None), records)
-        tree = ElementTree(self.feature.element_spec())
+        tree = self.tree or ElementTree(self.feature.element_spec())  # or else its error
         leaves = [np.empty((num_records, *shape), dtype) for shape, dtype in tree.shapes]
         for kind in np.unique(spans.kinds):
             rows = np.flatnonzero(spans.kinds == kind)

@@ -82,18 +82,7 @@ class Npy:
         Raises:
             RecordError: A record is no such array, or another one than `spec` says.
         """
-        lengths = records.lengths  # i64[num_records]
-        rows = np.arange(len(records))
-        if len(rows) and (lengths == lengths[0]).all():
-            block = records.data[records.offsets[0] : records.offsets[-1]].reshape(len(rows), -1)
-            return self._decode_equal(block, rows)
-        dtype, shape = self._known()
-        arrays = np.empty((len(rows), *shape), dtype)
-        for length in np.unique(lengths):
-            some = rows[lengths == length]
-            block = np.stack([records.data[start : start + length] for start in records.offsets[some]])
-            arrays[some] = self._decode_equal(block, some)
-        return arrays
+        return decoded(records, *self._known())
 
     def encode(self, elements: PyTree) -> RecordBatch:
         """Encode `dtype[num_records, *shape]`; without `spec`, of any dtype and shape. Host only.
@@ -109,31 +98,48 @@ class Npy:
             dtype, shape = self._known()
         return encoded("Npy.encode", elements, dtype, shape)
 
-    def _decode_equal(self, block: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the arrays of records of one length, `u8[len(rows), num_bytes]`, which are these rows of the batch."""
-        dtype, shape = self._known()
-        arrays: NDArray[Any] | None = None
-        left = np.arange(len(block))
-        while len(left):
-            some = block if arrays is None else block[left]
-            layout = layout_of(some[0], int(rows[left[0]]))
-            if not layout.is_of(dtype, shape):
-                sides = both_sides(array_text(dtype, shape), array_text(layout.dtype, layout.shape))
-                raise RecordError(int(rows[left[0]]), "the record holds another array than the spec says", sides)
-            is_alike = (some[:, : layout.start] == some[0, : layout.start]).all(axis=1)
-            if is_alike.all() and arrays is None:
-                return layout.arrays(some[:, layout.start :], dtype)
-            arrays = np.empty((len(block), *shape), dtype) if arrays is None else arrays
-            arrays[left[is_alike]] = layout.arrays(some[is_alike, layout.start :], dtype)
-            left = left[~is_alike]
-        assert arrays is not None
-        return arrays
-
     def _known(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
         if self.spec is None:
             fix = "Call resolve(first_record), or give spec."
             raise ArsrcValueError("Npy.spec", "is not known yet", fix)
         return self.spec.dtype, self.spec.shape
+
+
+def decoded(records: RecordBatch, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return `dtype[num_records, *shape]`, C-contiguous; see `Npy.decode`."""
+    lengths = records.lengths  # i64[num_records]
+    rows = np.arange(len(records))
+    if len(rows) and (lengths == lengths[0]).all():
+        block = records.data[records.offsets[0] : records.offsets[-1]].reshape(len(rows), -1)
+        return _decoded_alike(block, rows, dtype, shape)
+    arrays = np.empty((len(rows), *shape), dtype)
+    for length in np.unique(lengths):
+        some = rows[lengths == length]
+        block = np.stack([records.data[start : start + length] for start in records.offsets[some]])
+        arrays[some] = _decoded_alike(block, some, dtype, shape)
+    return arrays
+
+
+def _decoded_alike(
+    block: NDArray[np.uint8], rows: NDArray[np.int64], dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """Return the arrays of records of one length, `u8[len(rows), num_bytes]`, which are these rows of the batch."""
+    arrays: NDArray[Any] | None = None
+    left = np.arange(len(block))
+    while len(left):
+        some = block if arrays is None else block[left]
+        layout = layout_of(some[0], int(rows[left[0]]))
+        if not layout.is_of(dtype, shape):
+            sides = both_sides(array_text(dtype, shape), array_text(layout.dtype, layout.shape))
+            raise RecordError(int(rows[left[0]]), "the record holds another array than the spec says", sides)
+        is_alike = (some[:, : layout.start] == some[0, : layout.start]).all(axis=1)
+        if is_alike.all() and arrays is None:
+            return layout.arrays(some[:, layout.start :], dtype)
+        arrays = np.empty((len(block), *shape), dtype) if arrays is None else arrays
+        arrays[left[is_alike]] = layout.arrays(some[is_alike, layout.start :], dtype)
+        left = left[~is_alike]
+    assert arrays is not None
+    return arrays
 
 
 def encoded(where: str, elements: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> RecordBatch:

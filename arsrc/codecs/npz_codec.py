@@ -15,7 +15,7 @@ from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec
 from arsrc.codecs.columns import in_field
 from arsrc.codecs.fields import check_names, common_length, field_text, named
-from arsrc.codecs.npy_codec import Npy, encoded
+from arsrc.codecs.npy_codec import decoded, encoded
 from arsrc.codecs.npy_format import MOST_HEADER_BYTES
 from arsrc.errors import ArsrcError, RecordError, said
 from arsrc.record_batch import RecordBatch
@@ -75,7 +75,7 @@ class Npz:
         found = {}
         for name, members in columns.items():
             try:
-                found[name] = Npy(fields[name]).decode(RecordBatch.from_records(members))
+                found[name] = decoded(RecordBatch.from_records(members), *fields[name])
             except RecordError as error:
                 raise in_field(name, error) from error
         return found
