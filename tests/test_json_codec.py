@@ -5,7 +5,9 @@ import json
 import math
 from typing import Any
 
+import jax
 import ml_dtypes
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 import arsrc
 from arsrc._host.machine.stopping import Stopped
 from arsrc._host.records.stoppable import Stoppable
-from arsrc.codecs import Bytes, Json, Map, MapBatch, Ragged, RecordBatch, check_batch
+from arsrc.codecs import Bytes, Json, Map, MapBatch, MsgPack, Ragged, RecordBatch, Struct, check_batch
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
 CODEC = Json(
@@ -117,18 +119,20 @@ def test_what_is_no_json_object_is_an_error_that_names_the_row(record: bytes):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"id": 1.0}, "field 'id' holds float 1.0, not a number of int32"),
+        ({"id": 1.0}, "field 'id' holds the float 1.0, not a number of int32"),
+        ({"id": True, "xy": [True, True], "ok": 1}, "field 'ok' holds the integer 1, not a bool"),
+        ({"text": True}, "field 'text' holds true, not bytes"),
         ({"id": 10**30}, f"field 'id' holds {10**30}, which does not fit int32"),
         ({"id": 10**60}, "field 'id' holds a huge integer, which does not fit int32"),
-        ({"id": "x" * 500}, "field 'id' holds str of 500, not a number of int32"),
-        ({"xy": [1, None]}, "field 'xy' holds NoneType None, not a number of float32"),
-        ({"xy": "12"}, r"field 'xy' holds str of 2, not a list of 2 in float32\[2\]"),
+        ({"id": "x" * 500}, "field 'id' holds a text of 500, not a number of int32"),
+        ({"xy": [1, None]}, "field 'xy' holds null, not a number of float32. Lists with null"),
+        ({"xy": "12"}, r"field 'xy' holds a text of 2, not a list of 2 in float32\[2\]"),
         ({"xy": [10**400, 1]}, "field 'xy' holds a huge integer, which does not fit float32"),
-        ({"ok": None}, "field 'ok' holds NoneType None, not a bool"),
-        ({"text": {"a": 1}}, "field 'text' holds dict of 1, not bytes or a text or a list for Ragged"),
+        ({"id": None}, "field 'id' holds null, not a number of int32. Where it may be null, .* default={'id': ...}"),
+        ({"text": {"a": 1}}, "field 'text' holds a map of 1, not bytes or a text or a list for Ragged. Maps inside"),
         ({"text": [1, 256]}, "field 'text' holds 256, which does not fit uint8"),
         ({"text": "123456789"}, "field 'text': the record has 9 items, max_length is 8"),
-        ({"ids": "12345678"}, "field 'ids' holds str of 8, not bytes or a list for Ragged"),
+        ({"ids": "12345678"}, "field 'ids' holds a text of 8, not bytes or a list for Ragged"),
     ],
 )
 def test_a_value_that_does_not_fit_is_an_error_that_names_row_and_field(values: Any, said: str):
@@ -142,6 +146,25 @@ def test_where_a_field_is_missing_the_names_of_the_record_are_said():
     for codec in (Json({"Label": "int32"}), Json({"Label": Bytes()})):
         with pytest.raises(RecordError, match=said):
             codec.resolve(b'{"label": 3, "image": {"a": [1]}}')
+
+
+@pytest.mark.parametrize("kind", [Json, MsgPack])
+def test_null_is_missing_where_a_default_stands_for_the_field(kind: type):
+    encode = (msgspec.json if kind is Json else msgspec.msgpack).encode
+    fields = {"id": "int32", "xy": ("float32", 2), "text": Ragged(max_length=4), "pair": Struct({"a": "uint8"})}
+    default = {"id": -1, "xy": [0, 0], "text": "?", "pair": {"a": 9}}
+    good = {"id": 5, "xy": [1, 2], "text": "ab", "pair": "\1"}
+    records = [dict.fromkeys(good), good, {}, {**good, "id": None}, {**good, "xy": None}]
+    codec = kind(fields, default).resolve(encode(records[0]))
+    found = codec.decode(RecordBatch.from_records([*map(encode, records)]))
+    without = [{name: value for name, value in one.items() if value is not None} for one in records]
+    jax.tree.map(np.testing.assert_array_equal, found, codec.decode(RecordBatch.from_records([*map(encode, without)])))
+    assert found["id"].tolist() == [-1, 5, -1, -1, 5]
+    assert found["pair"]["a"].tolist() == [9, 1, 9, 1, 1]
+    with pytest.raises(RecordError, match="row 1: field 'id' holds null"):
+        kind(fields).decode(RecordBatch.from_records([encode(good), encode({**good, "id": None})]))
+    with pytest.raises(RecordError, match="row 0: field 'xy' holds null"):
+        codec.decode(RecordBatch.from_records([encode({**good, "xy": [1, None]})]))
 
 
 def test_texts_go_to_codecs_and_come_back():

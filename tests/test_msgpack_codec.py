@@ -248,20 +248,29 @@ def without(name: str) -> dict[str, Any]:
     [
         (without("image"), r"field 'image' is missing\. The record has .*'label', .*default={'image': \.\.\.}\."),
         (without("point"), r"field 'point' is missing\. The record has .*'label', .*default={'point': \.\.\.}\."),
-        ({**POINT, "image": [[1, 2, 3]]}, r"field 'image' holds list of 1, not a list of 2 in uint8\[2, 3\]"),
+        (
+            {**POINT, "image": [[1, 2, 3]]},
+            r"field 'image' holds a list of 1, not a list of 2 in uint8\[2, 3\]\. Lists are",
+        ),
         ({**POINT, "image": bytes(5)}, r"field 'image' holds 5 bytes, not 6 as uint8\[2, 3\] takes\. Bytes for"),
-        ({**POINT, "image": [[1, 2, 3], [4, 5, 256]]}, "field 'image' holds 256, which does not fit uint8"),
-        ({**POINT, "label": 2.0}, "field 'label' holds float 2.0, not a number of int32"),
-        ({**POINT, "label": None}, "field 'label' holds NoneType None, not a number of int32"),
-        ({**POINT, "label": "3"}, "field 'label' holds str of 1, not a number of int32"),
+        (
+            {**POINT, "image": [[1, 2, 3], [4, 5, 256]]},
+            "field 'image' holds 256, which does not fit uint8. Choose a wider",
+        ),
+        ({**POINT, "label": 2.0}, "field 'label' holds the float 2.0, not a number of int32. Choose a dtype"),
+        (
+            {**POINT, "image": None},
+            "field 'image' holds null, not a list of 2 in .* be null, .* default={'image': ...}.",
+        ),
+        ({**POINT, "label": "3"}, "field 'label' holds a text of 1, not a number of int32. Texts are read"),
         ({**POINT, "label": 2**64 - 1}, f"field 'label' holds {2**64 - 1}, which does not fit int32"),
         ({**POINT, "weight": [1.0, 1e39]}, r"field 'weight' holds 1e\+39, which does not fit float32"),
-        ({**POINT, "ok": 1}, "field 'ok' holds int 1, not a bool"),
+        ({**POINT, "ok": 1}, "field 'ok' holds the integer 1, not a bool. Choose"),
         ({**POINT, "tokens": [1, 2**15]}, "field 'tokens' holds 32768, which does not fit int16"),
-        ({**POINT, "tokens": "ab"}, "field 'tokens' holds str of 2, not bytes or a list for Ragged"),
+        ({**POINT, "tokens": "ab"}, "field 'tokens' holds a text of 2, not bytes or a list for Ragged"),
         ({**POINT, "tokens": [0] * 5}, "field 'tokens': the record has 5 items, max_length is 4. Raise"),
         ({**POINT, "tokens": b"abc"}, "field 'tokens': the record has 3 bytes, no whole number of int16 items"),
-        ({**POINT, "point": [1.0, 2.0]}, "field 'point' holds list of 2, not bytes or a text for Struct"),
+        ({**POINT, "point": [1.0, 2.0]}, "field 'point' holds a list of 2, not bytes or a text for Struct"),
         ({**POINT, "point": b"abc"}, "field 'point': the record has 3 bytes, not 8 as the fields take"),
     ],
 )
@@ -356,7 +365,7 @@ def test_a_source_reads_it_and_names_the_bad_record(tmp_path, write_records):
     config = arsrc.ArrayRecordSourceConfig(path, 4, CODEC, num_epochs=1)
     state, batch = jax.jit(arsrc.next_batch, static_argnums=0)(config, arsrc.init(config))
     np.testing.assert_array_equal(batch.data["label"], range(4))
-    with pytest.raises(ArsrcValueError, match=r"record 5 .*: field 'label' holds str of 4") as caught:
+    with pytest.raises(ArsrcValueError, match=r"record 5 .*: field 'label' holds a text of 4") as caught:
         next(arsrc.iterate(config, state))
     assert caught.value.record_id == 5
     arsrc.close(config)

@@ -47,7 +47,7 @@ class _MisfitError(Exception):
         self.what, self.fix = what, fix
 
 
-def _misfit(what: str, fix: str = "") -> _MisfitError:
+def _misfit(what: str, fix: str) -> _MisfitError:
     """Return the error for a value: what is wrong, to follow the field's name, and what to do about it."""
     return _MisfitError(what, fix)
 
@@ -62,13 +62,15 @@ def column(name: str, holds: Holds, values: list[Any], records: RecordBatch, def
     Args:
         name: The field's name, for errors.
         holds: What is declared.
-        values: One a record, `MISSING` for none.
+        values: One a record, `MISSING` for none, None for null.
         records: The records; a codec's are stopped as these are.
-        default: What stands for values that are missing; None: that is an error.
+        default: What stands for values that are missing or null; None: that is an error.
 
     Raises:
         RecordError: A value is missing, of another kind, shape or length, or does not fit the dtype.
     """
+    if default is not None and None in values:
+        values = [MISSING if value is None else value for value in values]
     if default is None or MISSING not in values:
         return _present(name, holds, values, records)
     rows = np.array([row for row, value in enumerate(values) if value is not MISSING], np.int64)
@@ -123,7 +125,9 @@ def _first_misfit(name: str, holds: Holds, values: list[Any]) -> RecordError:
         try:
             _arrays([values[row]], *holds) if isinstance(holds, tuple) else _blobs([values[row]], holds)
         except _MisfitError as misfit:
-            return RecordError(row, f"field {name!r} {misfit.what}", misfit.fix)
+            is_null = values[row] is None
+            fix = f"Where it may be null, say what stands for it: default={{{name!r}: ...}}." if is_null else misfit.fix
+            return RecordError(row, f"field {name!r} {misfit.what}", fix)
         row += 1
 
 
@@ -199,12 +203,14 @@ def _numbers(flat: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
                 wanted = "a bool" if kind == "b" else f"a number of {dtype.name}"
                 raise _misfit(*_other_than(wanted, each)) from None
         big = max((each for each in flat if isinstance(each, int)), key=abs)
-        raise _misfit(f"holds {_shown(big)}, which does not fit {dtype.name}") from None
+        raise _misfit(f"holds {_shown(big)}, which does not fit {dtype.name}", "Choose a wider dtype.") from None
     with np.errstate(all="ignore"):
         array: NDArray[Any] = wide.astype(dtype)
     wrong_at = array.astype(wide.dtype) != wide if kind == "i" else np.isfinite(wide) & ~np.isfinite(array)
     if kind != "b" and wrong_at.any():
-        raise _misfit(f"holds {_shown(wide[wrong_at][0].item())}, which does not fit {dtype.name}")
+        raise _misfit(
+            f"holds {_shown(wide[wrong_at][0].item())}, which does not fit {dtype.name}", "Choose a wider dtype."
+        )
     return array
 
 
@@ -218,9 +224,22 @@ def _other_than(wanted: str, value: Any) -> tuple[str, str]:
     """Return what is wrong, and what to do, about a value of another kind or length."""
     if value is MISSING:
         return "is missing", ""
-    kind = type(value).__name__
-    found = f"{kind} of {len(value)}" if isinstance(value, (list, str, dict, bytes)) else f"{kind} {_shown(value)}"
-    return f"holds {found}, not {wanted}", ""
+    if value is None:
+        return f"holds null, not {wanted}", "Lists with null in them are no arrays: read such records by Map."
+    if isinstance(value, dict):
+        fix = "Maps inside of records are not read: read such records by Map."
+        return f"holds a map of {len(value)}, not {wanted}", fix
+    if isinstance(value, list):
+        fix = "Lists are read as (dtype, shape), or as Ragged(dtype, max_length=...) where their lengths differ."
+        return f"holds a list of {len(value)}, not {wanted}", fix
+    if isinstance(value, str):
+        fix = "Texts are read as Ragged(max_length=...), or by a codec, such as Map."
+        return f"holds a text of {len(value)}, not {wanted}", fix
+    if isinstance(value, bytes):
+        return f"holds {len(value)} bytes, not {wanted}", "Bytes are read as an array, not inside of lists."
+    shown = str(value).lower() if isinstance(value, bool) else _shown(value)
+    word = {int: "the integer ", float: "the float ", bool: ""}.get(type(value), f"{type(value).__name__} ")
+    return f"holds {word}{shown}, not {wanted}", "Choose a dtype and a shape that hold it, or read such records by Map."
 
 
 def _shown(value: Any) -> str:

@@ -85,7 +85,8 @@ class DocumentCodec(Terse, abc.ABC):
             if not isinstance(holds, tuple):
                 if value is MISSING and name not in defaults:
                     raise self._missing(name, 0, first_record)
-                holds = _as_it_is(name, holds) if value is MISSING else _resolved(name, holds, value)
+                is_absent = value is MISSING or (value is None and name in defaults)
+                holds = _as_it_is(name, holds) if is_absent else _resolved(name, holds, value)
             resolved.append((name, holds))
         codec = type(self)(tuple(resolved), self.default)
         codec.decode(records)

@@ -30,10 +30,10 @@ class Json(DocumentCodec):
         fields: Mapping of names to a dtype, `(dtype, shape)` or a `jax.ShapeDtypeStruct`, whose value is a number,
             true or false, or nested lists of them; to `Ragged`, whose value is a list of numbers, or of bytes a text;
             or to any other codec, whose record is the UTF-8 of a text. As NumPy casts safely, bools are taken for
-            integers and integers for floats, and nothing the other way round; null is none of all that.
-        default: Mapping of names to what stands for a field that a record has not: an array; for `Ragged`, one of at
-            most `max_length` items, or of bytes a text; for another codec, an element. A field that is not named
-            here must be in every record.
+            integers and integers for floats, and nothing the other way round.
+        default: Mapping of names to what stands for a field that a record has not, or has as null: an array; for
+            `Ragged`, one of at most `max_length` items, or of bytes a text; for another codec, an element. A field that
+            is not named here must be in every record.
 
     Raises:
         ArsrcTypeError: A name is no string, a spec stands for no array, or a dtype is complex, which JSON cannot hold

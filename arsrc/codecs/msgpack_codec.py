@@ -25,9 +25,9 @@ class MsgPack(DocumentCodec):
             record is a value of bytes or of text (as UTF-8). For `Ragged` it may be a list of numbers. As NumPy casts
             safely, bools are taken for integers and integers for floats, and nothing the other way round. Extension
             types, Flax's arrays among them, and msgpack-numpy's maps are no arrays here: read such records by `Map`.
-        default: Mapping of names to what stands for a field that a record has not: an array; for `Ragged`, one of at
-            most `max_length` items, or of bytes a text; for another codec, an element. A field that is not named
-            here must be in every record.
+        default: Mapping of names to what stands for a field that a record has not, or has as null: an array; for
+            `Ragged`, one of at most `max_length` items, or of bytes a text; for another codec, an element. A field that
+            is not named here must be in every record.
 
     Raises:
         ArsrcTypeError: A name is no string, or a spec stands for no array (at construction).
