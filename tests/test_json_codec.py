@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import arsrc
 from arsrc._host.machine.stopping import Stopped
 from arsrc._host.records.stoppable import Stoppable
-from arsrc.codecs import Bytes, Json, Map, MapBatch, MsgPack, Ragged, RecordBatch, Struct, check_batch
+from arsrc.codecs import Bytes, Json, Map, MapBatch, MsgPack, Ragged, RecordBatch, Struct, TFExample, check_batch
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 
 CODEC = Json(
@@ -165,6 +165,14 @@ def test_null_is_missing_where_a_default_stands_for_the_field(kind: type):
         kind(fields).decode(RecordBatch.from_records([encode(good), encode({**good, "id": None})]))
     with pytest.raises(RecordError, match="row 0: field 'xy' holds null"):
         codec.decode(RecordBatch.from_records([encode({**good, "xy": [1, None]})]))
+
+
+@pytest.mark.parametrize("kind", [Json, MsgPack, TFExample])
+def test_maps_in_maps_and_classes_of_codecs_are_no_specs_of_fields(kind: type):
+    with pytest.raises(ArsrcTypeError, match=r"field 'a': is a mapping; .* Maps in maps are not read: .* an instance"):
+        kind({"a": {"b": "int32"}})
+    with pytest.raises(ArsrcTypeError, match=r"field 'a': is the class of a codec; .* Give an instance: Bytes\("):
+        kind({"a": Bytes})
 
 
 def test_texts_go_to_codecs_and_come_back():

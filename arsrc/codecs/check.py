@@ -1,6 +1,7 @@
 """Values as users give them: specs of arrays, whole numbers, codecs, and arrays to encode."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -44,6 +45,21 @@ def array_spec(where: str, value: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:
         raise ArsrcTypeError(where, "is no array spec", fix, spec=value)
     sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
     return array_dtype(where, dtype), tuple(whole_number(f"{where} shape", "size", size, 0) for size in sizes)
+
+
+def field_spec(where: str, value: Any) -> tuple[np.dtype[Any], tuple[int, ...]] | Codec:
+    """Return what a field holds: a codec, or the dtype and shape that `value` stands for.
+
+    Raises:
+        ArsrcTypeError: It is neither.
+        ArsrcValueError: A size is negative.
+    """
+    if isinstance(value, type) and issubclass(value, Codec):
+        raise ArsrcTypeError(where, "is the class of a codec", f"Give an instance: {value.__name__}(...).", spec=value)
+    if isinstance(value, Mapping):
+        fix = "Maps in maps are not read: write a dtype, (dtype, shape) or an instance of a codec, such as Map(...)."
+        raise ArsrcTypeError(where, "is a mapping", fix, spec=value)
+    return value if isinstance(value, Codec) else array_spec(where, value)
 
 
 def array_dtype(where: str, value: Any) -> np.dtype[Any]:

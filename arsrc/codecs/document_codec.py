@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import jax
 
 from arsrc.codecs.base import Codec, PyTree
-from arsrc.codecs.check import array_spec
+from arsrc.codecs.check import field_spec
 from arsrc.codecs.columns import MISSING, Holds, blob, column, in_field
 from arsrc.codecs.defaults import Default, default_of
 from arsrc.codecs.element_tree import tree_text
@@ -178,9 +178,7 @@ class DocumentCodec(Terse, abc.ABC):
         return dict(self.fields)
 
     def _holds(self, where: str, value: Any) -> Holds:
-        if isinstance(value, Codec) and not isinstance(value, type):
-            return value
-        return array_spec(where, value)
+        return field_spec(where, value)
 
     def _checked_defaults(self, where: str) -> tuple[tuple[str, Default], ...]:
         given = dict(named(where, self.default, 'default={"label": -1}', lambda _, value: value))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.codecs.base import Codec, PyTree
-from arsrc.codecs.check import array_spec
+from arsrc.codecs.base import PyTree
+from arsrc.codecs.check import field_spec
 from arsrc.codecs.defaults import Default, default_of
 from arsrc.codecs.element_tree import tree_text
 from arsrc.codecs.example_layout import Spans, find_spans
@@ -184,10 +184,9 @@ class TFExample:
 
 def _holds(where: str, spec: Any) -> Any:
     """Return the spec of a feature as `(dtype, shape)`, or the codec that it is."""
-    if isinstance(spec, type) or not isinstance(spec, Codec):
-        return array_spec(where, spec)
+    holds = field_spec(where, spec)
     try:
-        hash(spec)
+        hash(holds)
     except TypeError as error:
         raise ArsrcTypeError(where, "must be hashable", "Codecs are frozen dataclasses.", codec=spec) from error
-    return spec
+    return holds
