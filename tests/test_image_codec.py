@@ -638,3 +638,9 @@ for use in (
     for line in lines:
         assert line.startswith("[arsrc] Image: needs simplejpeg and Pillow (")
         assert line.endswith("). Run: pip install 'arsrc[formats]'.")
+
+
+@pytest.mark.parametrize("elements", [["a.png"], [Path("a.png")], np.array(["a.png"]), np.array([b"x"]), [b"x", b"y"]])
+def test_paths_and_files_are_no_pixels_to_encode(elements: Any) -> None:
+    with pytest.raises(ArsrcTypeError, match=r"Image\.encode: takes pixels, .* Give the pixels"):
+        Image((4, 4)).encode(elements)

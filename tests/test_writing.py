@@ -604,9 +604,14 @@ REFUSED = [
     (
         {**A, "elements": [np.zeros(2, np.uint8), np.zeros(3, np.uint8)]},
         ArsrcValueError,
-        r"element 1: leaf \(root\) differs .*\n  spec: uint8\[2\]\n  got:  uint8\[3\]\n.* as bytes\.$",
+        r"element 1: leaf \(root\) differs .*\n  spec: uint8\[2\]\n  got:  uint8\[3\].* encoded by yourself\.$",
     ),
-    ({**A, "elements": ["text"]}, ArsrcValueError, r"Bytes\.encode: .*got elements='str128\[1\]'"),
+    (
+        {**A, "elements": [b"", {"a": b"x" * 801}, {"a": b"xyz"}]},
+        ArsrcValueError,
+        r"leaf \['a'\] differs.*\n  spec: bytes of 801\n  got:  bytes of 3\n",
+    ),
+    ({**A, "elements": ["text"]}, ArsrcValueError, r"Bytes\.encode: .*got elements='text\[1\]'"),
     (
         {**A, "elements": np.zeros((2, 3), np.uint8), "codec": Forgetful()},
         ArsrcValueError,

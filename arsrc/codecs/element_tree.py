@@ -153,7 +153,10 @@ def leaf_paths(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> li
 
 
 def array_text(dtype: np.dtype[Any], shape: tuple[object, ...]) -> str:
-    """Write dtype and shape as in `float32[2, 3]`."""
+    """Write dtype and shape as in `float32[2, 3]`; bytes and texts as in `bytes of 801`, or `bytes[3]` of several."""
+    if dtype.kind in "SU":
+        word, size = ("bytes", dtype.itemsize) if dtype.kind == "S" else ("text", dtype.itemsize // 4)
+        return f"{word}[{', '.join(map(str, shape))}]" if shape else f"{word} of {size}"
     order = "" if dtype.isnative else f" ({dtype.str})"
     return f"{dtype.name}[{', '.join(map(str, shape))}]{order}"
 

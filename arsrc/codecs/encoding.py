@@ -121,7 +121,9 @@ def _encode_stream(elements: Iterable[Any], codec: Codec) -> Iterator[list[bytes
 def _check_alike(number: int, first: list[NDArray[Any]], treedef: Any, leaves: list[NDArray[Any]], found: Any) -> None:
     """Check that an element of a stream has the first one's structure, shapes and dtypes."""
     where = f"elements, element {number}"
-    fix = "Every element of a stream is like the first; write records of different lengths as bytes."
+    fix = (
+        "Every element of a stream is like the first; give records of different lengths as bytes, encoded by yourself."
+    )
     if found != treedef:
         trees = treedef.unflatten(first), found.unflatten(leaves)
         what, sides = structure_difference(*trees)

@@ -1,6 +1,7 @@
 """`Image`: JPEG, PNG, WebP, GIF and BMP as arrays of one size."""
 
 import dataclasses
+import os
 import types
 from typing import Any, Literal
 
@@ -114,6 +115,10 @@ class Image(Terse):
         if self.format == "jpeg" and (self.dtype != np.uint8 or self._channels() == 4):
             what = "a JPEG holds no alpha, and 8 bits a channel"
             raise ArsrcValueError("Image.encode", what, 'Write PNGs: format="png".', dtype=self.dtype.name)
+        first = next(iter(elements), None) if isinstance(elements, (list, tuple)) else elements
+        if isinstance(first, (str, bytes, os.PathLike)) or getattr(first, "dtype", self.dtype).kind in "OSU":
+            fix = "Give the pixels; write files as they are as bytes: [Path(path).read_bytes(), ...]."
+            raise ArsrcTypeError("Image.encode", "takes pixels, no paths and no bytes of files", fix)
         pixels = np.ascontiguousarray(cast_batch("Image.encode", elements, self.dtype, self.shape))
         quality = self.quality if self.format == "jpeg" else None
         records: RecordBatch = _batches().encode(pixels.reshape(len(pixels), *self._rows_shape()), quality)
