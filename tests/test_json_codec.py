@@ -175,6 +175,11 @@ def test_maps_in_maps_and_classes_of_codecs_are_no_specs_of_fields(kind: type):
         kind({"a": Bytes})
 
 
+def test_a_default_of_another_kind_is_shown_without_an_axis_of_records():
+    with pytest.raises(ArsrcTypeError, match=r"default 'a': has a dtype .*\n  spec: int32\[\]\n  got:  float64\[\]$"):
+        Json({"a": "int32"}, default={"a": 1.5})
+
+
 def test_texts_go_to_codecs_and_come_back():
     codec = Json({"a": Bytes(), "b": Map(json.loads, "int64", lambda x: str(int(x)).encode())})
     codec = codec.resolve(b'{"a": "xy", "b": "12"}')

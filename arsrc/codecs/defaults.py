@@ -13,7 +13,7 @@ from arsrc.codecs.check import cast_batch
 from arsrc.codecs.element_tree import ElementTree, array_text, both_sides, structure_difference
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import stored_dtype
-from arsrc.errors import ArsrcValueError
+from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.record_batch import RecordBatch
 
 
@@ -104,12 +104,15 @@ def _spec_of(leaf: Any) -> jax.ShapeDtypeStruct:
 def _cast(where: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return an array of a dtype and shape that nobody writes into."""
     array = np.asarray(value)
+    found = both_sides(array_text(dtype, shape), array_text(array.dtype, array.shape))
     if array.shape != shape:
-        found = both_sides(array_text(dtype, shape), array_text(array.dtype, array.shape))
         raise ArsrcValueError(where, "has another shape", found)
     if isinstance(value, int | list | tuple) and array.dtype.kind == "i" and jax.numpy.issubdtype(dtype, np.floating):
         array = array.astype(np.float64)  # 0 for 0.0
-    return _frozen(cast_batch(where, array[None], dtype, shape)[0])
+    try:
+        return _frozen(cast_batch(where, array[None], dtype, shape)[0])
+    except ArsrcTypeError as error:  # which shows an axis that was not given
+        raise ArsrcTypeError(where, "has a dtype of another kind", found) from error
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
