@@ -28,6 +28,7 @@ import arsrc
 from arsrc._host.storage.paths import FileSlice
 from arsrc.cli import main
 from arsrc.cli.inputs import array_record, blocks, npz, parquet, tfrecord, window
+from arsrc.record_batch import RecordBatch
 
 GOLDEN = Path(__file__).parent / "golden"  # written by TensorFlow 2.21
 GOLDEN_RECORDS = [b"", b"record", bytes(range(200)), b"record"]
@@ -389,6 +390,43 @@ def test_a_cut_file_of_packed_lines_is_an_error(convert, fails):
     whole = gzip.compress(b"\n".join(LINES))
     Path("a.jsonl.gz").write_bytes(whole[:-9])
     assert "ends too early" in fails("a.jsonl.gz", "out")
+
+
+def rows_of_several_kinds() -> list[dict[str, Any]]:
+    """1,000 rows, whose later ones are longer, of other numbers and lists, or lack something."""
+    late = range(880, 1000)
+    return [
+        {
+            "text": "x" * (50 if number in late else 3),
+            "x": 0.5 if number in late else 1,
+            "list": [1] * (5 if number in late else 2),
+            "null": None if number in late else 1,
+            "nested": {"a": 1},
+            **({} if number in late else {"some": 1}),
+        }
+        for number in range(1000)
+    ]
+
+
+def test_the_codec_is_guessed_from_records_all_over_the_output_and_reads_them(convert):
+    rows = rows_of_several_kinds()
+    Path("a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = convert("a.jsonl", "out")
+    assert re.search(r"^# The codec is guessed from (\d\d) of 1,000 records\.$", out, re.MULTILINE), out
+    assert "# Not in all of them, so to be named with a default: some.\n" in out
+    assert "# Left out, as null, or nested, or of several kinds: nested, null.\n" in out
+    codec = eval(out.partition("codec=")[2], vars(arsrc.codecs))
+    decoded = codec.decode(RecordBatch.from_records(records_of("out")))
+    np.testing.assert_array_equal(decoded["x"], [row["x"] for row in rows])
+
+
+def test_info_names_the_same_fields_that_are_left_out(convert, capsys):
+    Path("a.jsonl").write_text("\n".join(map(json.dumps, rows_of_several_kinds())))
+    convert("a.jsonl", "out")
+    assert main(["info", "out"]) == 0
+    out = capsys.readouterr().out
+    assert "# The codec is guessed from 32 of 1,000 records.\n" in out
+    assert "# Left out, as null, or nested, or of several kinds: nested, null.\n" in out
 
 
 # WebDataset.

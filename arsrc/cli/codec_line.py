@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from arsrc.amounts import counted
 from arsrc.cli import kinds
 from arsrc.cli.example_wire import Feature
 from arsrc.cli.image_heads import ImageHead, image_head
@@ -51,10 +52,33 @@ def names_of_some(found: Sequence[Kind]) -> list[str]:
     return sorted(set().union(*held) - set.intersection(*held)) if held else []
 
 
+def remarks(found: Sequence[Kind], num_records: int) -> list[str]:
+    """Return what is to be known of the codec that was guessed from some of all records, in lines without marks."""
+    lines = [f"The codec is guessed from {len(found):,} of {counted(num_records, 'record')}."]
+    if missing := names_of_some(found):
+        lines.append(f"Not in all of them, so to be named with a default: {', '.join(missing)}.")
+    if left_out := names_left_out(found):
+        lines.append(f"Left out, as null, or nested, or of several kinds: {', '.join(left_out)}.")
+    return lines
+
+
+def names_left_out(found: Sequence[Kind]) -> list[str]:
+    """Return the names of what all records have and the codec has not, since it decodes no such values, sorted."""
+    field = _FIELDS.get(found[0].name) if found else None
+    rows = [kind.value for kind in found if kind.name == found[0].name and isinstance(kind.value, dict)]
+    if field is None or len(rows) < len(found):
+        return []
+    return sorted(name for name in _common(rows) if field([row[name] for row in rows]) is None)
+
+
+def _common(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names that all rows have."""
+    return [name for name in rows[0] if all(name in row for row in rows)]
+
+
 def _fields(codec: str, rows: Sequence[Mapping[str, Any]], field: Callable[[list[Any]], str | None]) -> str:
     """Return a codec of the fields that all rows have, but for those of which `field` knows nothing."""
-    names = [name for name in rows[0] if all(name in row for row in rows)]
-    texts = {name: field([row[name] for row in rows]) for name in names}
+    texts = {name: field([row[name] for row in rows]) for name in _common(rows)}
     entries = [f"{quoted(name)}: {text}" for name, text in texts.items() if text is not None]
     if not entries:
         return _PYTHON
@@ -146,3 +170,10 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 def _are_nested(values: Sequence[list[Any]]) -> bool:
     return any(isinstance(item, list) for value in values for item in value)
+
+
+_FIELDS: Mapping[str, Callable[[list[Any]], str | None]] = {
+    kinds.EXAMPLE: _feature,
+    kinds.JSON: _value,
+    kinds.MSGPACK: _value,
+}

@@ -27,12 +27,14 @@ class Contents:
         num_records: How many there are; None: only reading them tells.
         pieces: Begins to read them, from the first one on, some at a time.
         codec: Says, when they have been read, by which codec they are read from ArrayRecord files.
+        remarks: Says then what is to be known of that codec, in lines; nothing where it follows from a schema.
     """
 
     format: str
     num_records: int | None
     pieces: Callable[[], Iterator[list[bytes]]]
     codec: Callable[[], str]
+    remarks: Callable[[], list[str]] = list
 
 
 def contents(inputs: Sequence[str], given: str | None) -> Contents:
@@ -52,12 +54,14 @@ def contents(inputs: Sequence[str], given: str | None) -> Contents:
     if found == formats.ARRAY_RECORD:
         seen = Seen()
         chained = lambda: itertools.chain.from_iterable(map(array_record.read, pieces))  # noqa: E731
-        return Contents(found, array_record.count(pieces), lambda: seen.each(chained()), lambda: seen.codec)
+        return Contents(
+            found, array_record.count(pieces), lambda: seen.each(chained()), lambda: seen.codec, lambda: seen.remarks
+        )
     paths = [_whole(piece) for piece in pieces]
     if found in _STREAMS:
         seen, read = Seen(), _STREAMS[found]
         chained = lambda: itertools.chain.from_iterable(map(read, paths))  # noqa: E731
-        return Contents(found, None, lambda: seen.each(chained()), lambda: seen.codec)
+        return Contents(found, None, lambda: seen.each(chained()), lambda: seen.codec, lambda: seen.remarks)
     rows = Table(paths, Seen) if found == formats.PARQUET else Arrays(paths)
     return Contents(found, rows.num_records, lambda: iter(rows), lambda: str(rows.codec))
 

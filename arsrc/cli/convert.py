@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from arsrc._host.machine.progress import track
 from arsrc._host.storage.file_names import look
 from arsrc.amounts import counted, in_bytes
-from arsrc.cli.contents import contents
+from arsrc.cli.contents import Contents, contents
 from arsrc.cli.inputs.formats import FORMATS, is_array_record
 from arsrc.cli.tables import write_json, write_line
 from arsrc.codecs.encoding import RecordStream
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         raise _nothing()
     pieces = _Pieces(found.pieces(), num_records)
     write_stream(targets, RecordStream(iter(pieces), num_records), options.options)
-    _report(targets, pieces, found.codec(), options.json)
+    _report(targets, pieces, found, options.json)
     return 0
 
 
@@ -86,11 +86,12 @@ def _nothing() -> ArsrcValueError:
     return ArsrcValueError("convert", "the inputs hold no records", "A data set needs one.")
 
 
-def _report(targets: Sequence[str], pieces: _Pieces, codec: str, as_json: bool) -> None:
+def _report(targets: Sequence[str], pieces: _Pieces, found: Contents, as_json: bool) -> None:
+    codec = found.codec()
     if as_json:
         write_json({"paths": targets, "records": pieces.num_records, "bytes": pieces.num_bytes, "codec": codec})
         return
     where = targets[0] if len(targets) == 1 else f"{len(targets)} files, the first is {targets[0]}"
     write_line(f"wrote {counted(pieces.num_records, 'record')}, {in_bytes(pieces.num_bytes)}, to {where}")
-    for line in f"codec={codec}".splitlines() if codec else ():
+    for line in [*(f"# {remark}" for remark in found.remarks()), *f"codec={codec}".splitlines()] if codec else ():
         write_line(line)

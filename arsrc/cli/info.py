@@ -13,10 +13,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from arsrc.amounts import counted, in_bytes
+from arsrc.amounts import in_bytes
 from arsrc.cli import kinds
 from arsrc.cli.arguments import add_json, add_paths
-from arsrc.cli.codec_line import codec_text, names_of_some
+from arsrc.cli.codec_line import codec_text, remarks
 from arsrc.cli.file_facts import FileFacts, Lengths, file_facts, histogram, lengths_of
 from arsrc.cli.samples import Samples, samples_of
 from arsrc.cli.shown import described, feature_row
@@ -123,9 +123,8 @@ def _write_code(info: _Info, codec: str) -> None:
     note = _NOTES.get(info.samples.kinds[0].name)
     if note is not None:
         write_line(f"# {note}")
-    write_line(f"# The codec is guessed from {counted(len(info.samples.kinds), 'record')}.")
-    if missing := names_of_some(info.samples.kinds):
-        write_line(f"# Not in all of them, so to be named with a default: {', '.join(missing)}.")
+    for remark in remarks(info.samples.kinds, info.lengths.num_records):
+        write_line(f"# {remark}")
     names = sorted(set(re.findall(r"\b([A-Z]\w+)\(", codec)))
     for line in ["import arsrc", f"from arsrc.codecs import {', '.join(names)}", "", *f"codec = {codec}".splitlines()]:
         write_line(line)

@@ -2,22 +2,32 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from arsrc.cli.codec_line import codec_text
-from arsrc.cli.kinds import kind_of
+from arsrc.cli.codec_line import codec_text, remarks
+from arsrc.cli.kinds import Kind, kind_of
 
-_NUM_SAMPLES = 16
+_MOST_SAMPLES = 64
+_MOST_BYTES = 64 * 2**20  # of all that are kept
 
 
 class Seen:
-    """Some of the records that were seen, and the lengths of all."""
+    """Some of the records that were seen, spread evenly over all, and the lengths of all."""
 
     def __init__(self) -> None:
-        self._samples: list[bytes] = []
+        self._samples: list[bytes] = []  # each record whose number is a multiple of the step
+        self._step = 1
+        self._num_records = 0
         self._lengths: set[int] = set()  # all of them, or the two that matter
 
     def add(self, records: Sequence[bytes]) -> None:
         """Take note of records."""
-        self._samples += records[: _NUM_SAMPLES - len(self._samples)]
+        at = -self._num_records % self._step
+        while at < len(records):
+            self._samples.append(records[at])
+            if len(self._samples) > _MOST_SAMPLES or sum(map(len, self._samples)) > _MOST_BYTES:
+                self._samples = self._samples[::2]
+                self._step *= 2
+            at += 1 + -(self._num_records + at + 1) % self._step
+        self._num_records += len(records)
         lengths = self._lengths.union(map(len, records))
         self._lengths = {min(lengths), max(lengths)} if lengths else lengths
 
@@ -30,5 +40,13 @@ class Seen:
     @property
     def codec(self) -> str:
         """The codec that reads them, as text; empty where none was seen."""
-        kinds = [kind_of(record) for record in self._samples]
-        return codec_text(kinds, len(self._lengths) == 1, max(self._lengths)) if kinds else ""
+        found = self._kinds()
+        return codec_text(found, len(self._lengths) == 1, max(self._lengths)) if found else ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be known of that codec, in lines."""
+        return remarks(self._kinds(), self._num_records)
+
+    def _kinds(self) -> list[Kind]:
+        return [kind_of(record) for record in self._samples]
