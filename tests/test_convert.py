@@ -466,6 +466,14 @@ def test_a_sample_with_two_files_of_one_kind_is_an_error(convert, fails):
     assert "position=1, file='2.TXT'" in text
 
 
+def test_a_sample_whose_files_do_not_stand_side_by_side_is_an_error(fails):
+    Path("a.tar").write_bytes(tar([("a.jpg", b"1"), ("b.jpg", b"2"), ("a.cls", b"3")]))
+    text = fails("a.tar", "out")
+    assert "the files of the sample 'a' do not stand side by side" in text
+    assert "file='a.cls'" in text
+    assert "sorted by name" in text
+
+
 @pytest.mark.usefixtures("convert")
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_an_archive_that_is_cut_or_whose_headers_are_damaged_is_an_error(tmp_path, capsys, pack):

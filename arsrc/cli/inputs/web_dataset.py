@@ -12,6 +12,7 @@ from arsrc.cli.inputs.window import Window
 KEY = "__key__"
 _NAME = re.compile(r"(?P<key>(?:.*/)?[^/.]+)\.(?P<kind>[^/]+)", re.DOTALL)
 _FIX = "A sample is the files of one name that stand side by side: sample.jpg, sample.cls."
+_SORT = "Write the archive with its files sorted by name: tar --sort=name -cf new.tar folder."
 
 
 def read(path: str) -> Iterator[list[bytes]]:
@@ -22,12 +23,13 @@ def read(path: str) -> Iterator[list[bytes]]:
 
     Raises:
         ArsrcReadError: The archive is damaged or not complete, has a file with holes, or one sample has two files of
-            one kind.
+            one kind, or files that do not stand side by side.
         ArsrcValueError: What writes MessagePack is not installed.
     """
     encode = packed_map()
     sample: dict[str, str | bytes] = {}
     position = 0
+    done = set[int]()  # hashes of the keys of samples, of which there may be millions
     for name, content in _files(path):
         match = _NAME.fullmatch(name)
         if match is None:
@@ -35,8 +37,12 @@ def read(path: str) -> Iterator[list[bytes]]:
         key, kind = match["key"], match["kind"].lower()
         if sample and sample[KEY] != key:
             yield [encode(sample)]
+            done.add(hash(sample[KEY]))
             position += 1
             sample = {}
+        if hash(key) in done:
+            what = f"the files of the sample {key!r} do not stand side by side"
+            raise damage(path, what, _SORT, position=position, file=name)
         if kind in sample:
             what = f"a sample has two files of the kind {kind!r}"
             raise damage(path, what, _FIX, position=position, file=name)
