@@ -404,6 +404,31 @@ def test_verify_finds_nothing_in_good_files(path: str, run: Run):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (("head", "x", "-n=-1"), "argument -n: '-1' is no whole number from 0 on."),
+        (("convert", "x", "y", "--num-shards", "two"), "argument --num-shards: 'two' is no whole number from 0 on."),
+        (("bench", "x", "--batch-sizes", "8,0"), "argument --batch-sizes: '8,0' has a batch size of 0."),
+        (("bench", "x", "--batch-sizes", "8,"), "argument --batch-sizes: '' is no whole number from 0 on."),
+        (("bench", "x", "--seconds", "-1"), "argument --seconds: '-1' is no number of seconds above 0, up to 3600."),
+        (("bench", "x", "--seconds", "a"), "argument --seconds: 'a' is no number of seconds above 0, up to 3600."),
+    ],
+)
+def test_an_argument_that_is_no_number_is_said_in_words(run: Run, args: tuple[str, ...], text: str):
+    assert run(*args) == (2, "", f"arsrc: error: {text} See arsrc {args[0]} --help.\n")
+
+
+def test_verify_speaks_of_files_that_can_be_read_only_beside_those_that_cannot(
+    tmp_path: Path, write_records: Any, run: Run
+):
+    path = write_records(tmp_path / "x", [bytes([number]) * 200 for number in range(50)], "group_size:1,uncompressed")
+    damage(path, Path(path).read_bytes().index(bytes([13]) * 200) + 5)
+    code, out, _ = run("verify", path)
+    assert code == 1
+    assert out.startswith("50 records of 1 file: 1 is bad\n")
+
+
 def test_an_empty_file_is_good(tmp_path: Path, write_records: Any, run: Run):
     assert run("verify", write_records(tmp_path / "x", [])) == (0, "0 records of 1 file: all are good\n", "")
 

@@ -820,6 +820,12 @@ def test_inputs_without_a_record_are_refused(convert, fails, name):
         assert "the inputs hold no records" in fails(name, "out", *more)
 
 
+def test_a_folder_is_no_input_and_a_glob_is_named(fails):
+    Path("folder").mkdir()
+    text = fails("folder", "out")
+    assert "an input is a folder; got path='folder'. Name its files, by a glob say: 'folder/*'." in text
+
+
 def test_more_shards_than_records_are_refused(convert, fails):
     Path("a.jsonl").write_bytes(b"1\n2")
     assert "num_elements=2, num_shards=3" in fails("a.jsonl", "out", "--num-shards", "3")

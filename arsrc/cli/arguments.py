@@ -15,5 +15,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def whole_number(text: str) -> int:
-    """Return a number of things; what is none, or less than none, is an error."""
-    return int(text if text.isdecimal() else "")
+    """Return a number of things; what is none, or less than none, is an error of argparse."""
+    if not text.isdecimal():
+        raise refused(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def refused(what: str) -> argparse.ArgumentTypeError:
+    """Return the error that argparse says in these words, in place of the name of a function."""
+    return argparse.ArgumentTypeError(what)

@@ -6,6 +6,7 @@ records_per_second, bytes_per_second}`, where `way` is "iterate" or "scan"; `exp
 """
 
 import argparse
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from time import perf_counter
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 import arsrc
 from arsrc.amounts import counted
-from arsrc.cli.arguments import add_json, add_paths, whole_number
+from arsrc.cli.arguments import add_json, add_paths, refused, whole_number
 from arsrc.cli.file_facts import Lengths, lengths_of
 from arsrc.cli.tables import write_json, write_line, write_table
 from arsrc.codecs import Bytes, Ragged
@@ -200,9 +201,13 @@ def _mean(lengths: Lengths) -> float:
 
 def _sizes(text: str) -> tuple[int, ...]:
     sizes = tuple(map(whole_number, text.split(",")))
-    return sizes if all(sizes) else (int(""),)
+    if not all(sizes):
+        raise refused(f"{text!r} has a batch size of 0")
+    return sizes
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    return number if 0 < number <= 3600 else float("")
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) <= 3600:
+            return number
+    raise refused(f"{text!r} is no number of seconds above 0, up to 3600")

@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from arsrc._host.machine.progress import track
-from arsrc._host.storage.file_names import look
+from arsrc._host.storage.file_names import is_folder, look
 from arsrc.amounts import counted, in_bytes
+from arsrc.cli.arguments import whole_number
 from arsrc.cli.contents import Contents, contents
 from arsrc.cli.inputs.formats import FORMATS, is_array_record
 from arsrc.cli.tables import write_json, write_line
@@ -22,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="IN", help=help_of_inputs)
     parser.add_argument("output", metavar="OUT", help="ArrayRecord file to write; of several shards, the common name")
     parser.add_argument("--from", dest="format", choices=FORMATS, help="format of the inputs, if it is not found out")
-    parser.add_argument("--num-shards", type=int, default=1, metavar="N", help="number of files, one by default")
+    parser.add_argument(
+        "--num-shards", type=whole_number, default=1, metavar="N", help="number of files, one by default"
+    )
     help_of_options = "of array_record's writer; the default, %(default)s, is what is read fastest in random order"
     parser.add_argument("--options", default="group_size:1,uncompressed", help=help_of_options)
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
@@ -34,6 +37,9 @@ def run(options: argparse.Namespace) -> int:
     targets = final_paths(options.output, options.num_shards)
     for path in targets:
         _check_output(path, options.overwrite)
+    for path in filter(is_folder, options.inputs):
+        fix = f"Name its files, by a glob say: '{path.rstrip('/')}/*'."
+        raise ArsrcValueError("convert", "an input is a folder", fix, path=path)
     found = contents(options.inputs, options.format)
     num_records = found.num_records
     if num_records is None and len(targets) > 1:  # to be read in order, shards are parts, and parts need a number
