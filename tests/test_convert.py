@@ -420,6 +420,13 @@ def test_the_codec_is_guessed_from_records_all_over_the_output_and_reads_them(co
     np.testing.assert_array_equal(decoded["x"], [row["x"] for row in rows])
 
 
+def test_the_codec_of_lists_works_as_it_stands(convert):
+    Path("a.jsonl").write_text("[1, 2]\n[3, 4, 5]\n")
+    out = convert("a.jsonl", "out")
+    assert "# It gives the bytes of each record, which is JSON: a function of yours decodes them by Map.\n" in out
+    assert eval(out.partition("codec=")[2], vars(arsrc.codecs)) == arsrc.codecs.Ragged(max_length=9)
+
+
 def test_info_names_the_same_fields_that_are_left_out(convert, capsys):
     Path("a.jsonl").write_text("\n".join(map(json.dumps, rows_of_several_kinds())))
     convert("a.jsonl", "out")

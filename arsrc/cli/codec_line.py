@@ -14,7 +14,6 @@ from arsrc.quoted import quoted
 
 _INDENT = "    "
 _WIDTH = 100  # of a line of fields; more stand on lines of their own
-_PYTHON = "Map(decode, spec)"  # a function of the user's
 
 
 def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
@@ -30,20 +29,18 @@ def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
     if len(values) < len(found):  # records of several kinds
         return _bytes_text(are_equal, max_bytes)
     if name == kinds.EXAMPLE:
-        return _fields("TFExample", values, _feature)
+        return _fields("TFExample", values, _feature) or _bytes_text(are_equal, max_bytes)
     if name == kinds.IMAGE:
         return _image(values)
     if name in (kinds.JSON, kinds.MSGPACK) and all(isinstance(value, dict) for value in values):
-        return _fields("Json" if name == kinds.JSON else "MsgPack", values, _value)
+        return _fields("Json" if name == kinds.JSON else "MsgPack", values, _value) or _bytes_text(are_equal, max_bytes)
     if name == kinds.TOKENS:
         if are_equal:
             return f'Struct({{"tokens": ("int32", ({max_bytes // 4},))}})'
         return f'Ragged("int32", max_length={max_bytes // 4})'
     if name == kinds.NPY:
         return "Npy()"
-    if name in (kinds.TEXT, kinds.BYTES):
-        return _bytes_text(are_equal, max_bytes)
-    return _PYTHON
+    return _bytes_text(are_equal, max_bytes)
 
 
 def names_of_some(found: Sequence[Kind]) -> list[str]:
@@ -55,6 +52,10 @@ def names_of_some(found: Sequence[Kind]) -> list[str]:
 def remarks(found: Sequence[Kind], num_records: int) -> list[str]:
     """Return what is to be known of the codec that was guessed from some of all records, in lines without marks."""
     lines = [f"The codec is guessed from {len(found):,} of {counted(num_records, 'record')}."]
+    if (name := found[0].name) in (kinds.PICKLE, kinds.NPZ) or (
+        name == kinds.JSON and isinstance(found[0].value, list)
+    ):
+        lines.append(f"It gives the bytes of each record, which is {name}: a function of yours decodes them by Map.")
     if missing := names_of_some(found):
         lines.append(f"Not in all of them, so to be named with a default: {', '.join(missing)}.")
     if left_out := names_left_out(found):
@@ -77,11 +78,11 @@ def _common(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _fields(codec: str, rows: Sequence[Mapping[str, Any]], field: Callable[[list[Any]], str | None]) -> str:
-    """Return a codec of the fields that all rows have, but for those of which `field` knows nothing."""
+    """Return a codec of the fields that all rows have, but for those `field` does not know; empty if none is left."""
     texts = {name: field([row[name] for row in rows]) for name in _common(rows)}
     entries = [f"{quoted(name)}: {text}" for name, text in texts.items() if text is not None]
     if not entries:
-        return _PYTHON
+        return ""
     line = f"{codec}({{{', '.join(entries)}}})"
     if len(line) <= _WIDTH:
         return line

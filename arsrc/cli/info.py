@@ -28,7 +28,7 @@ SUMMARY = "say what files hold, and how to read them"
 _BAR = 40  # characters of the longest
 _BATCH_SIZE = 256
 _NOTES = {
-    kinds.PICKLE: "decode may be pickle.loads, which runs code from the file: only where you trust whoever wrote it.",
+    kinds.PICKLE: "A function for Map may be pickle.loads, which runs code from the file: trust whoever wrote it.",
     kinds.NPZ: "See Npz in arsrc.codecs for archives of arrays.",
 }
 
