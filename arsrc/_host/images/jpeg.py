@@ -31,8 +31,8 @@ def decode(data: bytes, wanted: Wanted, row: NDArray[Any]) -> None:
     height, width = turned(wanted.scaled(size), turn)
     color = "CMYK" if is_cmyk else _COLORS[wanted.mode]
     try:
-        if stored == wanted.size == (height, width) and turn == 1 and not is_cmyk:
-            simplejpeg.decode_jpeg(data, color, buffer=row)
+        if (height, width) == wanted.size and turn == 1 and not is_cmyk and _scales_to(stored, wanted.size):
+            simplejpeg.decode_jpeg(data, color, min_height=height, min_width=width, buffer=row)
             return
         pixels = simplejpeg.decode_jpeg(data, color, min_height=height, min_width=width)
     except ValueError as error:
@@ -40,6 +40,11 @@ def decode(data: bytes, wanted: Wanted, row: NDArray[Any]) -> None:
     mode, raw = ("CMYK", "CMYK;I") if is_cmyk else (wanted.mode, wanted.mode)  # all files hold CMYK inverted
     picture = Image.frombuffer(mode, pixels.shape[1::-1], pixels, "raw", raw, 0, 1)
     put(picture.convert(wanted.mode) if is_cmyk else picture, size, turn, wanted, row)
+
+
+def _scales_to(stored: Size, size: Size) -> bool:
+    """Whether libjpeg scales a picture to just this size, which simplejpeg then chooses as the least."""
+    return any(size == tuple(-(-side * eighths // 8) for side in stored) for eighths in range(8, 0, -1))
 
 
 def encode(pixels: NDArray[Any], quality: int) -> bytes:
