@@ -1,11 +1,12 @@
 """What does converting files take, against a loop of one's own; and beginning with a folder of many shards?
 
-    python benchmarks/tools.py            # below 2 minutes on 2 idle cores
+    python benchmarks/tools.py            # some 2 minutes on 2 idle cores
     python benchmarks/tools.py --quick    # does it run at all?
 
 TFRecord files of `tf.train.Example` records are converted by `arsrc convert`, which verifies all checksums and syncs
 what it has written, and by a loop that reads lengths and records, verifies nothing, and writes by array_record's
-writer, with and without syncing. A folder of 1,000 shards, as TFDS lays it out, is opened and gives its first batch.
+writer, with and without syncing; each to a file that is not there, since one that is overwritten lends its memory.
+A folder of 1,000 shards, as TFDS lays it out, is opened and gives its first batch.
 Writes `results/tools.md` beside this file; a quick run writes only where `--results` says.
 """
 
@@ -37,8 +38,9 @@ def main() -> int:
     machine = _machine.describe(_machine.OURS)
     tables = []
     with tempfile.TemporaryDirectory() as name:
-        for study in (_converting, _beginning):
-            tables.append(study(pathlib.Path(name), options.quick))
+        folder = pathlib.Path(name)
+        for study in (_converting(834, 100_000), _converting(12_000, 20_000), _beginning):
+            tables.append(study(folder, options.quick))
             print(f"{tables[-1]}\n", flush=True)
     results = options.results or (None if options.quick else _RESULTS)
     if results is not None:
@@ -49,11 +51,14 @@ def main() -> int:
     return 0
 
 
-def _in_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds that each way takes, in turns, after one that is not timed."""
+def _in_turns(
+    ways: dict[str, Callable[[], None]], rounds: int, before: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Return the seconds that each way takes, in turns, after one that is not timed; `before` each, something else."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
+            before()
             begin = time.perf_counter()
             way()
             if turn:
@@ -71,39 +76,45 @@ def _table(title: str, seconds: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
-def _converting(folder: pathlib.Path, quick: bool) -> str:
-    """`arsrc convert` against loops."""
-    from array_record.python.array_record_module import ArrayRecordWriter
+def _converting(record_bytes: int, count: int) -> Callable[[pathlib.Path, bool], str]:
+    """Return a study of `arsrc convert` against loops, over records of one size."""
 
-    from arsrc.cli import main as arsrc
+    def study(folder: pathlib.Path, quick: bool) -> str:
+        from array_record.python.array_record_module import ArrayRecordWriter
 
-    source, out = folder / "examples.tfrecord", folder / "out.array_record"
-    count = 1_000 if quick else 100_000
-    _write_tfrecord(source, count)
+        from arsrc.cli import main as arsrc
 
-    def convert() -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            assert arsrc(["convert", str(source), str(out), "--overwrite"]) == 0
+        source, out = folder / "examples.tfrecord", folder / "out.array_record"
+        num_records = 1_000 if quick else count
+        _write_tfrecord(source, record_bytes, num_records)
 
-    def loop(syncs: bool) -> None:
-        writer = ArrayRecordWriter(str(out), _WRITER_OPTIONS)
-        with open(source, "rb") as file:
-            for record in _records(file):
-                writer.write(record)
-        writer.close()
-        if syncs:
-            with open(out, "rb") as file:
-                os.fsync(file.fileno())
+        def convert() -> None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                assert arsrc(["convert", str(source), str(out)]) == 0
 
-    ways = {
-        "a loop that reads lengths and records, and array_record's writer": lambda: loop(False),
-        "the same, and syncing": lambda: loop(True),
-        "`arsrc convert`, which verifies all checksums and syncs": convert,
-    }
-    return _table(f"Converting {count:,} TFRecord records of 834 B", _in_turns(ways, 2 if quick else 7))
+        def loop(syncs: bool) -> None:
+            writer = ArrayRecordWriter(str(out), _WRITER_OPTIONS)
+            with open(source, "rb") as file:
+                for record in _records(file):
+                    writer.write(record)
+            writer.close()
+            if syncs:
+                with open(out, "rb") as file:
+                    os.fsync(file.fileno())
+
+        ways = {
+            "a loop that reads lengths and records, and array_record's writer": lambda: loop(False),
+            "the same, and syncing": lambda: loop(True),
+            "`arsrc convert`, which verifies all checksums and syncs": convert,
+        }
+        seconds = _in_turns(ways, 2 if quick else 9, before=lambda: out.unlink(missing_ok=True))
+        return _table(f"Converting {num_records:,} TFRecord records of {record_bytes:,} B", seconds)
+
+    return study
 
 
-def _write_tfrecord(path: pathlib.Path, count: int) -> None:
+def _write_tfrecord(path: pathlib.Path, record_bytes: int, count: int) -> None:
+    """Write `tf.train.Example` records of a picture, which is noise, and a label."""
     import google_crc32c
     import numpy as np
     from _forms import FORMS
@@ -112,10 +123,11 @@ def _write_tfrecord(path: pathlib.Path, count: int) -> None:
         crc = google_crc32c.value(data)
         return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
-    rng = np.random.default_rng(0)
+    rng, encode = np.random.default_rng(0), FORMS["example"].encode
+    around = len(encode(np.zeros(record_bytes, np.uint8))) - record_bytes
     with open(path, "wb") as file:
         for _ in range(count):
-            record = FORMS["example"].encode(rng.integers(0, 256, 784, np.uint8))
+            record = encode(rng.integers(0, 256, record_bytes - around, np.uint8))
             head = struct.pack("<Q", len(record))
             file.write(head + masked(head) + record + masked(record))
 
