@@ -414,7 +414,7 @@ def test_the_codec_is_guessed_from_records_all_over_the_output_and_reads_them(co
     out = convert("a.jsonl", "out")
     assert re.search(r"^# The codec is guessed from (\d\d) of 1,000 records\.$", out, re.MULTILINE), out
     assert "# Not in all of them, so to be named with a default: some.\n" in out
-    assert "# Left out, as null, or nested, or of several kinds: nested, null.\n" in out
+    assert "# Left out, as null, or nested, or of several kinds, or without a name: nested, null.\n" in out
     codec = eval(out.partition("codec=")[2], vars(arsrc.codecs))
     decoded = codec.decode(RecordBatch.from_records(records_of("out")))
     np.testing.assert_array_equal(decoded["x"], [row["x"] for row in rows])
@@ -433,7 +433,7 @@ def test_info_names_the_same_fields_that_are_left_out(convert, capsys):
     assert main(["info", "out"]) == 0
     out = capsys.readouterr().out
     assert "# The codec is guessed from 32 of 1,000 records.\n" in out
-    assert "# Left out, as null, or nested, or of several kinds: nested, null.\n" in out
+    assert "# Left out, as null, or nested, or of several kinds, or without a name: nested, null.\n" in out
 
 
 # WebDataset.

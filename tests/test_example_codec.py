@@ -21,7 +21,8 @@ from arsrc._host.records.stoppable import Stoppable
 from arsrc.codecs import Bytes, Codec, Map, MsgPack, Ragged, RecordBatch, Struct, TFExample, check_batch
 from arsrc.codecs.example_heads import ABSENT, UNSET
 from arsrc.codecs.example_layout import find_spans
-from arsrc.codecs.example_message import _example_class, feature_names
+from arsrc.codecs.example_message import _example_class
+from arsrc.codecs.example_wire import feature_names
 from arsrc.codecs.varints import are_whole, packed_varints, varint_values
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 

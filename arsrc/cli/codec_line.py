@@ -7,9 +7,9 @@ import numpy as np
 
 from arsrc.amounts import counted
 from arsrc.cli import kinds
-from arsrc.cli.example_wire import Feature
 from arsrc.cli.image_heads import ImageHead, image_head
 from arsrc.cli.kinds import Kind, text_of
+from arsrc.codecs.example_wire import Feature
 from arsrc.quoted import quoted
 
 _INDENT = "    "
@@ -25,7 +25,7 @@ def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
         max_bytes: Bytes of the longest one that is known.
     """
     name = found[0].name
-    values = [kind.value for kind in found if kind.name == name]
+    values = [_held(kind) for kind in found if kind.name == name]
     if len(values) < len(found):  # records of several kinds
         return _bytes_text(are_equal, max_bytes)
     if name == kinds.EXAMPLE:
@@ -45,7 +45,7 @@ def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
 
 def names_of_some(found: Sequence[Kind]) -> list[str]:
     """Return the names of features or fields that some records have and others have not, sorted."""
-    held = [set(kind.value) for kind in found if isinstance(kind.value, dict)]
+    held = [set(_held(kind)) for kind in found if isinstance(kind.value, dict)]
     return sorted(set().union(*held) - set.intersection(*held)) if held else []
 
 
@@ -57,19 +57,30 @@ def remarks(found: Sequence[Kind], num_records: int) -> list[str]:
     ):
         lines.append(f"It gives the bytes of each record, which is {name}: a function of yours decodes them by Map.")
     if missing := names_of_some(found):
-        lines.append(f"Not in all of them, so to be named with a default: {', '.join(missing)}.")
+        lines.append(f"Not in all of them, so to be named with a default: {_listed(missing)}.")
     if left_out := names_left_out(found):
-        lines.append(f"Left out, as null, or nested, or of several kinds: {', '.join(left_out)}.")
+        lines.append(f"Left out, as null, or nested, or of several kinds, or without a name: {_listed(left_out)}.")
     return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name or '""' for name in names)
 
 
 def names_left_out(found: Sequence[Kind]) -> list[str]:
     """Return the names of what all records have and the codec has not, since it decodes no such values, sorted."""
     field = _FIELDS.get(found[0].name) if found else None
-    rows = [kind.value for kind in found if kind.name == found[0].name and isinstance(kind.value, dict)]
+    rows = [_held(kind) for kind in found if kind.name == found[0].name and isinstance(kind.value, dict)]
     if field is None or len(rows) < len(found):
         return []
-    return sorted(name for name in _common(rows) if field([row[name] for row in rows]) is None)
+    return sorted(name for name in _common(rows) if not name or field([row[name] for row in rows]) is None)
+
+
+def _held(kind: Kind) -> Any:
+    """Return what a record holds; a feature that stands there without a value is missing, as it is for the codec."""
+    if kind.name != kinds.EXAMPLE:
+        return kind.value
+    return {name: feature for name, feature in kind.value.items() if feature.kind}
 
 
 def _common(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -80,7 +91,7 @@ def _common(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _fields(codec: str, rows: Sequence[Mapping[str, Any]], field: Callable[[list[Any]], str | None]) -> str:
     """Return a codec of the fields that all rows have, but for those `field` does not know; empty if none is left."""
     texts = {name: field([row[name] for row in rows]) for name in _common(rows)}
-    entries = [f"{quoted(name)}: {text}" for name, text in texts.items() if text is not None]
+    entries = [f"{quoted(name)}: {text}" for name, text in texts.items() if name and text is not None]
     if not entries:
         return ""
     line = f"{codec}({{{', '.join(entries)}}})"
@@ -104,11 +115,10 @@ def _image(heads: Sequence[ImageHead]) -> str:
 
 def _feature(features: Sequence[Feature]) -> str | None:
     """Return what a feature holds, as a field of TFExample; None: nothing that it decodes."""
-    kind = next((feature.kind for feature in features if feature.values), "")
-    counts = [len(feature.values) for feature in features]
-    if not kind:
+    found, counts = {feature.kind for feature in features}, [len(feature.values) for feature in features]
+    if len(found) > 1 or not any(counts):
         return None
-    if kind != "bytes":
+    if (kind := found.pop()) != "bytes":
         return _numbers(kind, counts)
     return _blobs([value for feature in features for value in feature.values]) if set(counts) == {1} else None
 

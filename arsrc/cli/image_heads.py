@@ -26,7 +26,12 @@ class ImageHead(NamedTuple):
 
 
 def image_head(data: bytes) -> ImageHead | None:
-    """Return what the head of an image says; None: the bytes are none, or end too early."""
+    """Return what the head of an image says; None: the bytes are none, or end too early, or it has no pixels."""
+    head = _head(data)
+    return head if head is not None and head.height and head.width else None
+
+
+def _head(data: bytes) -> ImageHead | None:
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 26:

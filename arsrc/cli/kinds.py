@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from arsrc.cli.example_wire import features_of
 from arsrc.cli.image_heads import image_head
 from arsrc.cli.msgpack_wire import value_of
+from arsrc.codecs.example_wire import features_of
 
 EXAMPLE, IMAGE, NPY, NPZ, PICKLE, JSON, TEXT, MSGPACK = (
     "tf.train.Example", "image", "npy", "npz", "pickle", "JSON", "text", "msgpack",
@@ -45,10 +45,10 @@ def kind_of(record: bytes) -> Kind:
         return Kind(NPZ)
     if record[:1] == b"\x80" and record[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and record.endswith(b"."):
         return Kind(PICKLE)
-    if (features := features_of(record)) is not None:
-        return Kind(EXAMPLE, features)
     if (text := text_of(record)) is not None:
         return _json(text) or Kind(TEXT, text)
+    if features := features_of(record):
+        return Kind(EXAMPLE, features)
     value = value_of(record)
     if isinstance(value, dict) or (value is not None and len(record) >= _LEAST_LIST_BYTES):
         return Kind(MSGPACK, value)

@@ -7,10 +7,10 @@ from typing import Any
 
 from arsrc.amounts import counted, in_bytes
 from arsrc.cli import kinds
-from arsrc.cli.example_wire import Feature
 from arsrc.cli.image_heads import ImageHead, image_head
 from arsrc.cli.kinds import Kind, text_of
 from arsrc.cli.msgpack_wire import Extension
+from arsrc.codecs.example_wire import Feature
 
 _MOST_LINES = 16  # of a record
 _MOST_CHARACTERS = 100  # of a value

@@ -15,7 +15,7 @@ ABSENT, BYTES, FLOATS, INTEGERS, UNSET, SEVERAL = range(6)
 """What a record holds of a feature: nothing, one bytes value, floats, integers, no value, several bytes values."""
 
 MAX_HEAD_BYTES = 320
-"""Bytes of a head; longer ones, of longer keys, are not parsed."""
+"""Bytes of a head that are looked at, and as many more as the longest name has that is asked for."""
 
 _TAG, _VALUE_TAG = 0x0A, 0x12  # of fields 1 and 2, with a length
 _KINDS = {0x0A: BYTES, 0x12: FLOATS, 0x1A: INTEGERS}  # by the tags in a Feature

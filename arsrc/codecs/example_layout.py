@@ -85,6 +85,7 @@ class _Walk:
         self.is_fine = np.ones(len(begins), np.bool_)
         self.spans: dict[int, Spans] = {}
         self._data, self._names, self._max_misses = data, names, max_misses
+        self._head_bytes = MAX_HEAD_BYTES + max(map(len, names), default=0)
 
     def go(self, parse: Callable[[bytes], Head | None], max_steps: int) -> None:
         """Go on to the ends of all records."""
@@ -103,7 +104,7 @@ class _Walk:
         while num_left and misses < self._max_misses:
             at, ends = self.at[rows], self.ends[rows]
             begin, end = int(at[0]), int(ends[0])
-            head = parse(self._data[begin : min(begin + MAX_HEAD_BYTES, end)].tobytes())
+            head = parse(self._data[begin : min(begin + self._head_bytes, end)].tobytes())
             if head is None or begin + head.total > end or head.record_bytes not in (None, end - begin):
                 misses += 1
                 rows = np.arange(len(is_left))[rows]

@@ -1,7 +1,7 @@
-"""`tf.train.Example` records in any form, read by `protobuf`, which is an extra, and the names in them without."""
+"""`tf.train.Example` records in any form, read by `protobuf`, which is an extra."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from arsrc.errors import ArsrcValueError, RecordError
@@ -10,7 +10,6 @@ _PACKAGE = "arsrc.example"
 # Messages, each with its fields: name, number, type, label, and the name of a message for the type of one.
 _BYTES, _FLOAT, _INT64, _STRING, _MESSAGE = 12, 2, 3, 9, 11
 _ONE, _MANY = 1, 3
-_WITH_LENGTH = 2  # the lowest bits of the tag of bytes, texts and messages
 
 
 def usual_form(row: int, record: bytes, names: Sequence[str]) -> bytes:
@@ -40,35 +39,6 @@ def usual_form(row: int, record: bytes, names: Sequence[str]) -> bytes:
             if feature.WhichOneof("kind") == "bytes_list" and num_values != 1:
                 raise RecordError(row, f"feature {name!r} holds {num_values} bytes values, not one")
     return bytes(example.SerializeToString(deterministic=True))
-
-
-def feature_names(record: bytes) -> list[str]:
-    """Return the names of a record's features, for errors: those up to where it is no Example any more."""
-    return [
-        key.decode(errors="replace")
-        for features in _parts(record)
-        for entry in _parts(features)
-        for key in _parts(entry)
-    ]
-
-
-def _parts(message: bytes) -> Iterator[bytes]:
-    """Give what stands in field 1 of a message, each time, until something has no length in front."""
-    at = 0
-    while at < len(message):
-        tag, length, shift = message[at], 0, 0
-        at += 1
-        while at < len(message) and shift < 64:
-            byte = message[at]
-            length |= (byte & 0x7F) << shift
-            at, shift = at + 1, shift + 7
-            if byte < 0x80:
-                break
-        if tag & 7 != _WITH_LENGTH:
-            return
-        if tag == 8 | _WITH_LENGTH:
-            yield message[at : at + length]
-        at += length
 
 
 @functools.cache
