@@ -630,6 +630,15 @@ def test_varints_are_read_as_they_are_written(lists: list[list[int]], times: int
     assert [int(value) for part in parts for value in part] == values.tolist()
 
 
+@pytest.mark.parametrize("num_bits", [7, 8, 14, 15, 21, 22, 28, 29, 35, 56, 57, 64])
+def test_varints_of_any_width_are_read_in_lists_of_many_thousands(num_bits: int) -> None:
+    values = np.random.default_rng(0).integers(0, 2**num_bits, 10_000, np.uint64).view(np.int64)
+    values >>= np.arange(10_000) % 3
+    rows = [record(a=values[:7001].tolist()), record(), record(a=values[7001:].tolist())]
+    found = TFExample({"a": Ragged("int64", max_length=7001)}, {"a": []}).decode(batch_of(*rows))["a"]["values"]
+    assert np.concatenate((found[0], found[2][:2999])).tolist() == values.tolist()
+
+
 @given(
     st.lists(
         st.one_of(

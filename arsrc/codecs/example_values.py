@@ -62,14 +62,19 @@ class Numbers:
         if kind == FLOATS:
             return self._floats(data, spans), spans.lengths // 4
         counts, parts = varint_values(data, spans.begins, spans.lengths)
-        items, done = np.empty(int(counts.sum()), self.dtype), 0
+        items, done, (low, high) = np.empty(int(counts.sum()), self.dtype), 0, self.limits
         for stored in parts:
-            if int(stored.min()) < self.limits[0] or int(stored.max()) > self.limits[1]:
-                wrong = (stored < self.limits[0]) | (stored > self.limits[1])
+            if self._may_misfit(stored.dtype) and not (low <= int(stored.min()) and int(stored.max()) <= high):
+                wrong = (stored < low) | (stored > high)
                 raise self._misfit(counts, stored, wrong, done)
             items[done : done + len(stored)] = stored
             done += len(stored)
         return items, counts
+
+    def _may_misfit(self, stored: np.dtype[Any]) -> bool:
+        """Whether integers of a dtype need to be looked at, each."""
+        info = np.iinfo(stored)
+        return info.min < self.limits[0] or self.limits[1] < info.max
 
     def _floats(self, data: NDArray[np.uint8], spans: Spans) -> NDArray[Any]:
         """Return the items of lists of floats, of which no finite one is turned into an infinite one."""

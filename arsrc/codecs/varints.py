@@ -10,10 +10,11 @@ from arsrc.codecs.pieces import end_to_end, pieces
 
 _MAX_BYTES = 10  # of a varint of 64 bits, the last of which holds the highest bit alone
 _WORD_BYTES = 8
-_PART_BYTES = 1 << 14  # of varints that are decoded at once, by arrays of eight times as many
+_PART_BYTES = 1 << 14  # of varints that are looked through at once
+_PART_VALUES = 1 << 12  # varints that are decoded at once, by arrays of up to eight times as many bytes as they have
 _KEPT = np.array([(1 << 8 * width) - 1 for width in range(9)], np.uint64)  # the bytes of varints, by their number
-_KEPT_OF_FOUR = _KEPT[:5].astype(np.uint32)
 _GOES_ON = 0x8080808080808080
+_FOUR_GO_ON = np.uint32(0x80808080)
 # By the same, the highest bit of each byte but the last one; nothing is no varint.
 _GOING_ON = np.array([1] + [_GOES_ON & ((1 << 8 * width - 8) - 1) for width in range(1, 9)], np.uint64)
 
@@ -40,7 +41,7 @@ def are_whole(data: NDArray[np.uint8], begins: NDArray[np.int64], lengths: NDArr
 
 def varint_values(
     data: NDArray[np.uint8], begins: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], Iterable[NDArray[np.uint8] | NDArray[np.int64]]]:
+) -> tuple[NDArray[np.int64], Iterable[NDArray[Any]]]:
     """Return how many varints are in each of some pieces of `data` that are whole, i64[num_pieces], and their values.
 
     The values come in parts, one behind the other, of which each is small enough for the processor's cache.
@@ -54,16 +55,18 @@ def varint_values(
         if np.count_nonzero(words & np.uint64(_GOES_ON) == _GOING_ON[lengths]) == len(words):
             return np.ones(len(words), np.int64), [_values(words, _WORD_BYTES).view(np.int64)]
     content = end_to_end(data, begins, lengths)
-    is_any, counts = lengths > 0, np.zeros(len(lengths), np.int64)
-    firsts = (np.cumsum(lengths) - lengths)[is_any]
-    counts[is_any] = np.add.reduceat(content < 0x80, firsts, dtype=np.int64) if len(firsts) else 0
-    if int(counts.sum()) == len(content):
+    ends = np.flatnonzero(content < 0x80)
+    counts = np.diff(np.searchsorted(ends, np.cumsum(lengths)), prepend=0)
+    if len(ends) == len(content):
         return counts, [content] if len(content) else []
-    return counts, map(_part_values, _parts(content))
+    return counts, _values_in_parts(content, ends)
 
 
 def _goes_on_long(content: NDArray[np.uint8]) -> bool:
     """Whether eight bytes in a row say that their varint goes on."""
+    words = content[: len(content) & ~3].view("<u4") & _FOUR_GO_ON  # of which one lies in any such eight
+    if not np.count_nonzero(words == _FOUR_GO_ON):
+        return False
     goes_on = content >= 0x80
     for step in (1, 2, 4):
         goes_on = goes_on[:-step] & goes_on[step:]
@@ -81,19 +84,42 @@ def _parts(content: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
         at = end
 
 
-def _part_values(content: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the values of varints that lie end to end."""
-    ends = np.flatnonzero(content < 0x80)
-    widths = np.diff(ends, prepend=-1)
-    firsts = ends - widths + 1
+def _values_in_parts(content: NDArray[np.uint8], ends: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
+    """Yield the values of varints that lie end to end, by where each ends, some thousands at a time."""
+    begin = 0
+    for first in range(0, len(ends), _PART_VALUES):
+        part_ends = ends[first : first + _PART_VALUES]
+        end = int(part_ends[-1]) + 1
+        yield _part_values(content[begin:end], part_ends - begin)
+        begin = end
+
+
+def _part_values(content: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the values of varints that lie end to end, by where each ends."""
+    firsts = np.concatenate(([0], ends[:-1] + 1))
+    widths = ends - firsts + 1
     widest = int(widths.max())
-    behind = np.concatenate((content, np.zeros(_WORD_BYTES, np.uint8)))
     if widest <= 4:
-        return _values(pieces(behind, firsts, 4).view("<u4") & _KEPT_OF_FOUR[widths], widest).astype(np.int64)
+        return _short_values(content, widest)[firsts]
+    behind = np.concatenate((content, np.zeros(_WORD_BYTES, np.uint8)))
     values = _values(_words(behind, firsts) & _KEPT[np.minimum(widths, _WORD_BYTES)], widest).view(np.int64)
     for place in range(_WORD_BYTES, widest):
         rows = np.flatnonzero(widths > place)
         values[rows] |= (content[firsts[rows] + place] & 0x7F).astype(np.int64) << 7 * place
+    return values
+
+
+def _short_values(content: NDArray[np.uint8], widest: int) -> NDArray[Any]:
+    """Return the value of what goes on from each byte to the end of its varint, none of them of more than 4 bytes."""
+    signed: Any = np.int16 if widest <= 2 else np.int32
+    own = (content & 0x7F).astype(signed)
+    goes_on = (content.view(np.int8) >> 7).astype(signed)[:-1]  # all bits or none
+    values = own.copy()
+    for _ in range(widest - 1):  # each time, those become right that have one byte more
+        rest = values[1:] << signed(7)
+        rest &= goes_on
+        rest |= own[:-1]
+        values[:-1] = rest
     return values
 
 
