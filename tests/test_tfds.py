@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import arsrc
 from arsrc import ReadOptions, tfds
 from arsrc._host.storage import system
-from arsrc.codecs import Image, Map, Ragged, TFExample
+from arsrc.codecs import Bytes, Image, Map, Ragged, RecordBatch, TFExample
 
 KEPT = Path(__file__).parent / "golden" / "written_by_tfds.zip"
 
@@ -540,3 +540,80 @@ def test_a_folder_that_hangs_is_an_error_at_the_limit(tmp_path: Path, monkeypatc
         tfds.source(folder, batch_size=1, read=ReadOptions(timeout_seconds=0.2))
     hanging.release.set()
     assert tfds.source(folder, batch_size=1, read=ReadOptions(timeout_seconds=5.0)).batch_size == 1
+
+
+# Integers from 2**63 on, which TFDS stores as negative ones.
+
+WIDE = np.array([0, 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1], np.uint64)
+
+
+def written_unsigned(folder: Path, values: np.ndarray) -> Path:
+    """A data set of uint64, alone, in pairs, in lists and inside of a dict, stored by their bits as int64."""
+    tensor = lambda shape: {  # noqa: E731
+        "pythonClassName": "tensorflow_datasets.core.features.tensor_feature.Tensor",
+        "tensor": {"shape": {"dimensions": shape}, "dtype": "uint64", "encoding": "none"},
+    }
+    inner = {
+        "one": tensor([]), "pair": tensor(["2"]), "many": tensor(["-1"]), "raw": tensor([]), "plain": tensor([]),
+        "in": {
+            "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+            "featuresDict": {"features": {"side": tensor([])}},
+        },
+    }  # fmt: skip
+    inner["raw"]["tensor"]["encoding"] = "bytes"
+    inner["plain"]["tensor"]["dtype"] = "int64"
+    features = {"pythonClassName": inner["in"]["pythonClassName"], "featuresDict": {"features": inner}}
+    (folder / "features.json").write_text(json.dumps(features))
+    split = {"name": "train", "numBytes": "1", "shardLengths": [str(len(values))]}
+    split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    info = {"name": "wide", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    bits = values.view(np.int64)
+    specs = {"one": "int64", "pair": ("int64", 2), "many": ("int64", 2), "in/side": "int64", "plain": "int64"}
+    codec = TFExample({**specs, "raw": Bytes(8)})
+    pairs = np.stack((bits, bits[::-1]), axis=1)
+    elements = {"one": bits, "pair": pairs, "many": pairs, "in/side": bits, "plain": bits}
+    elements["raw"] = values.astype("<u8").view(np.uint8).reshape(-1, 8)
+    arsrc.write_array_record(folder / "wide-train.array_record-00000-of-00001", elements, codec=codec)
+    return folder
+
+
+PAIRS = Ragged("uint64", max_length=3, pad_value=2**64 - 2)
+
+
+@pytest.mark.usefixtures("x64")
+def test_integers_of_uint64_are_those_that_were_stored_by_their_bits(tmp_path: Path) -> None:
+    data = all_of(written_unsigned(tmp_path, WIDE), features={"many": PAIRS})
+    pairs = np.stack((WIDE, WIDE[::-1]), axis=1)
+    for name, want in {"one": WIDE, "raw": WIDE, "in/side": WIDE, "pair": pairs, "plain": WIDE.view(np.int64)}.items():
+        found = at(data, name)
+        assert found.dtype == want.dtype, name
+        np.testing.assert_array_equal(found, want, err_msg=name)
+    np.testing.assert_array_equal(data["many"]["values"], np.pad(pairs, ((0, 0), (0, 1)), constant_values=2**64 - 2))
+
+
+def test_what_is_read_of_uint64_is_written_by_its_bits_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    features = {"many": PAIRS, "plain": None, "in": None}
+    codec = tfds.source(written_unsigned(tmp_path, WIDE), batch_size=1, features=features).codec
+    again = pickle.loads(pickle.dumps(codec))
+    assert (again, hash(again)) == (codec, hash(codec))
+    pairs = {"values": np.stack((WIDE,) * 3, axis=1), "length": np.full(len(WIDE), 2)}
+    elements = {"one": WIDE, "raw": WIDE, "pair": pairs["values"][:, :2], "many": pairs}
+    records = codec.encode(elements)
+    assert isinstance(records, RecordBatch)
+    np.testing.assert_array_equal(codec.decode(records)["one"], WIDE)
+    np.testing.assert_array_equal(codec.decode(records)["many"]["values"][:, :2], pairs["values"][:, :2])
+    with pytest.raises(arsrc.ArsrcError, match=r"Unsigned\.encode: .* does not fit uint64"):
+        codec.encode(elements | {"one": WIDE.view(np.int64)})
+
+
+@pytest.mark.parametrize("name", ["one", "in", "many"])
+def test_without_64_bits_what_does_not_fit_is_an_error_that_names_feature_and_record(tmp_path: Path, name: str) -> None:
+    others = dict.fromkeys({"one", "pair", "many", "raw", "plain", "in"} - {name})
+    features = others | ({"many": Ragged("uint64", max_length=2)} if name == "many" else {})
+    config = tfds.source(written_unsigned(tmp_path, WIDE), batch_size=len(WIDE), features=features)
+    what = rf"uint64 values do not fit uint32, .* for leaf \['{name}'\].* high={2**64 - 1}"
+    with pytest.raises(arsrc.ArsrcValueError, match=rf"{what}, record_id={0 if name == 'many' else 3}\."):
+        next(arsrc.iterate(config))
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match=what):
+        batch_of(config)

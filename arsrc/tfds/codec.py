@@ -13,6 +13,7 @@ from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.quoted import quoted
 from arsrc.tfds.features import Feature, Path
 from arsrc.tfds.nested import Nested
+from arsrc.tfds.unsigned import Unsigned, stored_spec
 
 _MOST_SHOWN = 40
 
@@ -40,12 +41,16 @@ def codec_of(features: Mapping[Path, Feature], given: Any) -> Codec:
     wanted = {path: spec for path, spec in specs.items() if spec is not None}
     if not wanted:
         raise ArsrcValueError("features", "leaves no feature to be read", f"There is {_listed(features)}.")
+    unsigned = {path: stored_spec("/".join(path), wanted[path]) for path in wanted if _is_unsigned(features.get(path))}
+    unsigned = {path: spec for path, spec in unsigned.items() if spec is not None}
+    wanted |= unsigned
     optional = {path: spec for path, spec in wanted.items() if path in features and features[path].optional}
     flat = TFExample(
         {"/".join(path): spec for path, spec in wanted.items()},
         default={"/".join(path): _absent(spec) for path, spec in optional.items() if not isinstance(spec, Codec)},
     )
-    return Nested(flat, tuple(wanted)) if any(len(path) > 1 for path in wanted) else flat
+    codec = Unsigned(flat, tuple("/".join(path) for path in unsigned)) if unsigned else flat
+    return Nested(codec, tuple(wanted)) if any(len(path) > 1 for path in wanted) else codec
 
 
 def _only(name: str, paths: list[Path], features: Mapping[Path, Feature], given: Mapping[str, Any]) -> Path:
@@ -58,6 +63,11 @@ def _only(name: str, paths: list[Path], features: Mapping[Path, Feature], given:
     if given.get(around) is not None:
         raise ArsrcValueError("features", f"{name!r} lies inside of a feature that has a spec, {around!r}")
     return (*paths[0], name.removeprefix(f"{around}/"))
+
+
+def _is_unsigned(feature: Feature | None) -> bool:
+    """Whether a feature holds integers that lists of an Example hold as those of the other sign."""
+    return feature is not None and feature.dtype == "uint64"
 
 
 def spec_of(feature: Feature) -> Any:
