@@ -17,9 +17,13 @@ ABSENT, BYTES, FLOATS, INTEGERS, UNSET, SEVERAL = range(6)
 MAX_HEAD_BYTES = 320
 """Bytes of a head that are looked at, and as many more as the longest name has that is asked for."""
 
-_TAG, _VALUE_TAG = 0x0A, 0x12  # of fields 1 and 2, with a length
+ENTRY_TAG = 0x0A
+"""In front of each entry."""
+MAX_LENGTH_BYTES = 4
+"""Bytes of a length, which is below 2**28 so."""
+
+_TAG, _VALUE_TAG = ENTRY_TAG, 0x12  # of fields 1 and 2, with a length
 _KINDS = {0x0A: BYTES, 0x12: FLOATS, 0x1A: INTEGERS}  # by the tags in a Feature
-_MAX_VARINT_BYTES = 4  # lengths below 2**28
 
 
 class Head(NamedTuple):
@@ -123,7 +127,7 @@ def _nested(content: bytes, begin: int, tag: int) -> tuple[int, int]:
     if length < 0x80:
         return begin + 2, begin + 2 + length
     length &= 0x7F
-    for place in range(1, _MAX_VARINT_BYTES):
+    for place in range(1, MAX_LENGTH_BYTES):
         byte = content[begin + 1 + place]
         length |= (byte & 0x7F) << 7 * place
         if byte < 0x80:

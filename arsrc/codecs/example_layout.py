@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.example_heads import (
     ABSENT,
+    ENTRY_TAG,
     FLOATS,
     INTEGERS,
     MAX_HEAD_BYTES,
+    MAX_LENGTH_BYTES,
     SEVERAL,
     Head,
     entry_head,
@@ -29,6 +31,7 @@ from arsrc.codecs.pieces import pieces
 from arsrc.codecs.varints import are_whole
 
 _MAX_STEPS = 256  # entries of a record, and bytes values of an entry
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # so that sums of what differs differ, as a rule
 _FEW = 8  # records for which a head is not worth being learned
 _MAX_MISSES = 4  # so many heads of few records are learned all the same
 
@@ -65,9 +68,89 @@ def find_spans(
         max_misses: How many heads that few records share are learned in one place.
     """
     walk = _Walk(data, offsets[:-1], offsets[1:], names, max_misses)
-    walk.step(first_head)
+    # What few records are one by one must not depend on each other: these are walked in any case.
+    walk.step(first_head, is_of_one_key=max_misses == _MAX_MISSES)
+    if walk.is_of_other_keys:
+        return _in_any_order(data, offsets, names)
     walk.go(entry_head, max(_MAX_STEPS, len(names)))
     return walk.is_fine, [walk.spans_of(number) for number in names.values()]
+
+
+def _in_any_order(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], names: Mapping[bytes, int]
+) -> tuple[NDArray[np.bool_], list[Spans]]:
+    """Return what `find_spans` does where the order differs: entries of one key are taken as if they were records."""
+    is_fine, rows, begins, ends = _entries(data, offsets)
+    found = _Walk(data, offsets[:-1], offsets[1:], names, 0)
+    misses = 0
+    for group in _alike(data, begins):
+        walk = _Walk(data, begins[group], ends[group], names, _MAX_MISSES)
+        misses += len(group) < _FEW
+        if misses <= _MAX_MISSES * _FEW:
+            walk.go(entry_head, 1)
+            is_fine[rows[group[~walk.is_fine]]] = False
+        else:
+            is_fine[rows[group]] = False
+        for number, of_entries in walk.spans.items():
+            held, spans = np.flatnonzero(of_entries.kinds != ABSENT), found.spans_of(number)
+            places = rows[group[held]]
+            is_fine &= np.bincount(places, minlength=len(is_fine)) + (spans.kinds != ABSENT) < 2  # else it comes twice
+            spans.kinds[places], spans.begins[places], spans.lengths[places] = of_entries.take(held)
+    return is_fine, [found.spans_of(number) for number in names.values()]
+
+
+def _alike(data: NDArray[np.uint8], begins: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the numbers of entries in groups; those of one key are in one, as a rule with no others."""
+    words = lambda at: pieces(data, np.clip(at, 0, len(data) - 8), 8).view("<u8")  # noqa: E731
+    keys, _ = _nested(data, begins, np.full(len(begins), len(data)))
+    lengths = data[np.minimum(keys + 1, len(data) - 1)].astype(np.int64)  # of most keys
+    # The first and the last bytes of a key, and none beside it, where other lengths are.
+    marks = words(keys) << (64 - 8 * np.minimum(lengths + 2, 8)).astype(np.uint64)
+    marks += np.where(lengths < 8, 0, words(keys + lengths - 6)) * _ODD
+    order = np.argsort(marks, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(marks[order])) + 1)
+
+
+def _entries(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return which records are made of entries, as it seems, and of each entry its record, its begin and its end."""
+    stops = offsets[1:]
+    at, ends = _nested(data, offsets[:-1], stops)
+    is_fine = ends == stops
+    found = []
+    rows = np.arange(len(stops))
+    for _ in range(_MAX_STEPS):
+        rows = rows[is_fine[rows] & (at[rows] < stops[rows])]
+        if not len(rows):
+            break
+        begins = at[rows]
+        _, ends = _nested(data, begins, stops[rows])
+        at[rows] = ends
+        is_fine[rows] = ends > begins
+        found.append((rows, begins, ends))
+    is_fine[rows] = False
+    all_rows, all_begins, all_ends = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    is_kept = is_fine[all_rows]
+    return is_fine, all_rows[is_kept], all_begins[is_kept], all_ends[is_kept]
+
+
+def _nested(
+    data: NDArray[np.uint8], at: NDArray[np.int64], stops: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return begins and ends of what stands behind the tag of an entry and its length; ends are 0 where none does."""
+    last = len(data) - 1
+    begins, lengths = at + 2, data[np.minimum(at + 1, last)].astype(np.int64)
+    for place in range(1, MAX_LENGTH_BYTES):
+        goes_on = np.flatnonzero(lengths >> 7 * place)
+        if not len(goes_on):
+            break
+        # Less the bit that says so.
+        lengths[goes_on] += (data[np.minimum(begins[goes_on], last)].astype(np.int64) - 1) << 7 * place
+        begins[goes_on] += 1
+    ends = begins + lengths
+    is_nested = (data[np.minimum(at, last)] == ENTRY_TAG) & (lengths < 1 << 7 * MAX_LENGTH_BYTES) & (ends <= stops)
+    return begins, np.where(is_nested, ends, 0)
 
 
 class _Walk:
@@ -83,6 +166,7 @@ class _Walk:
     ) -> None:
         self.at, self.ends = begins.copy(), ends
         self.is_fine = np.ones(len(begins), np.bool_)
+        self.is_of_other_keys = False
         self.spans: dict[int, Spans] = {}
         self._data, self._names, self._max_misses = data, names, max_misses
         self._head_bytes = MAX_HEAD_BYTES + max(map(len, names), default=0)
@@ -94,13 +178,16 @@ class _Walk:
                 return
         self.is_fine &= self.at == self.ends
 
-    def step(self, parse: Callable[[bytes], Head | None]) -> bool:
-        """Step over what comes next in all records that are not at their ends; return whether there are any."""
+    def step(self, parse: Callable[[bytes], Head | None], is_of_one_key: bool = False) -> bool:
+        """Step over what comes next in all records that are not at their ends; return whether there are any.
+
+        If it has to be of one key, and is not, it is left there.
+        """
         is_left = self.is_fine & (self.at < self.ends)
         num_left = num_any = int(np.count_nonzero(is_left))
         # All of them as a slice, which makes views, sooner than copies are made.
         rows: Rows = slice(None) if num_left == len(is_left) else np.flatnonzero(is_left)
-        misses = 0
+        misses, key = 0, b""
         while num_left and misses < self._max_misses:
             at, ends = self.at[rows], self.ends[rows]
             begin, end = int(at[0]), int(ends[0])
@@ -112,6 +199,9 @@ class _Walk:
                 rows = rows[1:]
                 num_left -= 1
                 continue
+            if is_of_one_key and head.key != (key := key or head.key):
+                self.is_of_other_keys = True
+                return True
             matched, totals = _match(head, self._data, at, ends)
             num_matched = int(np.count_nonzero(matched))
             num_left -= num_matched
