@@ -563,6 +563,47 @@ def test_the_order_of_features_may_differ_from_record_to_record() -> None:
     assert is_walked([nested(0x0A, b"".join(entries[i] for i in rng.permutation(3))) for _ in range(400)])
 
 
+@pytest.mark.parametrize("stem", ["k", "a name that is long, and of which the last bytes differ ", "x" * 140])
+def test_many_features_in_random_order_are_walked_through_key_by_key(stem: str) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"{stem}{i}" for i in range(40)]
+    held = rng.random((100, 40)) < 0.9
+    values = rng.integers(0, 2**40, (100, 40)) >> rng.integers(0, 40, (100, 40))
+    rows = [
+        nested(0x0A, b"".join(entry(names[i].encode(), nested(0x1A, nested(0x0A, varint(int(values[row, i])))))
+                              for i in rng.permutation(40) if held[row, i]))
+        for row in range(100)
+    ]  # fmt: skip
+    data = batch_of(*rows)
+    numbers = {name.encode(): i for i, name in enumerate(names)}
+    is_fine, spans = find_spans(data.data, data.offsets, numbers)
+    assert is_fine.all()
+    assert (np.stack([span.kinds != ABSENT for span in spans], axis=1) == held).all()
+    found = TFExample(dict.fromkeys(names, "int64"), dict.fromkeys(names, -1)).decode(batch_of(*rows, b"", *rows, b""))
+    want = np.where(held, values, -1)
+    for i, name in enumerate(names):
+        assert found[name].tolist() == [*want[:, i].tolist(), -1] * 2
+
+
+def test_a_key_that_comes_twice_is_the_last_one_whatever_the_order() -> None:
+    one, two, other = (
+        entry(key, nested(0x1A, b"\x0a\x01" + value)) for key, value in ((b"a", b"\1"), (b"a", b"\2"), (b"b", b"\3"))
+    )
+    longer = nested(
+        0x0A, b"\x0a\x81\x00a" + nested(0x12, nested(0x1A, b"\x0a\x01\x04"))
+    )  # by a byte of the key's length
+    orders = [
+        one + other,
+        other + two,
+        one + other + two,
+        two + other + one,
+        one + other + longer,
+        longer + one + other,
+    ]
+    rows = [nested(0x0A, content) for content in orders * 9]
+    assert TFExample({"a": "int32", "b": "int32"}).decode(batch_of(*rows))["a"].tolist() == [1, 2, 2, 1, 4, 1] * 9
+
+
 @pytest.mark.parametrize("num", [1, 2, 4, 8, 16, 64])
 def test_no_record_needs_protobuf_for_the_records_beside_it(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
     names = "abcdefgh"

@@ -11,10 +11,11 @@ from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import field_spec
 from arsrc.codecs.defaults import Default, default_of
 from arsrc.codecs.element_tree import tree_text
-from arsrc.codecs.example_layout import Spans, find_spans
+from arsrc.codecs.example_layout import find_spans
 from arsrc.codecs.example_message import usual_form
 from arsrc.codecs.example_reader import FeatureReader
 from arsrc.codecs.example_values import feature_of
+from arsrc.codecs.example_walk import Spans
 from arsrc.codecs.example_writing import written
 from arsrc.codecs.fields import check_names, common_length, field_text, named
 from arsrc.errors import ArsrcTypeError, ArsrcValueError

@@ -10,8 +10,8 @@ from arsrc.codecs.base import PyTree
 from arsrc.codecs.defaults import Default
 from arsrc.codecs.element_tree import ElementTree
 from arsrc.codecs.example_heads import ABSENT, BYTES, UNSET
-from arsrc.codecs.example_layout import Spans
 from arsrc.codecs.example_values import CodecFeature, Feature
+from arsrc.codecs.example_walk import Spans
 from arsrc.codecs.example_wire import feature_names
 from arsrc.codecs.field_advice import for_missing
 from arsrc.errors import ArsrcValueError, RecordError

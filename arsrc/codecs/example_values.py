@@ -13,7 +13,7 @@ from arsrc.codecs.base import Codec, PyTree
 from arsrc.codecs.check import cast_batch
 from arsrc.codecs.element_tree import array_text
 from arsrc.codecs.example_heads import BYTES, FLOATS, INTEGERS
-from arsrc.codecs.example_layout import Spans
+from arsrc.codecs.example_walk import Spans
 from arsrc.codecs.field_advice import for_bytes
 from arsrc.codecs.pieces import end_to_end, pieces
 from arsrc.codecs.ragged_codec import Ragged
