@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import Codec
 from arsrc.codecs.element_tree import array_text, both_sides
+from arsrc.codecs.numbers import kind_of, misfit_text, misfits
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
-
-_KINDS = (np.bool_, np.integer, np.floating, np.complexfloating)
 
 
 def is_pair(value: Any) -> bool:
@@ -107,8 +106,8 @@ def check_codec(codec: Any) -> None:
 def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return `values` as `dtype[num_records, *shape]`, to be encoded.
 
-    Casts that NumPy calls safe pass, and casts inside a kind (integer, float, complex) as long as every value
-    fits: floats are rounded, integers never change.
+    Casts that NumPy calls safe pass, casts inside a kind (integer, float, complex) and of integers to floats as long
+    as every value fits: floats are rounded, integers never change.
 
     Raises:
         ArsrcTypeError: The dtype is of another kind.
@@ -122,29 +121,17 @@ def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, 
     found = array_text(array.dtype, array.shape)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         raise ArsrcValueError(where, "has another shape", both_sides(wanted, found))
-    if np.can_cast(array.dtype, dtype, "safe"):
+    kinds = kind_of(array.dtype), kind_of(dtype)
+    is_whole = kinds in (("i", "f"), ("i", "c"))  # of 64 bits, some of which NumPy rounds and calls that safe
+    if not is_whole and np.can_cast(array.dtype, dtype, "safe"):
         return array.astype(dtype, copy=False)
-    if _kind(array.dtype) is None or _kind(array.dtype) is not _kind(dtype):
+    if not is_whole and (not kinds[0] or kinds[0] != kinds[1]):
         raise ArsrcTypeError(where, "has a dtype of another kind", both_sides(wanted, found))
     with np.errstate(over="ignore", invalid="ignore"):
         cast: NDArray[Any] = array.astype(dtype)
-    misfits = _misfits(array, cast)
-    if misfits.any():
-        what = f"holds a value that does not fit {dtype.name}"
-        raise ArsrcValueError(where, what, value=array[misfits][0].item())
+    wrong_at = misfits(array, cast)
+    if wrong_at.any():
+        value = array[wrong_at][0].item()
+        noun = "an integer" if is_whole else "a value"
+        raise ArsrcValueError(where, f"holds {noun} that {misfit_text(value, dtype)}", value=value)
     return cast
-
-
-def _kind(dtype: np.dtype[Any]) -> type | None:
-    return next((kind for kind in _KINDS if jax.numpy.issubdtype(dtype, kind)), None)
-
-
-def _misfits(array: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where `cast` is no longer what `array` was, but for the rounding of floats."""
-    wrong: NDArray[np.bool_]
-    if _kind(cast.dtype) is np.integer:
-        # Back and forth alone would let 2**63 pass as -2**63.
-        wrong = (cast.astype(array.dtype) != array) | (np.signbit(cast) != np.signbit(array))
-    else:
-        wrong = np.isfinite(array) & ~np.isfinite(cast)
-    return wrong

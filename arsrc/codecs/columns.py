@@ -15,6 +15,7 @@ from arsrc.codecs.base import Codec, PyTree
 from arsrc.codecs.defaults import Default
 from arsrc.codecs.element_tree import array_text
 from arsrc.codecs.field_advice import for_bytes
+from arsrc.codecs.numbers import EXACT, as_wide, kind_of, misfit_text, misfits, wide_dtype
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
 from arsrc.errors import RecordError
@@ -23,14 +24,13 @@ from arsrc.record_batch import RecordBatch
 Holds = tuple[np.dtype[Any], tuple[int, ...]] | Codec
 """What a field holds: an array of a dtype and a shape, or what a codec makes of its bytes."""
 
-# Types of Python's numbers that a kind of dtype takes, and the dtype that holds them all.
+# Types of Python's numbers that a kind of dtype takes.
 _TAKES: dict[str, set[type]] = {
     "b": {bool},
     "i": {bool, int},
     "f": {bool, int, float},
     "c": {bool, int, float, complex},
 }
-_WIDE: dict[str, type] = {"b": np.bool_, "i": np.int64, "f": np.float64, "c": np.complex128}
 
 
 class Missing:
@@ -56,8 +56,8 @@ def column(name: str, holds: Holds, values: list[Any], records: RecordBatch, def
     """Return the values of a field, one a record, as it is declared: leaves `dtype[len(values), *shape]`.
 
     An array's value is a number or bool, nested lists of them, or bytes, which are its items, little-endian. A
-    codec's is bytes or a text, which is its UTF-8 bytes; for `Ragged` it may be a list of numbers. As NumPy casts
-    safely, bools are taken for integers and integers for floats, and nothing the other way round.
+    codec's is bytes or a text, which is its UTF-8 bytes; for `Ragged` it may be a list of numbers. Bools are taken for
+    integers, integers for floats that hold them exactly, and nothing the other way round.
 
     Args:
         name: The field's name, for errors.
@@ -110,12 +110,6 @@ def blob(name: str, codec: Codec, value: Any) -> bytes:
 def in_field(name: str, error: RecordError) -> RecordError:
     """Return the error of a codec of a field, which names the field."""
     return RecordError(error.row, f"field {name!r}: {error.what}", error.fix)
-
-
-def as_wide(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array in the dtype of its kind that Python's numbers fit, and that gives them back."""
-    with np.errstate(invalid="ignore"):  # of NaNs in dtypes of ml_dtypes
-        return array if array.dtype == np.uint64 else array.astype(_WIDE[_kind(array.dtype)], copy=False)
 
 
 def _first_misfit(name: str, holds: Holds, values: list[Any]) -> RecordError:
@@ -187,37 +181,57 @@ def _blobs(values: list[Any], codec: Codec) -> list[bytes]:
 
 
 def _numbers(flat: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return `dtype[len(flat)]` of Python's numbers, unchanged but for the rounding of floats."""
-    kind = _kind(dtype)
-    wide_dtype = dtype if dtype == np.uint64 else np.dtype(_WIDE[kind])
+    """Return `dtype[len(flat)]` of Python's numbers, by the rule of `arsrc.codecs.numbers`."""
     try:
-        if kind in "bc":
-            if not set(map(type, flat)) <= _TAKES[kind]:
-                raise TypeError
-            wide: NDArray[Any] = np.array(flat, wide_dtype)
-        else:  # which takes nothing but numbers, several times as fast as NumPy
-            wide = np.frombuffer(struct.pack(f"{len(flat)}{wide_dtype.char}", *flat), wide_dtype)
+        wide = _wide(flat, dtype)
     except (struct.error, TypeError, OverflowError):
-        for each in flat:
-            if type(each) not in _TAKES[kind]:
-                wanted = "a bool" if kind == "b" else f"a number of {dtype.name}"
-                raise _misfit(*_other_than(wanted, each)) from None
-        big = max((each for each in flat if isinstance(each, int)), key=abs)
-        raise _misfit(f"holds {_shown(big)}, which does not fit {dtype.name}", "Choose a wider dtype.") from None
+        raise _first_refused(flat, dtype) from None
     with np.errstate(all="ignore"):
         array: NDArray[Any] = wide.astype(dtype)
-    wrong_at = array.astype(wide.dtype) != wide if kind == "i" else np.isfinite(wide) & ~np.isfinite(array)
-    if kind != "b" and wrong_at.any():
-        raise _misfit(
-            f"holds {_shown(wide[wrong_at][0].item())}, which does not fit {dtype.name}", "Choose a wider dtype."
-        )
+    if kind_of(dtype) == "b":
+        return array
+    wrong_at = misfits(wide, array)
+    if kind_of(dtype) in "fc":
+        _mark_inexact(flat, wide, array, wrong_at)
+    if np.count_nonzero(wrong_at):
+        raise _misfit_of(flat[int(wrong_at.argmax())], dtype)
     return array
 
 
-def _kind(dtype: np.dtype[Any]) -> str:
-    """Return "b", "i", "f" or "c", for dtypes of ml_dtypes too, which NumPy takes for raw bytes."""
-    is_integer = dtype.kind in "iu" or dtype.name.startswith(("int", "uint"))
-    return "i" if is_integer else dtype.kind if dtype.kind in "bc" else "f"
+def _wide(flat: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return Python's numbers in the widest dtype of the kind; raises for what is none of it."""
+    wide = wide_dtype(dtype)
+    if wide.kind in "bc":
+        if not set(map(type, flat)) <= _TAKES[wide.kind]:
+            raise TypeError
+        return np.array(flat, wide)
+    # Which takes nothing but numbers, several times as fast as NumPy.
+    return np.frombuffer(struct.pack(f"{len(flat)}{wide.char}", *flat), wide)
+
+
+def _first_refused(flat: list[Any], dtype: np.dtype[Any]) -> _MisfitError:
+    """Return the error for the first of some values that is no number of the kind, or too large for its widest."""
+    kind = kind_of(dtype)
+    row = 0
+    while type(each := flat[row]) in _TAKES[kind]:
+        try:
+            _wide([each], dtype)
+        except (struct.error, OverflowError):
+            return _misfit_of(each, dtype)
+        row += 1
+    return _misfit(*_other_than("a bool" if kind == "b" else f"a number of {dtype.name}", each))
+
+
+def _mark_inexact(flat: list[Any], wide: NDArray[Any], array: NDArray[Any], wrong_at: NDArray[np.bool_]) -> None:
+    """Mark the integers that floats do not hold exactly: `wide` itself may have been rounded."""
+    back = as_wide(array)
+    rows = np.flatnonzero((back != wide) | (np.abs(wide) >= EXACT))
+    if len(rows) and int in set(map(type, flat)):
+        wrong_at[rows] |= [type(flat[row]) is int and back[row].item() != flat[row] for row in rows]
+
+
+def _misfit_of(number: Any, dtype: np.dtype[Any]) -> _MisfitError:
+    return _misfit(f"holds {_shown(number)}, which {misfit_text(number, dtype)}", "Choose a wider dtype.")
 
 
 def _other_than(wanted: str, value: Any) -> tuple[str, str]:

@@ -107,8 +107,6 @@ def _cast(where: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) 
     found = both_sides(array_text(dtype, shape), array_text(array.dtype, array.shape))
     if array.shape != shape:
         raise ArsrcValueError(where, "has another shape", found)
-    if isinstance(value, int | list | tuple) and array.dtype.kind == "i" and jax.numpy.issubdtype(dtype, np.floating):
-        array = array.astype(np.float64)  # 0 for 0.0
     try:
         return _frozen(cast_batch(where, array[None], dtype, shape)[0])
     except ArsrcTypeError as error:  # which shows an axis that was not given

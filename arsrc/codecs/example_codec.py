@@ -29,8 +29,9 @@ class TFExample:
     >>> TFExample({"image": ("uint8", (28, 28)), "label": "int32"})
     TFExample({'image': ('uint8', (28, 28)), 'label': 'int32'})
 
-    Which list a record holds decides how it is read. Integers become bools and integers, as long as they fit, and
-    floats become floats. One bytes value becomes an array by its bytes, little-endian, as `tf.io.decode_raw` has it.
+    Which list a record holds decides how it is read. Integers become integers, as long as they fit, and bools, of which
+    the format has none of its own; floats become floats. Lists say what they hold: one of integers is no list of
+    floats, nor the reverse. One bytes value becomes an array by its bytes, little-endian, as `tf.io.decode_raw` has it.
     Features that are not named are skipped.
 
     Records are read many at once. Those in a form that writers do not use go one by one through `protobuf`, which is

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import cast_batch
-from arsrc.codecs.columns import Holds, as_wide
+from arsrc.codecs.columns import Holds
 from arsrc.codecs.document_codec import DocumentCodec
+from arsrc.codecs.numbers import as_wide
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
@@ -29,8 +30,8 @@ class Json(DocumentCodec):
     Attributes:
         fields: Mapping of names to a dtype, `(dtype, shape)` or a `jax.ShapeDtypeStruct`, whose value is a number,
             true or false, or nested lists of them; to `Ragged`, whose value is a list of numbers, or of bytes a text;
-            or to any other codec, whose record is the UTF-8 of a text. As NumPy casts safely, bools are taken for
-            integers and integers for floats, and nothing the other way round.
+            or to any other codec, whose record is the UTF-8 of a text. Bools are taken for integers, integers
+            for floats that hold them exactly, and nothing the other way round: 1 is no bool here.
         default: Mapping of names to what stands for a field that a record has not, or has as null: an array; for
             `Ragged`, one of at most `max_length` items, or of bytes a text; for another codec, an element. A field that
             is not named here must be in every record.

@@ -5,8 +5,9 @@ from typing import Any
 
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import cast_batch
-from arsrc.codecs.columns import Holds, as_wide
+from arsrc.codecs.columns import Holds
 from arsrc.codecs.document_codec import DocumentCodec
+from arsrc.codecs.numbers import as_wide
 from arsrc.codecs.struct_codec import stored_dtype
 
 
@@ -22,9 +23,10 @@ class MsgPack(DocumentCodec):
     Attributes:
         fields: Mapping of names to a dtype, `(dtype, shape)` or a `jax.ShapeDtypeStruct`, whose value is a number or
             bool, nested lists of them, or bytes, which are the items, little-endian, in C order; or to a codec, whose
-            record is a value of bytes or of text (as UTF-8). For `Ragged` it may be a list of numbers. As NumPy casts
-            safely, bools are taken for integers and integers for floats, and nothing the other way round. Extension
-            types, Flax's arrays among them, and msgpack-numpy's maps are no arrays here: read such records by `Map`.
+            record is a value of bytes or of text (as UTF-8). For `Ragged` it may be a list of numbers. Bools are taken
+            for integers, integers for floats that hold them exactly, and nothing the other way round: 1 is no bool
+            here. Extension types, Flax's arrays among them, and msgpack-numpy's maps are no arrays here: read such
+            records by `Map`.
         default: Mapping of names to what stands for a field that a record has not, or has as null: an array; for
             `Ragged`, one of at most `max_length` items, or of bytes a text; for another codec, an element. A field that
             is not named here must be in every record.

@@ -169,7 +169,8 @@ def _pad(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
         fits = False
     else:
         kept = pad.item()
-        rounded = isinstance(kept, (float, complex)) and cmath.isfinite(kept) and cmath.isfinite(value)
+        is_float = isinstance(kept, (float, complex)) and not isinstance(value, int)
+        rounded = is_float and cmath.isfinite(kept) and cmath.isfinite(value)
         fits = kept == value or rounded or (kept != kept and value != value)
     if not fits:
         raise ArsrcValueError("Ragged.pad_value", f"does not fit {dtype.name}", pad_value=value)
