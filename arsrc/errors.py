@@ -47,6 +47,13 @@ class ArsrcError(Exception):
         error.__cause__ = self.__cause__
         return error
 
+    def inside(self, where: str) -> "ArsrcError":
+        """Return the same error with the place around the one that found it."""
+        own, *rest = self._texts
+        error = type(self)(f"{where}, {own}", *rest, **self.got).at(self.path, self.position, self.record_id)
+        error.__cause__ = self.__cause__
+        return error
+
     def at(self, path: str | None, position: int | None, record_id: int | None) -> Self:
         """Return the error, which now knows which record it is about."""
         self.path, self.position, self.record_id = path, position, record_id

@@ -15,6 +15,7 @@ from arsrc.codecs.element_tree import array_text
 from arsrc.codecs.example_heads import BYTES, FLOATS, INTEGERS
 from arsrc.codecs.example_walk import Spans
 from arsrc.codecs.field_advice import for_bytes
+from arsrc.codecs.fields import encoded_by
 from arsrc.codecs.pieces import end_to_end, pieces
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
@@ -209,7 +210,7 @@ class RaggedFeature:
 
     def encode(self, where: str, values: Any) -> RecordBatch:
         """Return the payloads of what the codec encodes."""
-        records = self.codec.encode(values)
+        records = encoded_by(self.codec, where, values)
         items = from_stored(records.data.view(stored_dtype(self.codec.dtype)), self.codec.dtype)
         return self.numbers.write(where, items, records.lengths // self.codec.dtype.itemsize)
 
@@ -237,8 +238,7 @@ class CodecFeature:
 
     def encode(self, where: str, values: Any) -> RecordBatch:
         """Return what the codec encodes."""
-        del where
-        return self.codec.encode(values)
+        return encoded_by(self.codec, where, values)
 
 
 Feature = ArrayFeature | RaggedFeature | CodecFeature

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from arsrc.codecs.base import Codec
 from arsrc.codecs.element_tree import both_sides
-from arsrc.errors import ArsrcTypeError, ArsrcValueError
+from arsrc.errors import ArsrcError, ArsrcTypeError, ArsrcValueError, RecordError, said
+from arsrc.own_code import raised_at
+from arsrc.record_batch import RecordBatch
 
 T = TypeVar("T")
 
@@ -44,6 +47,21 @@ def check_names(where: str, elements: Any, names: list[str]) -> None:
     if set(elements) != set(names):
         fix = both_sides(str(sorted(names)), str(sorted(map(str, elements))))
         raise ArsrcValueError(where, "the field names differ", fix)
+
+
+def encoded_by(codec: Codec, where: str, elements: Any) -> RecordBatch:
+    """Return what the codec of a field encodes; errors name `where` as the place around the codec's own.
+
+    Raises:
+        ArsrcError: What the codec raises.
+    """
+    try:
+        return codec.encode(elements)
+    except Exception as error:
+        if isinstance(error, ArsrcError) and not isinstance(error, RecordError):
+            raise error.inside(where) from error.__cause__
+        what = f"{type(codec).__name__}.encode raised {said(error)}"
+        raise ArsrcValueError(where, what, raised_at(error)) from error
 
 
 def common_length(where: str, columns: Mapping[str, Any]) -> int:

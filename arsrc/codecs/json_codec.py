@@ -11,6 +11,7 @@ from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import cast_batch
 from arsrc.codecs.columns import Holds
 from arsrc.codecs.document_codec import DocumentCodec
+from arsrc.codecs.fields import encoded_by
 from arsrc.codecs.numbers import as_wide
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import from_stored, stored_dtype
@@ -55,7 +56,7 @@ class Json(DocumentCodec):
     def _values(self, where: str, holds: Holds, elements: PyTree) -> list[Any]:
         if isinstance(holds, tuple):
             return _numbers(where, cast_batch(where, elements, *holds))
-        records = holds.encode(elements)
+        records = encoded_by(holds, where, elements)
         if isinstance(holds, Ragged):
             items = from_stored(records.data.view(stored_dtype(holds.dtype)), holds.dtype)
             bounds = (records.offsets // holds.dtype.itemsize).tolist()

@@ -7,6 +7,7 @@ from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import cast_batch
 from arsrc.codecs.columns import Holds
 from arsrc.codecs.document_codec import DocumentCodec
+from arsrc.codecs.fields import encoded_by
 from arsrc.codecs.numbers import as_wide
 from arsrc.codecs.struct_codec import stored_dtype
 
@@ -41,7 +42,7 @@ class MsgPack(DocumentCodec):
 
     def _values(self, where: str, holds: Holds, elements: PyTree) -> list[Any]:
         if not isinstance(holds, tuple):
-            return list(holds.encode(elements))
+            return list(encoded_by(holds, where, elements))
         dtype, shape = holds
         array = cast_batch(where, elements, dtype, shape)
         if not shape and dtype.kind != "c":
