@@ -613,31 +613,21 @@ def test_elements_kept_in_files_are_those_of_what_decodes_and_not_of_what_encode
 
 
 @pytest.mark.parametrize("missing", ["simplejpeg", "PIL"])
-def test_without_its_packages_the_codec_is_made_and_says_what_to_install_when_it_is_used(missing: str) -> None:
+def test_without_its_packages_the_codec_says_what_to_install_when_it_is_made(missing: str) -> None:
     code = f"""
 import sys
 sys.modules[{missing!r}] = None  # as if it were not installed
-import numpy as np
-from arsrc.codecs import Image, RecordBatch
-codec = Image((4, 4))
-codec.element_spec()
-for use in (
-    lambda: codec.resolve(b"record"),
-    lambda: codec.encode(np.zeros((1, 4, 4), np.uint8)),
-    codec.cache_key,
-):
-    try:
-        use()
-    except ValueError as error:
-        print(error)
+from arsrc.codecs import Image
+try:
+    Image((4, 4))
+except ValueError as error:
+    print(error)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
-    lines = done.stdout.splitlines()
-    assert len(lines) == 3, done.stderr
-    for line in lines:
-        assert line.startswith("[arsrc] Image: needs simplejpeg and Pillow (")
-        assert line.endswith("). Run: pip install 'arsrc[formats]'.")
+    [line] = done.stdout.splitlines()
+    assert line.startswith("[arsrc] Image: needs simplejpeg and Pillow (")
+    assert line.endswith("). Run: pip install 'arsrc[formats]'.")
 
 
 @pytest.mark.parametrize("elements", [["a.png"], [Path("a.png")], np.array(["a.png"]), np.array([b"x"]), [b"x", b"y"]])

@@ -15,6 +15,7 @@ from arsrc.codecs.check import field_spec
 from arsrc.codecs.columns import MISSING, Holds, blob, column, in_field
 from arsrc.codecs.defaults import Default, default_of
 from arsrc.codecs.element_tree import tree_text
+from arsrc.codecs.extra import not_installed
 from arsrc.codecs.field_advice import for_missing
 from arsrc.codecs.fields import check_names, common_length, field_text, named
 from arsrc.errors import ArsrcValueError, RecordError, said
@@ -47,7 +48,7 @@ class DocumentCodec(Terse, abc.ABC):
     def __post_init__(self) -> None:
         name = type(self).__name__
         if msgspec is None:
-            raise ArsrcValueError(name, "needs msgspec, which is not installed", "Run: pip install 'arsrc[formats]'.")
+            raise not_installed(name, "needs msgspec, which is not installed")
         example = f'{name}({{"image": ("uint8", (28, 28)), "label": "int32"}})'
         object.__setattr__(self, "fields", tuple(sorted(named(f"{name}.fields", self.fields, example, self._holds))))
         defaults = self._checked_defaults(f"{name}.default") if self.default else ()

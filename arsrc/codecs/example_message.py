@@ -4,7 +4,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from arsrc.errors import ArsrcValueError, RecordError
+from arsrc.codecs.extra import not_installed
+from arsrc.errors import RecordError
 
 _PACKAGE = "arsrc.example"
 # Messages, each with its fields: name, number, type, label, and the name of a message for the type of one.
@@ -22,7 +23,7 @@ def usual_form(row: int, record: bytes, names: Sequence[str]) -> bytes:
     example_class = _example_class()
     if example_class is None:
         what = "a record is no tf.train.Example in the usual form, and protobuf, which reads any, is not installed"
-        raise ArsrcValueError("TFExample", what, "Run: pip install 'arsrc[formats]'.")
+        raise not_installed("TFExample", what)
     from google.protobuf.message import DecodeError
 
     try:

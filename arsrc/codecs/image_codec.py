@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import PyTree
 from arsrc.codecs.check import array_spec, cast_batch, whole_number
+from arsrc.codecs.extra import not_installed
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.frozen import Terse
 from arsrc.record_batch import RecordBatch
@@ -44,7 +45,7 @@ class Image(Terse):
     Raises:
         ArsrcTypeError: `shape` is none, `dtype` is no dtype, or `quality` no integer (at construction).
         ArsrcValueError: There is no image of such a shape and dtype, or `fit`, `format` or `quality` is none of those
-            that there are (at construction).
+            that there are; or simplejpeg or Pillow is not installed (at construction).
     """
 
     shape: tuple[int, ...]
@@ -72,6 +73,7 @@ class Image(Terse):
         object.__setattr__(self, "dtype", dtype)
         object.__setattr__(self, "orient", bool(self.orient))
         object.__setattr__(self, "quality", whole_number("Image.quality", "quality", self.quality, 1, 100))
+        _batches()
 
     def cache_key(self) -> Any:
         """Return what tells decoded elements kept in files from those of other codecs: not what encodes them."""
@@ -82,7 +84,6 @@ class Image(Terse):
 
         Raises:
             RecordError: As `decode`.
-            ArsrcValueError: simplejpeg or Pillow is not installed.
         """
         self.decode(RecordBatch.from_records([first_record]))
         return self
@@ -96,7 +97,6 @@ class Image(Terse):
 
         Raises:
             RecordError: A record holds no image, one that is broken or cut off, or one that `fit` or `dtype` refuses.
-            ArsrcValueError: simplejpeg or Pillow is not installed.
         """
         batches = _batches()
         out = np.empty((len(records), *self.shape), self.dtype)
@@ -109,8 +109,7 @@ class Image(Terse):
 
         Raises:
             ArsrcTypeError: The dtype is of another kind.
-            ArsrcValueError: The shape differs, a value does not fit, a JPEG cannot hold alpha or 16 bits, or
-                simplejpeg or Pillow is not installed.
+            ArsrcValueError: The shape differs, a value does not fit, or a JPEG cannot hold alpha or 16 bits.
         """
         if self.format == "jpeg" and (self.dtype != np.uint8 or self._channels() == 4):
             what = "a JPEG holds no alpha, and 8 bits a channel"
@@ -136,6 +135,5 @@ def _batches() -> types.ModuleType:
     try:
         from arsrc._host.images import batches
     except ImportError as error:
-        fix = "Run: pip install 'arsrc[formats]'."
-        raise ArsrcValueError("Image", f"needs simplejpeg and Pillow ({error})", fix) from error
+        raise not_installed("Image", f"needs simplejpeg and Pillow ({error})") from error
     return batches
