@@ -29,7 +29,8 @@ class Image(Terse):
     (eighths of each side) that is large enough; all others by Pillow. Colours become grey and alpha is added as
     Pillow's `convert` does; alpha is dropped where it is not wanted, nothing is put behind it. Then sizes are fitted,
     by bilinear scaling that averages where it shrinks. Colour of 16 bits a channel is read as the upper 8. A batch is
-    decoded on several threads; a broken image, or one of more than 2**27 pixels, is an error of its record.
+    decoded on several threads, images of more than 2**24 pixels by one of them alone, which takes up to 1 GB for one; a
+    broken image, or one of more than 2**27 pixels, is an error of its record.
 
     Attributes:
         shape: `(height, width, channels)` of an element, with 1 channel for grey, 3 for RGB, 4 for RGBA; or

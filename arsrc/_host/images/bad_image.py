@@ -1,4 +1,4 @@
-"""What says that a record holds no image that can be read."""
+"""What says that a record holds no image that can be read, or none that is to be read now."""
 
 
 class BadImage(Exception):
@@ -12,3 +12,7 @@ class BadImage(Exception):
     def __init__(self, what: str, fix: str = "") -> None:
         super().__init__(what)
         self.what, self.fix = what, fix
+
+
+class LargeImage(Exception):
+    """A record holds an image for which more memory is needed than may be taken now."""

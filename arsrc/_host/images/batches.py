@@ -1,5 +1,7 @@
 """Whole batches of images: decoded into the rows of one array, and encoded."""
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import PIL
@@ -7,8 +9,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from arsrc._host.images import jpeg, others
-from arsrc._host.images.bad_image import BadImage
-from arsrc._host.images.fitting import Wanted
+from arsrc._host.images.bad_image import BadImage, LargeImage
+from arsrc._host.images.fitting import SMALL_PIXELS, Wanted
 from arsrc._host.machine.sharing import on_rows
 from arsrc.errors import RecordError
 from arsrc.record_batch import RecordBatch
@@ -24,16 +26,36 @@ def decode(records: RecordBatch, out: NDArray[Any], mode: str, fit: str, orient:
         RecordError: A record holds no image, one that is broken, or one that is not as it must be.
     """
     wanted = Wanted((out.shape[1], out.shape[2]), mode, fit, orient)
+    small = dataclasses.replace(wanted, most_pixels=SMALL_PIXELS)
+    large: list[int] = []
 
     def work(row: int) -> None:
-        data = records[row]
-        decoder = jpeg if data.startswith(jpeg.MAGIC) else others
         try:
-            decoder.decode(data, wanted, out[row])
-        except BadImage as error:
-            raise RecordError(row, error.what, error.fix) from error
+            _decode(records, row, small, out)
+        except LargeImage:
+            large.append(row)
 
-    on_rows(work, len(records))
+    try:
+        on_rows(work, len(records))
+    except RecordError as error:  # that of the first row counts
+        _decode_large(records, [row for row in large if row < error.row], wanted, out)
+        raise
+    _decode_large(records, large, wanted, out)
+
+
+def _decode_large(records: RecordBatch, rows: Iterable[int], wanted: Wanted, out: NDArray[Any]) -> None:
+    """Decode one after the other what a few bytes, in each of many records, can claim to be."""
+    for row in sorted(rows):
+        _decode(records, row, wanted, out)
+
+
+def _decode(records: RecordBatch, row: int, wanted: Wanted, out: NDArray[Any]) -> None:
+    data = records[row]
+    decoder = jpeg if data.startswith(jpeg.MAGIC) else others
+    try:
+        decoder.decode(data, wanted, out[row])
+    except BadImage as error:
+        raise RecordError(row, error.what, error.fix) from error
 
 
 def encode(pixels: NDArray[Any], quality: int | None) -> RecordBatch:

@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from arsrc._host.images.bad_image import BadImage
+from arsrc._host.images.bad_image import BadImage, LargeImage
 
 Size = tuple[int, int]
 """Height and width."""
 
 MOST_PIXELS = 2**27
-"""Of a picture, which few bytes can claim to hold: half a GiB, and as much where it is converted, in each thread."""
+"""Of a picture, which few bytes can claim to hold: half a GiB, and as much where it is converted."""
+SMALL_PIXELS = 2**24
+"""Of pictures that several threads decode at a time: an eighth of that for each."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,12 +37,28 @@ class Wanted:
         mode: Pillow's name of the pixels: "L", "RGB", "RGBA" or "I;16".
         fit: "resize", "crop", "pad" or "exact".
         orient: Whether pictures are turned as their EXIF says.
+        most_pixels: Most pixels of a picture for which memory is taken now.
     """
 
     size: Size
     mode: str
     fit: str
     orient: bool
+    most_pixels: int = MOST_PIXELS
+
+    def check(self, size: Size) -> None:
+        """Look at the size of a picture before memory is taken for it.
+
+        Raises:
+            BadImage: It is never taken for one of this size.
+            LargeImage: It is not taken now.
+        """
+        num_pixels = size[0] * size[1]
+        if min(size) < 1 or num_pixels > MOST_PIXELS:
+            what = f"the image says that it has {size[0]} x {size[1]} pixels"
+            raise BadImage(what, f"Images of 1 to {MOST_PIXELS} pixels are read.")
+        if num_pixels > self.most_pixels:
+            raise LargeImage
 
     def scaled(self, size: Size) -> Size:
         """Return the size that a whole picture of `size` is scaled to; for "crop", that its middle is scaled to.
@@ -57,13 +75,6 @@ class Wanted:
         if height * size[1] <= width * size[0]:
             return height, max(1, (2 * size[1] * height + size[0]) // (2 * size[0]))  # rounded
         return max(1, (2 * size[0] * width + size[1]) // (2 * size[1])), width
-
-
-def check_size(size: Size) -> None:
-    """Raise `BadImage` for a size that no memory is to be taken for."""
-    if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
-        what = f"the image says that it has {size[0]} x {size[1]} pixels"
-        raise BadImage(what, f"Images of 1 to {MOST_PIXELS} pixels are read.")
 
 
 def turned(size: Size, orientation: int) -> Size:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from arsrc._host.images.bad_image import BadImage
-from arsrc._host.images.fitting import Size, Wanted, check_size, put, turned
+from arsrc._host.images.fitting import Size, Wanted, put, turned
 from arsrc._host.images.orientation import exif_of_jpeg, orientation
 from arsrc.errors import said
 
@@ -21,11 +21,12 @@ def decode(data: bytes, wanted: Wanted, row: NDArray[Any]) -> None:
 
     Raises:
         BadImage: It is broken, cut off, or not as it must be.
+        LargeImage: It is not to be read now.
     """
     if wanted.mode not in _COLORS:
         raise BadImage("the image has 8 bits a channel, not 16", 'Read it with dtype="uint8".')
     stored, is_cmyk = _header(data)
-    check_size(stored)
+    wanted.check(stored)
     turn = orientation(exif_of_jpeg(data)) if wanted.orient else 1
     size = turned(stored, turn)
     height, width = turned(wanted.scaled(size), turn)

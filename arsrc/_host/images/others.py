@@ -7,8 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, GifImagePlugin, Image, PngImagePlugin, WebPImagePlugin
 
-from arsrc._host.images.bad_image import BadImage
-from arsrc._host.images.fitting import Size, Wanted, check_size, put, turned
+from arsrc._host.images.bad_image import BadImage, LargeImage
+from arsrc._host.images.fitting import Size, Wanted, put, turned
 from arsrc._host.images.orientation import orientation
 from arsrc.errors import said
 
@@ -21,15 +21,16 @@ def decode(data: bytes, wanted: Wanted, row: NDArray[Any]) -> None:
 
     Raises:
         BadImage: It is none of these formats, is broken, or not as it must be.
+        LargeImage: It is not to be read now.
     """
     name, read = _format(data)
     try:
-        picture = read(data)
-        check_size(picture.size[::-1])
+        picture = read(data, wanted)
+        wanted.check(picture.size[::-1])
         picture.load()
         turn = orientation(picture.info.get("exif", b"")) if wanted.orient else 1
         picture = _converted(picture, wanted.mode)
-    except (BadImage, MemoryError):
+    except (BadImage, LargeImage, MemoryError):
         raise
     except Exception as error:  # Pillow has many kinds
         raise BadImage(f"the {name} is broken: {said(error)}") from error
@@ -43,7 +44,7 @@ def encode(pixels: NDArray[Any]) -> bytes:
     return out.getvalue()
 
 
-def _format(data: bytes) -> tuple[str, Callable[[bytes], Image.Image]]:
+def _format(data: bytes) -> tuple[str, Callable[[bytes, Wanted], Image.Image]]:
     """Return the name of a format, and what begins to read it."""
     if data.startswith(_PNG):
         return "PNG", _png
@@ -52,12 +53,12 @@ def _format(data: bytes) -> tuple[str, Callable[[bytes], Image.Image]]:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WebP", _webp
     if data.startswith(b"BM"):
-        return "BMP", lambda data: BmpImagePlugin.BmpImageFile(io.BytesIO(data))
+        return "BMP", lambda data, _: BmpImagePlugin.BmpImageFile(io.BytesIO(data))
     what = f"the record is no JPEG, PNG, WebP, GIF or BMP: it begins with {data[:8]!r}"
     raise BadImage(what, "Read other formats by a function of your own, with Map.")
 
 
-def _png(data: bytes) -> Image.Image:
+def _png(data: bytes, _: Wanted) -> Image.Image:
     """Read a PNG without chunks that say other things, which may be large, or make Pillow warn."""
     chunks, at = [data[:8]], 8
     while at + 8 <= len(data):
@@ -68,7 +69,7 @@ def _png(data: bytes) -> Image.Image:
     return PngImagePlugin.PngImageFile(io.BytesIO(b"".join(chunks)))
 
 
-def _gif(data: bytes) -> Image.Image:
+def _gif(data: bytes, wanted: Wanted) -> Image.Image:
     """Read a GIF whose first frame, which may be larger than the screen, is of a size that memory is taken for."""
     at = 13 + (3 << (data[10] & 7) + 1 if data[10:11] >= b"\x80" else 0)
     while data[at : at + 1] == b"!":  # an extension, in blocks
@@ -78,13 +79,13 @@ def _gif(data: bytes) -> Image.Image:
         at += 1
     height = max(_little(data, 8), _little(data, at + 3) + _little(data, at + 7))
     width = max(_little(data, 6), _little(data, at + 1) + _little(data, at + 5))
-    check_size((height, width))
+    wanted.check((height, width))
     return GifImagePlugin.GifImageFile(io.BytesIO(data))
 
 
-def _webp(data: bytes) -> Image.Image:
+def _webp(data: bytes, wanted: Wanted) -> Image.Image:
     """Read a WebP of a size that memory is taken for, since Pillow takes it before it tells the size."""
-    check_size(_webp_size(data))
+    wanted.check(_webp_size(data))
     return WebPImagePlugin.WebPImageFile(io.BytesIO(data))
 
 
