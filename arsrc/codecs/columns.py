@@ -225,9 +225,8 @@ def _first_refused(flat: list[Any], dtype: np.dtype[Any]) -> _MisfitError:
 def _mark_inexact(flat: list[Any], wide: NDArray[Any], array: NDArray[Any], wrong_at: NDArray[np.bool_]) -> None:
     """Mark the integers that floats do not hold exactly: `wide` itself may have been rounded."""
     back = as_wide(array)
-    rows = np.flatnonzero((back != wide) | (np.abs(wide) >= EXACT))
-    if len(rows) and int in set(map(type, flat)):
-        wrong_at[rows] |= [type(flat[row]) is int and back[row].item() != flat[row] for row in rows]
+    for row in np.flatnonzero((back != wide) & (np.rint(wide) == wide) | (np.abs(wide) >= EXACT)).tolist():
+        wrong_at[row] |= type(flat[row]) is int and back[row].item() != flat[row]
 
 
 def _misfit_of(number: Any, dtype: np.dtype[Any]) -> _MisfitError:
