@@ -11,7 +11,7 @@ A map of the package, in the order in which data flows:
     keys.py         keys and streams
     sizes.py        what is known of an open source
     bad_records.py  which records could not be read
-    read_records.py records as they are, without a config
+    read_records.py records as they are, without a config; open_paths.py, their files
     explain.py      how it is read, in words; advice.py, the rules
     order/          which row comes where
     programs.py     functions compiled for one data set each

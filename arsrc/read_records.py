@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host import registry
 from arsrc._host.records.data_set import DataSet
-from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcIndexError, ArsrcReadError, ArsrcTypeError
+from arsrc.open_paths import data_set_of
 from arsrc.state import whole_numbers
 
 _TOGETHER = 1024  # records that are read at once
@@ -38,21 +37,16 @@ def read_records(paths: Any, ids: Any) -> list[bytes]:
         fix = "Give a list of integers."
         raise ArsrcTypeError("read_records", "ids must be a sequence of integers", fix, shape=wanted.shape)
     while True:
-        data_set = opened(paths)
+        data_set = data_set_of(paths)
         try:
-            return read_opened(data_set, wanted)
+            return _records(data_set, wanted)
         except ArsrcReadError:
             if not data_set.is_closed:  # else another thread has closed the source whose files they are
                 raise
 
 
-def opened(paths: Any) -> DataSet:
-    """Return the records of paths, whose files close when nobody refers to them any more."""
-    return registry.open_files(ArrayRecordSourceConfig(paths, batch_size=1, shuffle_records=True)).data_set
-
-
-def read_opened(data_set: DataSet, ids: NDArray[Any]) -> list[bytes]:
-    """Return what `read_records` does, of integer[num_ids]."""
+def _records(data_set: DataSet, ids: NDArray[Any]) -> list[bytes]:
+    """Return records by their ids, integer[num_ids]."""
     outside = (ids < 0) | (ids >= data_set.num_records)
     if outside.any():
         wrong = int(ids[outside][0])

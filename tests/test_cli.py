@@ -19,10 +19,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 import arsrc
 from arsrc._host.readers.verifying import Verification
 from arsrc._host.storage import paths
-from arsrc.cli import COMMANDS, main, tables
+from arsrc.cli import COMMANDS, head, main, tables
 from arsrc.cli.file_facts import histogram
 from arsrc.cli.verify import exclude_text
-from arsrc.read_records import read_opened
+from arsrc.open_paths import data_set_of
 
 NUM_RECORDS = 60
 RECORDS = [bytes([number]) * (500 + 13 * number) for number in range(NUM_RECORDS)]
@@ -350,17 +350,14 @@ def test_head_goes_on_behind_a_record_that_is_bad(mapped: str, run: Run):
 
 
 def test_head_ends_where_a_file_cannot_be_read(mapped: str, run: Run, monkeypatch: pytest.MonkeyPatch):
-    whole = COMMANDS["head"]
-    begun: list[int] = []
-
-    def cut(data_set: Any, ids: Any) -> list[bytes]:
-        begun.append(int(ids[0]))
+    def open_and_cut(paths: Any) -> Any:
+        data_set = data_set_of(paths)
         os.truncate(mapped, 65_536)
-        return read_opened(data_set, ids)
+        return data_set
 
-    monkeypatch.setattr(whole, "read_opened", cut)
+    monkeypatch.setattr(head, "data_set_of", open_and_cut)
     code, out, err = run("head", mapped)
-    assert (code, out, begun) == (1, "", [0])
+    assert (code, out, err.count("arsrc: error: ")) == (1, "", 1)
     assert err.startswith("arsrc: error: read: a file was changed while it was open")
 
 

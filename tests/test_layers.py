@@ -37,6 +37,7 @@ FLOORS = [
     "arsrc.fetch",
     "arsrc.explain",
     "arsrc.read_records",
+    "arsrc.open_paths",
     "arsrc.bad_records",
     "arsrc.sizes",
     "arsrc.state",

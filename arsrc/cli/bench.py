@@ -21,7 +21,7 @@ from arsrc.cli.arguments import add_json, add_paths, refused, whole_number
 from arsrc.cli.file_facts import Lengths, lengths_of
 from arsrc.cli.tables import write_json, write_line, write_table
 from arsrc.codecs import Bytes, Ragged
-from arsrc.read_records import opened
+from arsrc.open_paths import data_set_of
 
 SUMMARY = "measure how fast this machine reads files"
 
@@ -86,7 +86,7 @@ class _Data(NamedTuple):
 
 
 def _data(paths: Sequence[str]) -> _Data:
-    data_set = opened(paths)
+    data_set = data_set_of(paths)
     lengths = lengths_of(data_set)
     some, num_records, num_bytes = list[str](), 0, 0.0
     for piece in data_set.slices:

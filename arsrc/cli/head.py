@@ -11,7 +11,7 @@ from arsrc.cli.kinds import kind_of
 from arsrc.cli.shown import described, feature_row, lines_of
 from arsrc.cli.tables import write_bytes, write_error, write_line, write_table
 from arsrc.errors import ArsrcReadError
-from arsrc.read_records import opened, read_opened
+from arsrc.open_paths import data_set_of
 
 SUMMARY = "print the first records"
 
@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print records; return 0, or 1 where one cannot be read."""
-    data_set = opened(options.paths)
+    data_set = data_set_of(options.paths)
     code = 0
     for record_id in range(min(options.num_records, data_set.num_records)):
         try:
-            (record,) = read_opened(data_set, np.array([record_id]))
+            record = data_set.read(np.array([record_id])).records[0]
         except ArsrcReadError as error:
             if error.position is None:  # the whole file
                 raise

@@ -21,7 +21,7 @@ from arsrc.cli.file_facts import FileFacts, Lengths, file_facts, histogram, leng
 from arsrc.cli.samples import Samples, samples_of
 from arsrc.cli.shown import described, feature_row
 from arsrc.cli.tables import write_json, write_line, write_pairs, write_table
-from arsrc.read_records import opened
+from arsrc.open_paths import data_set_of
 
 SUMMARY = "say what files hold, and how to read them"
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _info(paths: Sequence[str]) -> _Info:
-    data_set = opened(paths)
+    data_set = data_set_of(paths)
     facts, lengths = file_facts(data_set), lengths_of(data_set)
     samples = samples_of(data_set, facts.group_sizes[-1])
     codec = None
