@@ -44,6 +44,9 @@ A map of the package, in the order in which data flows:
         machine/                       threads, memory, waiting, counts
 """
 
+from arsrc._host.machine import starting as _starting  # before all that takes long to import
+
+# isort: split
 from arsrc import codecs as codecs
 from arsrc import tfds as tfds
 from arsrc.bad_records import BadRecords as BadRecords
@@ -165,3 +168,6 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return __all__
+
+
+_starting.over()

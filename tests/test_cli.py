@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 import arsrc
+from arsrc._host.machine import starting
 from arsrc._host.readers.verifying import Verification
 from arsrc._host.storage import paths
 from arsrc.cli import COMMANDS, head, main, tables
@@ -175,6 +177,38 @@ def test_ctrl_c_ends_a_long_command_without_a_traceback(mapped: str):
         bench.send_signal(signal.SIGINT)
         out, err = bench.communicate(timeout=60)
     assert (bench.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("how", ["-m", "script"])
+@pytest.mark.parametrize("imported", ["numpy", "jax._src.config", "arsrc.cli.tables"])
+def test_ctrl_c_while_the_library_is_imported_ends_it_without_a_traceback(
+    how: str, imported: str, mapped: str, tmp_path: Path
+):
+    script = tmp_path / "arsrc"
+    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["arsrc"].partition(":")
+    script.write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+    args = [*(("-m", "arsrc") if how == "-m" else (str(script),)), "bench", mapped, "--seconds", "3600"]
+    with process("-X", "importtime", *args, platform="cpu") as bench:
+        assert bench.stderr is not None
+        while imported not in bench.stderr.readline().split():
+            pass
+        bench.send_signal(signal.SIGINT)
+        out, err = bench.communicate(timeout=60)
+    assert bench.returncode in (130, -signal.SIGINT)  # which is 130 to a shell
+    assert out == ""
+    assert not [line for line in err.splitlines() if not line.startswith("import time:")]
+
+
+def test_what_a_process_was_started_as_is_told_by_its_arguments():
+    assert starting.is_command(["-m", "info", "x"], ["python", "-W", "error", "-m", "arsrc", "info", "x"])
+    assert starting.is_command(["-m"], ["python", "-marsrc"])
+    assert starting.is_command(["/usr/bin/arsrc", "-m"], ["python", "/usr/bin/arsrc", "-m"])
+    assert not starting.is_command(["-m", "arsrc"], ["python", "-m", "pytest", "arsrc"])
+    assert not starting.is_command(["train.py", "arsrc"], ["python", "train.py", "arsrc"])
+    assert not starting.is_command([""], ["python"])
+    assert not starting.is_command([], [])
 
 
 # Tables.
