@@ -270,6 +270,7 @@ def test_info_says_what_a_file_holds(path: str, run: Run, request: pytest.Fixtur
     assert sum(one["num_records"] for one in found["lengths"]["histogram"]) == NUM_RECORDS
     assert found["first_record"] == {"record_id": 0, "num_bytes": 500, "kind": "bytes", "description": "bytes"}
     assert (found["unreadable"], found["codec"]) == (None, f"Ragged(max_length={max(lengths)})")
+    assert re.fullmatch(r"The codec is guessed from \d+ of 60 records\.", *found["remarks"])
 
 
 def test_the_code_that_info_prints_reads_the_file(path: str, run: Run):
@@ -497,7 +498,7 @@ def test_what_verify_prints_as_exclude_reads_around_what_is_bad(tmp_path: Path, 
     lines = out.splitlines()
     assert lines[0] == "1 file cannot be read:"
     assert re.fullmatch(rf"{paths[1]} +is no ArrayRecord file, but a Parquet file", lines[2])
-    assert re.search(rf"^{paths[2]} +0-6 +60-66 +array_record's reader fails", out, re.MULTILINE)
+    assert re.search(rf"^{paths[2]} +\(0, 7\) +\(60, 67\) +array_record's reader fails", out, re.MULTILINE)
     exclude = eval(re.search(r"^exclude=(.*)$", out, re.MULTILINE)[1])  # type: ignore[index]
     assert (60, 67) in exclude
     assert "Leave the files that cannot be read out of paths" in lines[-1]

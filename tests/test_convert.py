@@ -196,10 +196,33 @@ def test_shards_hold_contiguous_parts_in_the_order_of_the_input(convert, name):
     file, write, expected = FILES[name]
     write(Path(file))
     found = json.loads(convert(file, "out", "--num-shards", "3", "--json"))
-    assert found["paths"] == [f"out-0000{shard}-of-00003.array_record" for shard in range(3)]
-    assert (found["records"], found["bytes"]) == (50, sum(map(len, expected)))
-    assert [len(records_of(path)) for path in found["paths"]] == [17, 17, 16]
-    assert records_of(*found["paths"]) == expected
+    paths = [one["path"] for one in found["files"]]
+    assert paths == [f"out-0000{shard}-of-00003.array_record" for shard in range(3)]
+    assert [one["num_records"] for one in found["files"]] == [17, 17, 16]
+    assert records_of(*paths) == expected
+
+
+def test_what_info_and_convert_print_as_json_has_one_name_for_one_thing(convert, capsys):
+    Path("a.jsonl").write_text("\n".join(map(json.dumps, rows_of_several_kinds())))
+    found = json.loads(convert("a.jsonl", f"{os.getcwd()}/out", "--json", "--num-shards", "2"))
+    assert main(["info", f"{os.getcwd()}/out@2.array_record", "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert {name: found[name] for name in ("files", "num_records", "num_bytes")} == {
+        name: whole[name] for name in ("files", "num_records", "num_bytes")
+    }
+    assert found.keys() <= whole.keys()
+    assert found["codec"].startswith("Json({")
+    assert whole["codec"].startswith("Json({")
+    assert found["remarks"][1:] == [
+        "Not in all of them, so to be named with a default: some.",
+        "Left out, as null, or nested, or of several kinds, or without a name: nested, null.",
+    ]
+    assert whole["remarks"][0] == "The codec is guessed from 32 of 1,000 records."
+
+
+def test_without_a_codec_that_is_known_json_says_null(convert):
+    table(Path("a.parquet"), {"a": pa.array([None, 1], pa.int64()), "b": ["x", None]})
+    assert json.loads(convert("a.parquet", "out", "--json"))["codec"] is None
 
 
 def test_inputs_come_in_the_order_in_which_they_are_named_and_globs_in_sorted_order(convert):

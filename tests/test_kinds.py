@@ -12,8 +12,8 @@ import pytest
 from hypothesis import strategies as st
 
 import arsrc
-from arsrc.cli import kinds
-from arsrc.cli.codec_line import codec_text, names_of_some
+from arsrc.cli import kinds, seen
+from arsrc.cli.codec_line import codec_text, guess, names_of_some
 from arsrc.cli.image_heads import image_head
 from arsrc.cli.kinds import kind_of
 from arsrc.cli.msgpack_wire import value_of
@@ -220,6 +220,16 @@ def test_a_record_is_told_by_its_bytes(name: str):
 @pytest.mark.parametrize("array", [np.zeros((3, 4)), np.zeros((), "bool"), np.zeros(2, ">i2")])
 def test_the_head_of_an_array_says_its_dtype_and_shape(array: np.ndarray):
     assert described(kind_of(array_file(np.save, array))) == f"npy, {array.dtype.name} {array.shape}"
+    for save in (np.savez, np.savez_compressed):
+        assert kind_of(array_file(save, a=array, b=array)).value == dict.fromkeys("ab", (array.dtype.name, array.shape))
+
+
+@hypothesis.given(st.integers(0, 400), st.integers(1, 255))
+def test_a_damaged_archive_is_one_and_harms_nobody(at: int, flip: int):
+    record = bytearray(array_file(np.savez, a=np.zeros(3), b=np.zeros(2)))
+    assert kind_of(bytes(record[: max(100, at)])).name == kinds.NPZ
+    record[max(at, 100)] ^= flip
+    assert kind_of(bytes(record)).name == kinds.NPZ
 
 
 def test_an_array_of_what_is_no_dtype_harms_nobody():
@@ -293,6 +303,9 @@ def test_the_codec_of_examples_has_what_all_of_them_have():
         ([b'{"a": {"b": 1}}'], "Bytes()"),
         ([b"[1, 2]"], "Bytes()"),
         ([array_file(np.save, np.zeros(3))], "Npy()"),
+        ([array_file(np.save, np.array(["text"]))], "Bytes()"),
+        ([array_file(np.save, np.zeros(size)) for size in (1, 2)], "Ragged(max_length=144)"),
+        ([array_file(np.savez, a=np.array([None]))], "Bytes()"),
     ],
 )
 def test_the_codec_of_records(records: list[bytes], text: str):
@@ -328,7 +341,47 @@ def test_the_codec_of_fields_has_what_all_records_have_and_arrays_can_hold(codec
     assert names_of_some([kind_of(record) for record in records]) == ["l"]
 
 
+def test_the_codec_of_archives_has_the_arrays_that_are_alike_in_all_of_them():
+    label, image = np.int32(1), np.zeros((2, 3), np.uint8)
+    several = [
+        array_file(np.savez, label=label, image=image, text=np.zeros(n), name="x", **{"x" * n: 1}) for n in (1, 2)
+    ]
+    found = [kind_of(record) for record in several]
+    codec, remarks = guess(found, are_equal=False, max_bytes=9, num_records=2)
+    assert codec == 'Npz({"label": "int32", "image": ("uint8", (2, 3))})'
+    assert remarks == [
+        "The codec is guessed from 2 of 2 records.",
+        "Not in all of them, so left out: x, xx.",
+        "Left out, as of several shapes or dtypes, or no numbers: name, text.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "record", [pickle.dumps(1), b"[1, 2]", b'{"a": {"b": 1}}', b"\x91\xa0" * 8, b"\x9f" + b"\x01" * 15]
+)
+def test_records_that_no_codec_decodes_are_said_to_be_bytes(record: bytes):
+    kind = kind_of(record)
+    codec, remarks = guess([kind], are_equal=True, max_bytes=len(record), num_records=1)
+    assert codec == "Bytes()"
+    is_said = (
+        f"It gives the bytes of each record, which is {kind.name}: a function of yours decodes them by Map." in remarks
+    )
+    assert is_said == (kind.name != kinds.BYTES)
+
+
+def test_what_is_said_of_records_looks_at_each_once(monkeypatch: pytest.MonkeyPatch):
+    looked: list[bytes] = []
+    monkeypatch.setattr(seen, "kind_of", lambda record: looked.append(record) or kind_of(record))
+    one = seen.Seen()
+    one.add([b"text", b"more text"])
+    assert one.guess().codec == "Ragged(max_length=9)"
+    assert looked == [b"text", b"more text"]
+
+
 GUESSED = {
+    "Npz": lambda: [
+        array_file(save, a=np.ones((3, 4), ">f4"), b=np.int8(1)) for save in (np.savez, np.savez_compressed)
+    ],
     "TFExample": lambda: [example(a=[1, number], b=[0.5] * number, c=[b"x" * number], d=[7]) for number in range(1, 4)],
     "Json": lambda: [json.dumps({"a": number, "b": [1.5] * number, "c": "x" * number}).encode() for number in range(3)],
     "MsgPack": lambda: [b"\x82\xa1a\x01\xa1b\x92\x01\x02", b"\x82\xa1a\xcd\x01\x00\xa1b\x91\x01"],

@@ -1,46 +1,68 @@
 """The line of Python that reads records of some kind, from what a few of them hold."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from arsrc.amounts import counted
 from arsrc.cli import kinds
 from arsrc.cli.image_heads import ImageHead, image_head
-from arsrc.cli.kinds import Kind, text_of
+from arsrc.cli.kinds import ArrayHead, Kind, text_of
+from arsrc.codecs.check import array_dtype
 from arsrc.codecs.example_wire import Feature
+from arsrc.errors import ArsrcTypeError
 from arsrc.quoted import quoted
 
 _INDENT = "    "
 _WIDTH = 100  # of a line of fields; more stand on lines of their own
 
 
-def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
-    """Return a codec as text.
+class Guess(NamedTuple):
+    """By which codec records are read.
+
+    Attributes:
+        codec: As text; empty where nothing is known of them.
+        remarks: What is to be known of it, in lines without marks; nothing where it follows from a schema.
+    """
+
+    codec: str
+    remarks: list[str]
+
+
+def guess(found: Sequence[Kind], are_equal: bool, max_bytes: int, num_records: int) -> Guess:
+    """Return the codec of records, guessed from what some of them are.
 
     Args:
-        found: What some records are, at least one.
+        found: What some records are.
         are_equal: Whether all records have one length, as far as is known.
         max_bytes: Bytes of the longest one that is known.
+        num_records: How many there are.
     """
+    return Guess(codec_text(found, are_equal, max_bytes), _remarks(found, num_records)) if found else Guess("", [])
+
+
+def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
+    """Return the codec of records, at least one of which is known, as text; the arguments are those of `guess`."""
+    if {kind.name for kind in found} == {kinds.TOKENS}:
+        length = max_bytes // 4
+        return f'Struct({{"tokens": ("int32", ({length},))}})' if are_equal else f'Ragged("int32", max_length={length})'
+    return _decoding(found) or ("Bytes()" if are_equal else f"Ragged(max_length={max_bytes})")
+
+
+def _decoding(found: Sequence[Kind]) -> str:
+    """Return the codec that decodes what such records hold; empty: there is none, and they are bytes."""
     name = found[0].name
     values = [_held(kind) for kind in found if kind.name == name]
     if len(values) < len(found):  # records of several kinds
-        return _bytes_text(are_equal, max_bytes)
-    if name == kinds.EXAMPLE:
-        return _fields("TFExample", values, _feature) or _bytes_text(are_equal, max_bytes)
+        return ""
     if name == kinds.IMAGE:
         return _image(values)
-    if name in (kinds.JSON, kinds.MSGPACK) and all(isinstance(value, dict) for value in values):
-        return _fields("Json" if name == kinds.JSON else "MsgPack", values, _value) or _bytes_text(are_equal, max_bytes)
-    if name == kinds.TOKENS:
-        if are_equal:
-            return f'Struct({{"tokens": ("int32", ({max_bytes // 4},))}})'
-        return f'Ragged("int32", max_length={max_bytes // 4})'
     if name == kinds.NPY:
-        return "Npy()"
-    return _bytes_text(are_equal, max_bytes)
+        return "Npy()" if _array(values) else ""
+    if name in _FIELDS and all(isinstance(value, dict) for value in values):
+        return _fields(*_FIELDS[name], values)
+    return ""
 
 
 def names_of_some(found: Sequence[Kind]) -> list[str]:
@@ -49,17 +71,17 @@ def names_of_some(found: Sequence[Kind]) -> list[str]:
     return sorted(set().union(*held) - set.intersection(*held)) if held else []
 
 
-def remarks(found: Sequence[Kind], num_records: int) -> list[str]:
-    """Return what is to be known of the codec that was guessed from some of all records, in lines without marks."""
+def _remarks(found: Sequence[Kind], num_records: int) -> list[str]:
     lines = [f"The codec is guessed from {len(found):,} of {counted(num_records, 'record')}."]
-    if (name := found[0].name) in (kinds.PICKLE, kinds.NPZ) or (
-        name == kinds.JSON and isinstance(found[0].value, list)
-    ):
+    if (name := found[0].name) not in (kinds.TEXT, kinds.TOKENS, kinds.BYTES) and not _decoding(found):
         lines.append(f"It gives the bytes of each record, which is {name}: a function of yours decodes them by Map.")
+    if name == kinds.PICKLE:
+        lines.append("It may be pickle.loads, which runs code from the file: trust whoever wrote it.")
     if missing := names_of_some(found):
-        lines.append(f"Not in all of them, so to be named with a default: {_listed(missing)}.")
-    if left_out := names_left_out(found):
-        lines.append(f"Left out, as null, or nested, or of several kinds, or without a name: {_listed(left_out)}.")
+        what = "left out" if name == kinds.NPZ else "to be named with a default"
+        lines.append(f"Not in all of them, so {what}: {_listed(missing)}.")
+    if left_out := _names_left_out(found):
+        lines.append(f"Left out, as {_NOT_READ[name]}: {_listed(left_out)}.")
     return lines
 
 
@@ -67,12 +89,13 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(name or '""' for name in names)
 
 
-def names_left_out(found: Sequence[Kind]) -> list[str]:
+def _names_left_out(found: Sequence[Kind]) -> list[str]:
     """Return the names of what all records have and the codec has not, since it decodes no such values, sorted."""
-    field = _FIELDS.get(found[0].name) if found else None
-    rows = [_held(kind) for kind in found if kind.name == found[0].name and isinstance(kind.value, dict)]
-    if field is None or len(rows) < len(found):
+    kind = found[0].name
+    rows = [_held(one) for one in found if one.name == kind and isinstance(one.value, dict)]
+    if kind not in _FIELDS or len(rows) < len(found):
         return []
+    _, field = _FIELDS[kind]
     return sorted(name for name in _common(rows) if not name or field([row[name] for row in rows]) is None)
 
 
@@ -88,7 +111,7 @@ def _common(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in rows[0] if all(name in row for row in rows)]
 
 
-def _fields(codec: str, rows: Sequence[Mapping[str, Any]], field: Callable[[list[Any]], str | None]) -> str:
+def _fields(codec: str, field: Callable[[list[Any]], str | None], rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a codec of the fields that all rows have, but for those `field` does not know; empty if none is left."""
     texts = {name: field([row[name] for row in rows]) for name in _common(rows)}
     entries = [f"{quoted(name)}: {text}" for name, text in texts.items() if name and text is not None]
@@ -100,10 +123,6 @@ def _fields(codec: str, rows: Sequence[Mapping[str, Any]], field: Callable[[list
     return "\n".join([f"{codec}({{", *(f"{_INDENT}{entry}," for entry in entries), "})"])
 
 
-def _bytes_text(are_equal: bool, max_bytes: int) -> str:
-    return "Bytes()" if are_equal else f"Ragged(max_length={max_bytes})"
-
-
 def _image(heads: Sequence[ImageHead]) -> str:
     first = heads[0]
     channels = max(head.channels for head in heads)
@@ -111,6 +130,18 @@ def _image(heads: Sequence[ImageHead]) -> str:
     dtype = ', dtype="uint16"' if channels == 1 and all(head.bits == 16 for head in heads) else ""
     is_one = len({head[1:3] for head in heads}) == 1
     return f'Image({shape}, fit="{"exact" if is_one else "resize"}"{dtype})'
+
+
+def _array(heads: Sequence[ArrayHead | None]) -> str | None:
+    """Return what arrays are, as a field of Npz; None: not of one shape and dtype, or of one that is not decoded."""
+    head = heads[0]
+    if head is None or any(other != head for other in heads):
+        return None
+    try:
+        array_dtype("info", head.dtype)
+    except ArsrcTypeError:
+        return None
+    return f'("{head.dtype}", {head.shape})' if head.shape else f'"{head.dtype}"'
 
 
 def _feature(features: Sequence[Feature]) -> str | None:
@@ -183,8 +214,13 @@ def _are_nested(values: Sequence[list[Any]]) -> bool:
     return any(isinstance(item, list) for value in values for item in value)
 
 
-_FIELDS: Mapping[str, Callable[[list[Any]], str | None]] = {
-    kinds.EXAMPLE: _feature,
-    kinds.JSON: _value,
-    kinds.MSGPACK: _value,
+# The codecs of records that hold values by name, and what says which field reads a value.
+_FIELDS: Mapping[str, tuple[str, Callable[[list[Any]], str | None]]] = {
+    kinds.EXAMPLE: ("TFExample", _feature),
+    kinds.JSON: ("Json", _value),
+    kinds.MSGPACK: ("MsgPack", _value),
+    kinds.NPZ: ("Npz", _array),
+}
+_NOT_READ = dict.fromkeys(_FIELDS, "null, or nested, or of several kinds, or without a name") | {
+    kinds.NPZ: "of several shapes or dtypes, or no numbers"
 }

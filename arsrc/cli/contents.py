@@ -3,13 +3,17 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from arsrc._host.storage.paths import FileSlice, expand, normalize
+from arsrc.cli.codec_line import Guess
 from arsrc.cli.inputs import array_record, formats, json_lines, tfrecord, web_dataset
 from arsrc.cli.inputs.npz import Arrays
 from arsrc.cli.inputs.parquet import Table
 from arsrc.cli.seen import Seen
 from arsrc.errors import ArsrcValueError
+
+T = TypeVar("T")
 
 _STREAMS: dict[str, Callable[[str], Iterator[list[bytes]]]] = {
     formats.TFRECORD: tfrecord.read,
@@ -26,15 +30,13 @@ class Contents:
         format: Of all of them.
         num_records: How many there are; None: only reading them tells.
         pieces: Begins to read them, from the first one on, some at a time.
-        codec: Says, when they have been read, by which codec they are read from ArrayRecord files.
-        remarks: Says then what is to be known of that codec, in lines; nothing where it follows from a schema.
+        guess: Says, when they have been read, by which codec they are read from ArrayRecord files.
     """
 
     format: str
     num_records: int | None
     pieces: Callable[[], Iterator[list[bytes]]]
-    codec: Callable[[], str]
-    remarks: Callable[[], list[str]] = list
+    guess: Callable[[], Guess]
 
 
 def contents(inputs: Sequence[str], given: str | None) -> Contents:
@@ -52,18 +54,21 @@ def contents(inputs: Sequence[str], given: str | None) -> Contents:
     pieces = expand(normalize(inputs))
     found = given or _common_format([piece.path for piece in pieces])
     if found == formats.ARRAY_RECORD:
-        seen = Seen()
-        chained = lambda: itertools.chain.from_iterable(map(array_record.read, pieces))  # noqa: E731
-        return Contents(
-            found, array_record.count(pieces), lambda: seen.each(chained()), lambda: seen.codec, lambda: seen.remarks
-        )
+        return _seen(found, array_record.count(pieces), array_record.read, pieces)
     paths = [_whole(piece) for piece in pieces]
     if found in _STREAMS:
-        seen, read = Seen(), _STREAMS[found]
-        chained = lambda: itertools.chain.from_iterable(map(read, paths))  # noqa: E731
-        return Contents(found, None, lambda: seen.each(chained()), lambda: seen.codec, lambda: seen.remarks)
+        return _seen(found, None, _STREAMS[found], paths)
     rows = Table(paths, Seen) if found == formats.PARQUET else Arrays(paths)
-    return Contents(found, rows.num_records, lambda: iter(rows), lambda: str(rows.codec))
+    return Contents(found, rows.num_records, lambda: iter(rows), lambda: Guess(str(rows.codec), []))
+
+
+def _seen(
+    found: str, num_records: int | None, read: Callable[[T], Iterator[list[bytes]]], files: Sequence[T]
+) -> Contents:
+    """Return what files hold whose codec is guessed from the records that go by."""
+    seen = Seen()
+    chained = lambda: itertools.chain.from_iterable(map(read, files))  # noqa: E731
+    return Contents(found, num_records, lambda: seen.each(chained()), seen.guess)
 
 
 def _common_format(paths: Iterable[str]) -> str:

@@ -1,13 +1,24 @@
-"""`arsrc convert`: write ArrayRecord files from files of other formats, or of other options."""
+"""`arsrc convert`: write ArrayRecord files from files of other formats, or of other options.
+
+With `--json` one object is printed, of these keys, all of which `arsrc info` has too: `files`, those that were
+written, a list of `{path, num_bytes, num_records}`; `num_records`, `num_bytes`; `codec`, as Python code, or null, and
+`remarks` on it, a list of texts.
+"""
 
 import argparse
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from arsrc._host.machine.progress import track
 from arsrc._host.storage.file_names import is_folder, look
+from arsrc._host.storage.paths import FileSlice
+from arsrc._host.storage.stamps import FileStamp
 from arsrc.amounts import counted, in_bytes
-from arsrc.cli.arguments import whole_number
-from arsrc.cli.contents import Contents, contents
+from arsrc.cli.arguments import add_json, whole_number
+from arsrc.cli.codec_line import Guess
+from arsrc.cli.contents import contents
+from arsrc.cli.file_facts import FileSize
+from arsrc.cli.inputs import array_record
 from arsrc.cli.inputs.formats import FORMATS, is_array_record
 from arsrc.cli.tables import write_json, write_line
 from arsrc.codecs.encoding import RecordStream
@@ -29,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_of_options = "of array_record's writer; the default, %(default)s, is what is read fastest in random order"
     parser.add_argument("--options", default="group_size:1,uncompressed", help=help_of_options)
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,7 +59,10 @@ def run(options: argparse.Namespace) -> int:
         raise _nothing()
     pieces = _Pieces(found.pieces(), num_records)
     write_stream(targets, RecordStream(iter(pieces), num_records), options.options)
-    _report(targets, pieces, found, options.json)
+    if options.json:
+        write_json(_as_json(targets, found.guess()))
+    else:
+        _write(targets, pieces, found.guess())
     return 0
 
 
@@ -92,12 +106,20 @@ def _nothing() -> ArsrcValueError:
     return ArsrcValueError("convert", "the inputs hold no records", "A data set needs one.")
 
 
-def _report(targets: Sequence[str], pieces: _Pieces, found: Contents, as_json: bool) -> None:
-    codec = found.codec()
-    if as_json:
-        write_json({"paths": targets, "records": pieces.num_records, "bytes": pieces.num_bytes, "codec": codec})
-        return
+def _as_json(targets: Sequence[str], guess: Guess) -> dict[str, Any]:
+    files = [FileSize(path, FileStamp.there(path).num_bytes, array_record.count([FileSlice(path)])) for path in targets]
+    return {
+        "files": [one._asdict() for one in files],
+        "num_records": sum(one.num_records for one in files),
+        "num_bytes": sum(one.num_bytes for one in files),
+        "codec": guess.codec or None,
+        "remarks": guess.remarks,
+    }
+
+
+def _write(targets: Sequence[str], pieces: _Pieces, guess: Guess) -> None:
     where = targets[0] if len(targets) == 1 else f"{len(targets)} files, the first is {targets[0]}"
     write_line(f"wrote {counted(pieces.num_records, 'record')}, {in_bytes(pieces.num_bytes)}, to {where}")
-    for line in [*(f"# {remark}" for remark in found.remarks()), *f"codec={codec}".splitlines()] if codec else ():
-        write_line(line)
+    if guess.codec:
+        for line in [*(f"# {remark}" for remark in guess.remarks), *f"codec={guess.codec}".splitlines()]:
+            write_line(line)

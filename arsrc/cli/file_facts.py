@@ -18,17 +18,31 @@ _MOST_BINS = 10
 _SKEWED = 16  # so many times the median, and bins grow from one to the next
 
 
+class FileSize(NamedTuple):
+    """How large a file is.
+
+    Attributes:
+        path: The file.
+        num_bytes: Of all of it.
+        num_records: Of the slice that is read.
+    """
+
+    path: str
+    num_bytes: int
+    num_records: int
+
+
 class FileFacts(NamedTuple):
     """What is known of some files.
 
     Attributes:
-        files: Path, bytes and records (of the slice that is read) of each.
+        files: The size of each.
         group_sizes: Records in a chunk, all that there are.
         compressions: "none", "zstd", "transposed brotli" and so on, all that there are.
         writer_options: Those that stand in the first file.
     """
 
-    files: list[tuple[str, int, int]]
+    files: list[FileSize]
     group_sizes: list[int]
     compressions: list[str]
     writer_options: str
@@ -78,7 +92,9 @@ def file_facts(data_set: DataSet) -> FileFacts:
     paths = list(opened.files)
     first = data_set.slices[0].path
     return FileFacts(
-        files=[(piece.path, files.stamps[piece.path].num_bytes, piece.num_records) for piece in data_set.slices],
+        files=[
+            FileSize(piece.path, files.stamps[piece.path].num_bytes, piece.num_records) for piece in data_set.slices
+        ],
         group_sizes=sorted({one.group_size for one in opened.files.values()}),
         compressions=sorted({encoding or "none" for encoding in on_threads(encoding_of, paths)}),
         writer_options=files.pool.reader(first, files.stamps[first]).reader.writer_options_string(),

@@ -5,7 +5,7 @@ With `--json` one object is printed, of these keys: `files`, a list of `{path, n
 num_records, are_all, histogram}`, of how many records they are and whether of all, and a list of `{least, most,
 num_records}` (null where no record can be read); `first_record`, `{record_id, num_bytes, kind, description}`, and of an
 example `features`, a list of `{name, kind, num_values}` (null likewise); `unreadable`, why a record that was looked at
-cannot be read, or null; `codec`, as Python code, or null.
+cannot be read, or null; `codec`, as Python code, or null, and `remarks` on it, a list of texts.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from arsrc.amounts import in_bytes
 from arsrc.cli import kinds
 from arsrc.cli.arguments import add_json, add_paths
-from arsrc.cli.codec_line import codec_text, remarks
+from arsrc.cli.codec_line import Guess, guess
 from arsrc.cli.file_facts import FileFacts, Lengths, file_facts, histogram, lengths_of
 from arsrc.cli.samples import Samples, samples_of
 from arsrc.cli.shown import described, feature_row
@@ -27,10 +27,6 @@ SUMMARY = "say what files hold, and how to read them"
 
 _BAR = 40  # characters of the longest
 _BATCH_SIZE = 256
-_NOTES = {
-    kinds.PICKLE: "A function for Map may be pickle.loads, which runs code from the file: trust whoever wrote it.",
-    kinds.NPZ: "See Npz in arsrc.codecs for archives of arrays.",
-}
 
 
 class _Info(NamedTuple):
@@ -40,7 +36,7 @@ class _Info(NamedTuple):
     facts: FileFacts
     lengths: Lengths
     samples: Samples
-    codec: str | None
+    guess: Guess
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
         _write_histogram(info.lengths)
     if info.samples.kinds:
         _write_first(info.samples)
-    if info.codec is not None:
-        _write_code(info, info.codec)
+    if info.guess.codec:
+        _write_code(info)
     return 0
 
 
@@ -69,17 +65,14 @@ def _info(paths: Sequence[str]) -> _Info:
     data_set = data_set_of(paths)
     facts, lengths = file_facts(data_set), lengths_of(data_set)
     samples = samples_of(data_set, facts.group_sizes[-1])
-    codec = None
-    if samples.kinds:
-        most = max(*samples.sizes, int(lengths.lengths.max(initial=0)))
-        are_equal = lengths.are_equal and min(samples.sizes) == most
-        codec = codec_text(samples.kinds, are_equal, most)
-    return _Info(paths, facts, lengths, samples, codec)
+    most = max([int(lengths.lengths.max(initial=0)), *samples.sizes])
+    are_equal = lengths.are_equal and min(samples.sizes, default=0) == most
+    return _Info(paths, facts, lengths, samples, guess(samples.kinds, are_equal, most, lengths.num_records))
 
 
 def _write_facts(info: _Info) -> None:
     facts, lengths = info.facts, info.lengths
-    num_bytes = sum(one[1] for one in facts.files)
+    num_bytes = sum(one.num_bytes for one in facts.files)
     sizes = facts.group_sizes
     pairs = [
         ("files", f"{len(facts.files):,}, {in_bytes(num_bytes)}"),
@@ -117,13 +110,11 @@ def _write_first(samples: Samples) -> None:
         write_table(("feature", "kind", "values", f"in record {samples.ids[0]}"), rows)
 
 
-def _write_code(info: _Info, codec: str) -> None:
+def _write_code(info: _Info) -> None:
     paths = repr(info.paths[0]) if len(info.paths) == 1 else repr(list(info.paths))
+    codec = info.guess.codec
     write_line()
-    note = _NOTES.get(info.samples.kinds[0].name)
-    if note is not None:
-        write_line(f"# {note}")
-    for remark in remarks(info.samples.kinds, info.lengths.num_records):
+    for remark in info.guess.remarks:
         write_line(f"# {remark}")
     names = sorted(set(re.findall(r"\b([A-Z]\w+)\(", codec)))
     for line in ["import arsrc", f"from arsrc.codecs import {', '.join(names)}", "", *f"codec = {codec}".splitlines()]:
@@ -134,18 +125,17 @@ def _write_code(info: _Info, codec: str) -> None:
 def _as_json(info: _Info) -> dict[str, Any]:
     facts, lengths = info.facts, info.lengths
     return {
-        "files": [
-            {"path": path, "num_bytes": num_bytes, "num_records": count} for path, num_bytes, count in facts.files
-        ],
+        "files": [one._asdict() for one in facts.files],
         "num_records": lengths.num_records,
-        "num_bytes": sum(one[1] for one in facts.files),
+        "num_bytes": sum(one.num_bytes for one in facts.files),
         "group_sizes": facts.group_sizes,
         "compressions": facts.compressions,
         "writer_options": facts.writer_options,
         "lengths": _lengths_as_json(lengths) if len(lengths.lengths) else None,
         "first_record": _first_as_json(info.samples) if info.samples.kinds else None,
         "unreadable": info.samples.unreadable or None,
-        "codec": info.codec,
+        "codec": info.guess.codec or None,
+        "remarks": info.guess.remarks,
     }
 
 

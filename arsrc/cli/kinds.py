@@ -2,6 +2,8 @@
 
 import json
 import re
+import zipfile
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,13 +24,20 @@ _LEAST_TOKENS = 4
 _SPACES = frozenset("\t\n\r\f\v\b")
 
 
+class ArrayHead(NamedTuple):
+    """What stands in front of an array: the name of its dtype, and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
 class Kind(NamedTuple):
     """What a record is.
 
     Attributes:
         name: One of the names above.
         value: What was found in it: features by name, an `ImageHead`, what JSON and MessagePack hold, a text, tokens,
-            dtype and shape; else None.
+            an `ArrayHead`, those of an archive by name; else None.
     """
 
     name: str
@@ -40,9 +49,9 @@ def kind_of(record: bytes) -> Kind:
     if (head := image_head(record)) is not None:
         return Kind(IMAGE, head)
     if record.startswith(b"\x93NUMPY"):
-        return Kind(NPY, _npy(record))
+        return Kind(NPY, _array_head(record))
     if record.startswith(b"PK\x03\x04") and b".npy" in record[:_HEAD_BYTES]:
-        return Kind(NPZ)
+        return Kind(NPZ, _array_heads(record))
     if record[:1] == b"\x80" and record[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and record.endswith(b"."):
         return Kind(PICKLE)
     if (text := text_of(record)) is not None:
@@ -57,13 +66,27 @@ def kind_of(record: bytes) -> Kind:
     return Kind(BYTES)
 
 
-def _npy(record: bytes) -> str | None:
-    """Return the dtype and the shape that stand in front of an array, as text."""
-    found = re.search(rb"'descr': '([\w<>|=]+)', .*'shape': (\([\d, ]*\))", record[:_HEAD_BYTES])
+def _array_head(record: bytes) -> ArrayHead | None:
+    """Return what stands in front of an array; None: not what stands there for numbers."""
+    found = re.search(rb"'descr': '([\w<>|=]+)', .*'shape': \(([\d, ]*)\)", record[:_HEAD_BYTES])
     try:
-        return None if found is None else f"{np.dtype(found[1].decode()).name} {found[2].decode()}"
+        return found and ArrayHead(np.dtype(found[1].decode()).name, tuple(map(int, re.findall(rb"\d+", found[2]))))
     except TypeError:  # there is no such dtype
         return None
+
+
+def _array_heads(record: bytes) -> dict[str, ArrayHead | None]:
+    """Return what stands in front of the arrays of an archive, by their names; nothing of one that is damaged."""
+    heads = {}
+    try:
+        with zipfile.ZipFile(BytesIO(record)) as archive:
+            for member in archive.namelist():
+                if member.endswith(".npy"):
+                    with archive.open(member) as file:
+                        heads[member.removesuffix(".npy")] = _array_head(file.read(_HEAD_BYTES))
+    except Exception:  # of which `zipfile` has many
+        return {}
+    return heads
 
 
 def text_of(data: bytes) -> str | None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from arsrc.cli.codec_line import codec_text, remarks
-from arsrc.cli.kinds import Kind, kind_of
+from arsrc.cli.codec_line import Guess, guess
+from arsrc.cli.kinds import kind_of
 
 _MOST_SAMPLES = 64
 _MOST_BYTES = 64 * 2**20  # of all that are kept
@@ -37,16 +37,12 @@ class Seen:
             self.add(piece)
             yield piece
 
+    def guess(self) -> Guess:
+        """Return the codec that reads them."""
+        found = [kind_of(record) for record in self._samples]
+        return guess(found, len(self._lengths) == 1, max(self._lengths, default=0), self._num_records)
+
     @property
     def codec(self) -> str:
         """The codec that reads them, as text; empty where none was seen."""
-        found = self._kinds()
-        return codec_text(found, len(self._lengths) == 1, max(self._lengths)) if found else ""
-
-    @property
-    def remarks(self) -> list[str]:
-        """What is to be known of that codec, in lines."""
-        return remarks(self._kinds(), self._num_records)
-
-    def _kinds(self) -> list[Kind]:
-        return [kind_of(record) for record in self._samples]
+        return self.guess().codec

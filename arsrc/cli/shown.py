@@ -26,7 +26,7 @@ def described(kind: Kind) -> str:
     if kind.name == kinds.EXAMPLE:
         return f"{kind.name} of {counted(len(kind.value), 'feature')}"
     if kind.name == kinds.NPY and kind.value:
-        return f"{kind.name}, {kind.value}"
+        return f"{kind.name}, {kind.value.dtype} {kind.value.shape}"
     if kind.name == kinds.PICKLE:
         return "pickle, which was not unpickled: that would run code from the file"
     return kind.name

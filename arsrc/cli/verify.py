@@ -40,8 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 def exclude_text(bad: Sequence[BadRecords]) -> str:
     """Return records as the field `exclude` of a config takes them."""
-    texts = [str(start) if stop == start + 1 else f"({start}, {stop})" for start, stop in _ranges(bad)]
-    return f"exclude=[{', '.join(texts)}]"
+    return f"exclude=[{', '.join(_range_text(*one) for one in _ranges(bad))}]"
 
 
 def _ranges(bad: Sequence[BadRecords]) -> list[tuple[int, int]]:
@@ -71,7 +70,7 @@ def _write(found: Verified) -> None:
     if num_bad:
         columns = ("file", "position", "record id", "what is wrong")
         rows = [
-            (one.path, _span(one.start, one.stop), _span(one.first_id, one.stop_id), one.what)
+            (one.path, _range_text(one.start, one.stop), _range_text(one.first_id, one.stop_id), one.what)
             for one in found.bad_records
         ]
         write_table(columns, rows)
@@ -81,8 +80,9 @@ def _write(found: Verified) -> None:
         write_line("Leave the files that cannot be read out of paths: record ids count the others alone.")
 
 
-def _span(start: int, stop: int) -> str:
-    return str(start) if stop == start + 1 else f"{start}-{stop - 1}"
+def _range_text(start: int, stop: int) -> str:
+    """Return a range as `exclude` takes it."""
+    return str(start) if stop == start + 1 else f"({start}, {stop})"
 
 
 def _num_records(found: Verified) -> int:

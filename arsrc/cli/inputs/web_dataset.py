@@ -21,6 +21,9 @@ def read(path: str) -> Iterator[list[bytes]]:
     Of `train/17.jpg` and `train/17.cls` side by side: `{"__key__": "train/17", "jpg": bytes, "cls": bytes}`. What is no
     file, and files whose names have no dot or begin with one, are passed over.
 
+    Samples may come in any order, as shuffled ones do. So that one whose files do not stand side by side is an error,
+    and not two samples, a number is kept for each that was seen: some 100 bytes a sample, until the archive ends.
+
     Raises:
         ArsrcReadError: The archive is damaged or not complete, has a file with holes, or one sample has two files of
             one kind, or files that do not stand side by side.
@@ -29,7 +32,7 @@ def read(path: str) -> Iterator[list[bytes]]:
     encode = packed_map()
     sample: dict[str, str | bytes] = {}
     position = 0
-    done = set[int]()  # hashes of the keys of samples, of which there may be millions
+    done = set[int]()  # hashes of the keys of samples, which are shorter than these
     for name, content in _files(path):
         match = _NAME.fullmatch(name)
         if match is None:
