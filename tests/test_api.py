@@ -123,9 +123,10 @@ TFDS = {
     "info": "(folder)",
     "even_splits": "(split, n, *, drop_remainder=False)",
     "DatasetInfo": "(name, version, splits, features, folder)",
-    "EvenSplit": "(split, index, count, drop_remainder=False)",
+    "EvenSplit": "(split, index, num_parts, drop_remainder=False)",
     "Feature": (
-        "(kind, dtype='', shape=(), *, sequence=(), encoding='', optional=False, num_classes=None, class_names=())"
+        "(kind, dtype='', shape=(), *, sequence_lengths=(), encoding='', optional=False, num_classes=None, "
+        "class_names=())"
     ),
 }
 
@@ -163,7 +164,7 @@ def test_help_on_a_config_shows_fields_alone():
 
 def test_the_public_names_of_the_codecs_are_these_and_no_others():
     assert public_names(arsrc.codecs) == {*CODECS, "Codec", "check_batch"}
-    assert set(arsrc.codecs.__all__) == public_names(arsrc.codecs)
+    assert set(dir(arsrc.codecs)) == set(arsrc.codecs.__all__) == public_names(arsrc.codecs)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -182,7 +183,7 @@ def test_parameters_of_a_codec_keep_names_order_and_defaults(name: str):
 
 
 def test_the_public_names_for_folders_of_tfds_are_these_and_no_others():
-    assert public_names(arsrc.tfds) == set(arsrc.tfds.__all__) == set(TFDS)
+    assert public_names(arsrc.tfds) == set(dir(arsrc.tfds)) == set(arsrc.tfds.__all__) == set(TFDS)
 
 
 @pytest.mark.parametrize("name", TFDS)

@@ -135,11 +135,13 @@ OTHER_FILES = {
 
 
 def write_tfds(folder: Path, **changes: Any) -> None:
-    """What tells of a data set of TFDS, in the older form, and no records."""
+    """What tells of a data set of TFDS, in the older form, and files without records."""
     folder.mkdir(parents=True)
     split = {"name": "train", "shardLengths": ["3", "2"]}
     info = {"name": "a", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]} | changes
     (folder / "dataset_info.json").write_text(json.dumps(info))
+    for shard in range(1 if folder.name == "halved" else 2):
+        (folder / f"a-train.array_record-0000{shard}-of-00002").touch()
 
     def feature(kind: str, content: Any) -> Any:
         return {"type": f"tensorflow_datasets.core.features.{kind}", "content": content}
@@ -163,6 +165,7 @@ TFDS_FOLDERS: dict[str, dict[str, Any]] = {
     "no features": {},
     "no name": {"name": None, "version": None, "splits": [3]},
     "riegeli": {"fileFormat": "riegeli"},
+    "halved": {},
 }
 
 
@@ -775,7 +778,7 @@ CASES = {
         of_tfds("good/features.json"), MISSING, "folder", ("is no folder", "/features.json'")
     ),
     "a folder of several data sets": Case(
-        of_tfds(""), VALUE, "folder", ("holds 7 data sets", "Give one", "/tfds/good'")
+        of_tfds(""), VALUE, "folder", ("holds 8 data sets", "Give one", "/tfds/good'")
     ),
     "a folder without a data set": Case(
         lambda world: tfds.info(Path(__file__).parent), MISSING, "folder", ("neither this folder", "There is '")
@@ -786,9 +789,36 @@ CASES = {
     ),
     "a folder with a folder in place of a file": Case(of_tfds("odd"), READ, "folder", ("no file", "/a.labels.txt'")),
     "a data set in another format": Case(of_tfds("riegeli"), VALUE, "folder", ("'riegeli'", "python -m arsrc convert")),
+    "a data set of which a file is missing": Case(
+        of_tfds("halved"),
+        MISSING,
+        "folder",
+        (
+            "is not complete: 1 of 2 files",
+            "/tfds/halved'",
+            "missing=['a-train.array_record-00001-of-00002']",
+            "Copy",
+        ),
+    ),
+    "a codec for a data set that says it": Case(
+        of_tfds(codec=Bytes()), TYPE, "source", ("codec is what the folder says", "codec=Bytes()", "by features")
+    ),
+    "paths for a data set that says them": Case(of_tfds(paths="a"), TYPE, "source", ("paths='a'", "by split")),
+    "an option that is misspelt": Case(
+        of_tfds(shufle_records=True), TYPE, "source", ("'shufle_records'", "Did you mean 'shuffle_records'?")
+    ),
+    "an option that is none": Case(of_tfds(xyz=1), TYPE, "source", ("'xyz'", "fields of ArrayRecordSourceConfig")),
+    "a part of a split expression that is none": Case(
+        lambda world: tfds.even_splits("trian[", 3), VALUE, "split", ("no split expression", "'trian['", "train[:90%]")
+    ),
+    "a part of a slice that is none": Case(
+        lambda world: tfds.EvenSplit("train[1:2:3]", 0, 2), VALUE, "split", ("no split expression", "'train[1:2:3]'")
+    ),
     "a split that is none": Case(of_tfds(split=3), TYPE, "split", ("split=3", 'Write for example "train"')),
     "a split that is not there": Case(of_tfds(split="test"), VALUE, "split", ("'test'", "There is 'train'")),
-    "a split expression that is none": Case(of_tfds(split="train[5"), VALUE, "split", ("no split expression",)),
+    "a split expression that is none": Case(
+        of_tfds(split="train[5"), VALUE, "split", ("no split expression", "There is 'train'.")
+    ),
     "a slice that is none": Case(of_tfds(split="train[5]"), VALUE, "split", ("no split expression",)),
     "a slice of all splits": Case(of_tfds(split="all[:1]"), VALUE, "split", ("cannot be sliced", "'all[:1]'")),
     "a slice with half a record": Case(of_tfds(split="train[:1.5]"), VALUE, "split", ("a number that is none",)),

@@ -190,7 +190,7 @@ def test_info_says_names_sizes_and_classes(written: Written) -> None:
     assert counts == {name: len(each) for name, each in names.items()} | {"digit": 10}
     assert (
         repr(info.features["objects/box"])
-        == "Feature(kind='BBoxFeature', dtype='float32', shape=(4,), sequence=(None,))"
+        == "Feature(kind='BBoxFeature', dtype='float32', shape=(4,), sequence_lengths=(None,))"
     )
     assert str(info.features["photo"]) == "Image uint8[any, any, 3], png"
 
@@ -304,8 +304,10 @@ def test_decoded_elements_are_found_again_in_a_cache_of_files(written: Written, 
 
 
 def write_folder(folder: Path, **changes: Any) -> Path:
-    """What tells of a data set of one split and one feature, in the form in which TFDS writes it; no records."""
+    """What tells of a data set of one split and one feature, in the form in which TFDS writes it; files of nothing."""
     folder.mkdir(parents=True)
+    for shard in range(2):
+        (folder / f"digits-train.array_record-0000{shard}-of-00002").touch()
     info = {
         "fileFormat": "array_record",
         "moduleName": "digits",
@@ -353,7 +355,20 @@ IN_TWO = ["digits-train.array_record-00000-of-00002[0:3]", "digits-train.array_r
 )
 def test_files_are_called_as_the_template_says(tmp_path: Path, split: dict[str, Any], want: list[str]) -> None:
     folder = write_folder(tmp_path / "1.0.0", splits=split)
+    for path in (folder / name.partition("[")[0] for name in want):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     assert names_of(tfds.source(folder, batch_size=1), folder) == want
+
+
+def test_a_folder_without_all_files_of_the_split_is_refused_and_others_of_its_splits_are_not(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "1.0.0", splits={"shardLengths": ["1"] * 20})
+    for shard in range(19):
+        (folder / f"digits-train.array_record-{shard:05d}-of-00020").touch()
+    last = "digits-train.array_record-00019-of-00020"
+    with pytest.raises(arsrc.ArsrcFileNotFoundError, match=rf"1 of 20 files .*missing=\['{last}'\]"):
+        tfds.source(folder, batch_size=1)
+    assert len(tfds.source(folder, "train[:19]", batch_size=1).paths) == 19
 
 
 def test_records_may_be_there_in_another_format_beside_the_first_one(tmp_path: Path) -> None:

@@ -37,3 +37,7 @@ __all__ = [
     "TFExample",
     "check_batch",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

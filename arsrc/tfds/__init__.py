@@ -12,3 +12,7 @@ from arsrc.tfds.splits import EvenSplit as EvenSplit
 from arsrc.tfds.splits import even_splits as even_splits
 
 __all__ = ["DatasetInfo", "EvenSplit", "Feature", "even_splits", "info", "source"]
+
+
+def __dir__() -> list[str]:
+    return __all__

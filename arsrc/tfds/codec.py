@@ -72,13 +72,13 @@ def _is_unsigned(feature: Feature | None) -> bool:
 
 def spec_of(feature: Feature) -> Any:
     """Return how `TFExample` reads a feature; None where that is not known, or no array of fixed shape comes of it."""
-    sizes = feature.sequence + feature.shape
+    sizes = feature.sequence_lengths + feature.shape
     if not feature.is_known or feature.is_text or None in sizes:
         return None
     if feature.is_image:
-        return None if feature.sequence else _image(feature.shape, feature.dtype)
+        return None if feature.sequence_lengths else _image(feature.shape, feature.dtype)
     if feature.encoding:
-        return (feature.dtype, sizes) if feature.encoding == "bytes" and not feature.sequence else None
+        return (feature.dtype, sizes) if feature.encoding == "bytes" and not feature.sequence_lengths else None
     return feature.dtype, sizes
 
 
@@ -133,13 +133,18 @@ def _unsaid(features: Mapping[str, Feature]) -> ArsrcValueError:
 
 def _advice(feature: Feature) -> str:
     """Return a spec that a user could give for a feature."""
-    if feature.is_image and not feature.sequence and feature.dtype in ("uint8", "uint16") and len(feature.shape) == 3:
+    if (
+        feature.is_image
+        and not feature.sequence_lengths
+        and feature.dtype in ("uint8", "uint16")
+        and len(feature.shape) == 3
+    ):
         dtype = "" if feature.dtype == "uint8" else f", dtype={feature.dtype!r}"
         return f"Image((height, width, {feature.shape[2] or 3}){dtype})"
-    if feature.kind == "Text" and not feature.sequence:
+    if feature.kind == "Text" and not feature.sequence_lengths:
         return 'Ragged("uint8", max_length=...)'
     is_list = feature.is_known and not (feature.is_text or feature.is_image)
-    if is_list and not (feature.encoding and (feature.sequence or feature.encoding != "bytes")):
+    if is_list and not (feature.encoding and (feature.sequence_lengths or feature.encoding != "bytes")):
         return f'Ragged("{feature.dtype}", max_length=...)'
     return "None"
 

@@ -28,7 +28,7 @@ class Feature(Terse):
         kind: The class of TFDS that wrote it, as "Image" or "ClassLabel".
         dtype: Dtype of its arrays, "string" for text; empty where the kind is not known here.
         shape: Their shape; None stands for any size.
-        sequence: Lengths of the `Sequence`s around it, the outermost first; None stands for any length.
+        sequence_lengths: Of the `Sequence`s around it, the outermost first; None stands for any length.
         encoding: How its arrays are stored where that is no list of numbers: "bytes", "zlib", or an image's format.
         optional: Whether examples may be without it.
         num_classes: Of labels and of images of labels; None if they were never given.
@@ -39,7 +39,7 @@ class Feature(Terse):
     dtype: str = ""
     shape: tuple[int | None, ...] = ()
     _: dataclasses.KW_ONLY
-    sequence: tuple[int | None, ...] = ()
+    sequence_lengths: tuple[int | None, ...] = ()
     encoding: str = ""
     optional: bool = False
     num_classes: int | None = None
@@ -65,7 +65,7 @@ class Feature(Terse):
         array = f" {self.dtype}[{shape}]" if self.dtype and self.kind != "Text" else ""
         encoding = f", {self.encoding}" if self.encoding else ""
         text = f"{self.kind}{array}{encoding}"
-        for length in reversed(self.sequence):
+        for length in reversed(self.sequence_lengths):
             text = f"Sequence({text}, length={'any' if length is None else length})"
         return text
 
@@ -120,7 +120,7 @@ def _kind(content: Any) -> tuple[str, dict[str, Any]]:
 
 def _leaf(kind: str, fields: dict[str, Any], sequence: tuple[int | None, ...], names: tuple[str, ...]) -> Feature:
     if kind not in _LEAVES:
-        return Feature(kind, sequence=sequence)
+        return Feature(kind, sequence_lengths=sequence)
     label = fields.get("label") or {} if kind == "LabeledImage" else fields
     num_classes = label.get("numClasses", label.get("num_classes"))
     shape: tuple[int | None, ...]
@@ -135,7 +135,7 @@ def _leaf(kind: str, fields: dict[str, Any], sequence: tuple[int | None, ...], n
         kind,
         {"object": _TEXT, "str": _TEXT}.get(dtype, dtype),
         shape,
-        sequence=sequence,
+        sequence_lengths=sequence,
         encoding="" if encoding.lower() == "none" else encoding.lower(),
         optional=bool(fields.get("optional")),
         num_classes=len(names) or (None if num_classes is None else int(num_classes)),
@@ -152,13 +152,13 @@ def _stored(feature: Feature) -> Iterator[tuple[Path, Feature]]:
     """Yield a feature as TFDS stores it: as itself, or in several entries where its sizes have to be stored too."""
     if not feature.is_known:
         yield (), feature
-    elif len(feature.sequence) > 1:
-        depth = len(feature.sequence)
-        yield ("ragged_flat_values",), dataclasses.replace(feature, sequence=(None,))
+    elif len(feature.sequence_lengths) > 1:
+        depth = len(feature.sequence_lengths)
+        yield ("ragged_flat_values",), dataclasses.replace(feature, sequence_lengths=(None,))
         for level in range(depth - 1):
-            yield (f"ragged_row_lengths_{level}",), Feature("Tensor", "int64", sequence=(None,))
+            yield (f"ragged_row_lengths_{level}",), Feature("Tensor", "int64", sequence_lengths=(None,))
     elif feature.kind == "Tensor" and feature.shape.count(None) > 1:
-        lengths = Feature("Tensor", "int32", (len(feature.shape),), sequence=feature.sequence)
+        lengths = Feature("Tensor", "int32", (len(feature.shape),), sequence_lengths=feature.sequence_lengths)
         yield ("shape",), lengths
         yield ("value",), feature
     else:

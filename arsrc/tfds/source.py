@@ -1,15 +1,26 @@
 """A split of a data set of TFDS as a config: `source`."""
 
+import dataclasses
+import difflib
 import itertools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from arsrc._host.storage.info_files import missing_files
+from arsrc._host.storage.paths import FileSlice
+from arsrc.amounts import counted
 from arsrc.config import ArrayRecordSourceConfig
-from arsrc.errors import ArsrcValueError
+from arsrc.errors import ArsrcFileNotFoundError, ArsrcTypeError, ArsrcValueError
 from arsrc.tfds.codec import codec_of
 from arsrc.tfds.folder import FORMAT, Folder, read_folder
 from arsrc.tfds.splits import Range, Split, resolve
+
+_MOST_SHOWN = 8
+_SAID = {
+    "codec": "Say by features what examples hold, or put another codec in: dataclasses.replace(config, codec=...).",
+    "paths": "Say by split which files are read.",
+}
 
 
 def source(
@@ -40,35 +51,54 @@ def source(
         features: Specs as `TFExample` takes them, by name, in place of what the data set says; None leaves a feature
             out, or all of a dict: `{"image": Image((96, 96, 3)), "file_name": None}`. Names inside of dicts are joined
             by "/".
-        **options: Other fields of `ArrayRecordSourceConfig`.
+        **options: Other fields of `ArrayRecordSourceConfig`, but for `paths` and `codec`.
 
     Returns:
         The config; its paths are slices of the split's files, with the numbers of records that the data set says.
 
     Raises:
-        ArsrcTypeError: An argument has a type that cannot be used.
-        ArsrcFileNotFoundError: There is no such folder.
+        ArsrcTypeError: An argument has a type that cannot be used, or there is no such option.
+        ArsrcFileNotFoundError: There is no such folder, or files of the split are not there.
         ArsrcValueError: The folder holds files of another format or several data sets, the split is none that there is,
             features have no fixed shape, or an argument has another value that cannot be used.
         ArsrcReadError: The files that tell of the data set cannot be read.
     """
-    found = read_folder(folder, getattr(options.get("read"), "timeout_seconds", None))
+    _check_options(options)
+    limit = getattr(options.get("read"), "timeout_seconds", None)
+    found = read_folder(folder, limit)
     if FORMAT not in found.formats:
         what = f"the records of this data set are in files of the format {found.formats[0]!r}"
         fix = f'Let TFDS write it with file_format="{FORMAT}", or convert TFRecord files: python -m arsrc convert.'
         raise ArsrcValueError("folder", what, fix, folder=found.path)
     ranges = resolve(split, found.shards)
-    paths = [piece for one in ranges for piece in _slices(found, one)]
-    if not paths:
+    pieces = [piece for one in ranges for piece in _slices(found, one)]
+    if not pieces:
         raise ArsrcValueError("split", "holds no records", split=split)
     codec = codec_of(found.features, features)
-    return ArrayRecordSourceConfig(paths, batch_size, codec=codec, **options)
+    if gone := missing_files([piece.path for piece in pieces], limit):
+        what = f"is not complete: {len(gone)} of {counted(len(pieces), 'file')} of this split are not there"
+        fix = "Copy them there, or let TFDS write the data set again."
+        missing = [path.removeprefix(f"{found.path}/") for path in gone[:_MOST_SHOWN]]
+        raise ArsrcFileNotFoundError("folder", what, fix, folder=found.path, missing=missing)
+    return ArrayRecordSourceConfig([str(piece) for piece in pieces], batch_size, codec=codec, **options)
 
 
-def _slices(folder: Folder, one: Range) -> Iterator[str]:
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise an error for what is no field of a config, or one that the folder says."""
+    names = {field.name for field in dataclasses.fields(ArrayRecordSourceConfig)}
+    for name in options:
+        if name in _SAID:
+            raise ArsrcTypeError("source", f"{name} is what the folder says", _SAID[name], **{name: options[name]})
+        if name not in names:
+            close = difflib.get_close_matches(name, names - _SAID.keys() | {"features", "split"}, 1)
+            fix = f"Did you mean {close[0]!r}?" if close else "Options are the fields of ArrayRecordSourceConfig."
+            raise ArsrcTypeError("source", f"there is no option {name!r}", fix, **{name: options[name]})
+
+
+def _slices(folder: Folder, one: Range) -> Iterator[FileSlice]:
     """Yield the slices of files that a range is made of; both ends stand in each, so that nobody has to count."""
     lengths = folder.shards[one.name]
     for number, (end, length) in enumerate(zip(itertools.accumulate(lengths), lengths, strict=True)):
         start, stop = max(one.start - end + length, 0), min(one.stop - end + length, length)
         if start < stop:
-            yield f"{folder.shard(one.name, number)}[{start}:{stop}]"
+            yield FileSlice(folder.shard(one.name, number), start, stop)

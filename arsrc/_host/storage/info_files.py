@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from arsrc._host.machine import slow_reads
@@ -48,6 +48,24 @@ def read_info(folder: str, main: str, others: tuple[str, ...], limit: float | No
         return InfoFiles(found, {name: _content(os.path.join(found, name)) for name in sorted(names)})
 
     return slow_reads.read(lambda: f"what is said of the data set in {folder!r}", read, limit)
+
+
+def missing_files(paths: Sequence[str], limit: float | None) -> list[str]:
+    """Return those of the paths of files that are not there; each folder is looked into once.
+
+    Args:
+        paths: Paths from the root.
+        limit: Most seconds that this may take; None for any.
+
+    Raises:
+        ArsrcReadError: A folder cannot be looked into, or that takes longer.
+    """
+
+    def look() -> list[str]:
+        there = {folder: set(file_names.names_in(folder)) for folder in {os.path.dirname(path) for path in paths}}
+        return [path for path in paths if os.path.basename(path) not in there[os.path.dirname(path)]]
+
+    return slow_reads.read(lambda: f"which files lie in {os.path.dirname(paths[0])!r}", look, limit)
 
 
 def _the_folder(folder: str, main: str) -> str:
