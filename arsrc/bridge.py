@@ -84,7 +84,9 @@ def _path() -> Callable[[HostCall, Array], list[Array]]:
 
 def _try_out(read: Callable[[HostCall, Array], list[Array]]) -> None:
     """Let `read` read for a small ensemble on a CPU; raises where it does not give what it should."""
-    call = HostCall(lambda operand, _: [operand + np.uint32(1)], (jax.ShapeDtypeStruct((2,), np.uint32),), ("",))
+    call = HostCall(
+        lambda operand, _: ([operand + np.uint32(1)], operand), (jax.ShapeDtypeStruct((2,), np.uint32),), ("",)
+    )
     operand = np.arange(6, dtype=np.uint32).reshape(3, 1, 2)
     on_cpu = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     with jax.transfer_guard("allow"):

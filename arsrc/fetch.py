@@ -256,7 +256,7 @@ class _ReadBatches:
     num_rows: int
     num_askers: int
 
-    def __call__(self, words: np.ndarray, outs: Leaves | None) -> Leaves:
+    def __call__(self, words: np.ndarray, outs: Leaves | None) -> tuple[Leaves, np.ndarray]:
         """Read for `words` u32[num_members, 3 + num_key_words]: first row, index, epoch, key of each member."""
         first_row, states = words[0, 0], words[:, 1:]
         request = Request(
@@ -267,11 +267,11 @@ class _ReadBatches:
             num_askers=self.num_askers,
         )
 
-        def read(source: OpenSource) -> Leaves:
+        def read(source: OpenSource) -> tuple[Leaves, np.ndarray]:
             loaded = source.get(request, outs)
             if source.schema is not self.schema and source.schema != self.schema:
                 source.adopted.append(loaded.after)
-            return loaded.leaves if outs is None else source.put(loaded.leaves, outs)
+            return loaded.leaves if outs is None else source.put(loaded.leaves, outs), loaded.record_ids
 
         return read_from(lambda: source_of(self.schema, request), read)
 
@@ -282,15 +282,15 @@ class _ReadRecords:
 
     schema: Schema
 
-    def __call__(self, record_ids: np.ndarray, outs: Leaves | None) -> Leaves:
+    def __call__(self, record_ids: np.ndarray, outs: Leaves | None) -> tuple[Leaves, np.ndarray]:
         """Read `record_ids` u32[num_members, num_records]."""
         del outs
 
-        return read_from(lambda: source_of(self.schema), lambda source: source.take(record_ids))
+        return read_from(lambda: source_of(self.schema), lambda source: source.take(record_ids)), record_ids
 
 
 def _call_host(
-    read: Callable[..., Leaves], schema: Schema, lead: tuple[int, ...], operand: Array
+    read: Callable[..., tuple[Leaves, np.ndarray]], schema: Schema, lead: tuple[int, ...], operand: Array
 ) -> tuple[Any, Array | None]:
     """Call `read(operand u32[1, n], outs)` on the host.
 

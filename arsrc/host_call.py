@@ -21,13 +21,14 @@ class HostCall:
     Calls of equal configs are equal, and with them the programs in which they stand.
 
     Attributes:
-        read: Gives for `operand u32[num_members, n]` one array `[num_members, *shape]` for each of `results`. The
-            second argument is None or such arrays to write into, which it may do or not.
+        read: Gives for `operand u32[num_members, n]` one array `[num_members, *shape]` for each of `results`, and of
+            which records their rows are, `u32[num_members, ...]`. The second argument is None or such arrays to write
+            into, which it may do or not.
         results: What one member gets, as the device takes it.
         paths: Of each of `results` in the element, for errors.
     """
 
-    read: Callable[[np.ndarray, Leaves | None], Leaves]
+    read: Callable[[np.ndarray, Leaves | None], tuple[Leaves, np.ndarray]]
     results: tuple[jax.ShapeDtypeStruct, ...]
     paths: tuple[str, ...]
 
@@ -39,9 +40,9 @@ class HostCall:
         """Return the results for `operand` u32[*lead, n]."""
         operand = np.asarray(operand)
         lead = operand.shape[:-1]
-        leaves = self.read(_merged(operand, len(lead)), None)
+        leaves, record_ids = self.read(_merged(operand, len(lead)), None)
         return [
-            narrowed(leaf, result.dtype, path).reshape(lead + result.shape)
+            narrowed(leaf, result.dtype, path, record_ids).reshape(lead + result.shape)
             for leaf, result, path in zip(leaves, self.results, self.paths, strict=True)
         ]
 
@@ -50,9 +51,10 @@ class HostCall:
         operand = np.asarray(operand)
         num_lead = operand.ndim - 1
         outs = [_merged(np.asarray(buffer), num_lead) for buffer in buffers]
-        for out, leaf, path in zip(outs, self.read(_merged(operand, num_lead), outs), self.paths, strict=True):
+        leaves, record_ids = self.read(_merged(operand, num_lead), outs)
+        for out, leaf, path in zip(outs, leaves, self.paths, strict=True):
             if leaf is not out:
-                out[...] = narrowed(leaf, out.dtype, path).reshape(out.shape)
+                out[...] = narrowed(leaf, out.dtype, path, record_ids).reshape(out.shape)
 
 
 def _merged(array: np.ndarray, num_lead: int) -> np.ndarray:
@@ -62,14 +64,14 @@ def _merged(array: np.ndarray, num_lead: int) -> np.ndarray:
     return array.reshape(math.prod(array.shape[:num_lead]), *array.shape[num_lead:])
 
 
-def narrowed(leaf: np.ndarray, dtype: np.dtype, path: str, record_ids: np.ndarray | None = None) -> np.ndarray:
+def narrowed(leaf: np.ndarray, dtype: np.dtype, path: str, record_ids: np.ndarray) -> np.ndarray:
     """Return a leaf with the dtype that the device takes; integers that do not fit are an error.
 
     Args:
-        leaf: Array `[..., *shape]`.
+        leaf: Array `[*record_ids.shape, *shape]`.
         dtype: What it becomes.
         path: Of the leaf in the element, for errors.
-        record_ids: u32[len(leaf)], which errors name; None: they are not at hand.
+        record_ids: u32[...], which errors name.
 
     Raises:
         ArsrcValueError: An integer does not fit.
@@ -79,14 +81,13 @@ def narrowed(leaf: np.ndarray, dtype: np.dtype, path: str, record_ids: np.ndarra
     if leaf.dtype.kind in "iu" and leaf.size:
         low, high, limits = leaf.min(), leaf.max(), np.iinfo(dtype)
         if low < limits.min or high > limits.max:
-            got = {"low": int(low), "high": int(high)}
-            if record_ids is not None:
-                wrong = ((leaf < limits.min) | (leaf > limits.max)).reshape(len(leaf), -1).any(axis=1)
-                got["record_id"] = int(record_ids[wrong.argmax()])
+            wrong = ((leaf < limits.min) | (leaf > limits.max)).reshape(record_ids.size, -1).any(axis=1)
             raise ArsrcValueError(
                 "decode",
                 f"{leaf.dtype} values do not fit {dtype}, and 64-bit types are off, for leaf {path}",
                 "Set jax_enable_x64, or let the codec give smaller numbers.",
-                **got,
+                low=int(low),
+                high=int(high),
+                record_id=int(record_ids.ravel()[wrong.argmax()]),
             )
     return leaf.astype(dtype)

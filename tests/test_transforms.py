@@ -792,6 +792,27 @@ def test_values_that_do_not_fit_32_bits_are_an_error_and_no_other_number(wide, r
     assert arsrc.take(wide, [0]).data["i"].tolist() == [0]
 
 
+WAYS_TO_RECORD_4 = {
+    "take": lambda config: arsrc.take(config, [[3, 3], [2, 4]]),
+    "next_batch": lambda config: arsrc.next_batch(config, arsrc.state_at(config, 2)),
+    "next_batches": jax.jit(lambda config: arsrc.next_batches(config, arsrc.init(config), 3), static_argnums=0),
+    "members": lambda config: jax.vmap(lambda state: arsrc.next_batch(config, state))(
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *(arsrc.state_at(config, step) for step in (0, 2)))
+    ),
+    "iterate": lambda config: list(arsrc.iterate(config)),
+}
+
+
+@pytest.mark.parametrize("bridge_path", ["fast", "portable"], indirect=True)
+@pytest.mark.parametrize("way", WAYS_TO_RECORD_4)
+def test_the_error_of_a_value_that_does_not_fit_32_bits_names_its_record(wide, way, bridge_path):
+    config = dataclasses.replace(wide, batch_size=2, name=bridge_path)
+    with pytest.raises(
+        (jax.errors.JaxRuntimeError, ValueError), match=r"do not fit int32.*high=2147483648, record_id=4"
+    ):
+        jax.block_until_ready(WAYS_TO_RECORD_4[way](config))
+
+
 def test_values_that_do_not_fit_32_bits_are_a_typed_error_at_their_own_batch_of_iterate(wide):
     batches = arsrc.iterate(dataclasses.replace(wide, batch_size=1))
     served = []
