@@ -31,7 +31,7 @@ import pytest
 import arsrc
 from arsrc import ArrayRecordSourceConfig, ReadOptions, tfds
 from arsrc._host import registry
-from arsrc.codecs import Bytes, Map, Ragged, Struct
+from arsrc.codecs import Bytes, Json, Map, MsgPack, Ragged, Struct, TFExample
 from arsrc.errors import message
 
 PACKAGE = Path(arsrc.__file__).parent
@@ -846,6 +846,21 @@ CASES = {
         TYPE,
         "Nested.encode",
         ("'b/c'", "elements='int'"),
+    ),
+    **{
+        f"processes of a Map inside of {codec.__name__}": Case(
+            lambda world, codec=codec: codec({"a": Map(fails, "uint8", num_processes=2)}),
+            VALUE,
+            f"{codec.__name__} field 'a'",
+            ("runs in no worker processes", "num_processes=2", "Leave it out here"),
+        )
+        for codec in (Json, MsgPack, TFExample)
+    },
+    "processes of a Map inside of a data set of TFDS": Case(
+        of_tfds(features={"a": Map(fails, "uint8", num_processes=2)}),
+        VALUE,
+        "TFExample field 'a'",
+        ("runs in no worker processes",),
     ),
     "operation_stats under jit": Case(
         lambda world: jax.jit(lambda state: arsrc.operation_stats(world.config(), state))(world.state()),

@@ -51,14 +51,21 @@ def field_spec(where: str, value: Any) -> tuple[np.dtype[Any], tuple[int, ...]] 
 
     Raises:
         ArsrcTypeError: It is neither.
-        ArsrcValueError: A size is negative.
+        ArsrcValueError: A size is negative, or a `Map` shall run in worker processes.
     """
     if isinstance(value, type) and issubclass(value, Codec):
         raise ArsrcTypeError(where, "is the class of a codec", f"Give an instance: {value.__name__}(...).", spec=value)
     if isinstance(value, Mapping):
         fix = "Maps in maps are not read: write a dtype, (dtype, shape) or an instance of a codec, such as Map(...)."
         raise ArsrcTypeError(where, "is a mapping", fix, spec=value)
-    return value if isinstance(value, Codec) else array_spec(where, value)
+    if not isinstance(value, Codec):
+        return array_spec(where, value)
+    if number := getattr(value, "num_processes", 0):
+        fix = "Leave it out here, or let one Map with num_processes decode whole records, as the codec of the config."
+        raise ArsrcValueError(
+            where, "a Map inside of another codec runs in no worker processes", fix, num_processes=number
+        )
+    return value
 
 
 def array_dtype(where: str, value: Any) -> np.dtype[Any]:

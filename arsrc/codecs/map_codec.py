@@ -40,7 +40,7 @@ class Map(FunctionCodec):
             counts. They start when they are needed, import the module of `fn` (or the script that defines it, of
             which what begins to read must stand under `if __name__ == "__main__"`), and end when the source is
             closed. `fn` must be picklable. A process that ends over a record, as by a crash, is an error of this
-            record.
+            record. Only the codec of a config has them: inside of another codec it must be 0.
 
     Raises:
         ArsrcTypeError: A function is not callable or not hashable, a leaf of `spec` stands for no array,
