@@ -5,7 +5,8 @@ With `--json` one object is printed, of these keys: `files`, a list of `{path, n
 num_records, are_all, histogram}`, of how many records they are and whether of all, and a list of `{least, most,
 num_records}` (null where no record can be read); `first_record`, `{record_id, num_bytes, kind, description}`, and of an
 example `features`, a list of `{name, kind, num_values}` (null likewise); `unreadable`, why a record that was looked at
-cannot be read, or null; `codec`, as Python code, or null, and `remarks` on it, a list of texts.
+cannot be read, or null; `codec`, as Python code, or null, and `remarks` on it, a list of texts; `tfds_source`, what
+reads a data set of TFDS as its own files say, as Python code, or null.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from arsrc.cli.file_facts import FileFacts, Lengths, file_facts, histogram, leng
 from arsrc.cli.samples import Samples, samples_of
 from arsrc.cli.shown import described, feature_row
 from arsrc.cli.tables import write_json, write_line, write_pairs, write_table
+from arsrc.cli.tfds_folder import source_text
 from arsrc.open_paths import data_set_of
 
 SUMMARY = "say what files hold, and how to read them"
@@ -37,6 +39,7 @@ class _Info(NamedTuple):
     lengths: Lengths
     samples: Samples
     guess: Guess
+    tfds_source: str | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +59,9 @@ def run(options: argparse.Namespace) -> int:
         _write_histogram(info.lengths)
     if info.samples.kinds:
         _write_first(info.samples)
-    if info.guess.codec:
+    if info.tfds_source:
+        _write_source(info.tfds_source)
+    elif info.guess.codec:
         _write_code(info)
     return 0
 
@@ -67,7 +72,8 @@ def _info(paths: Sequence[str]) -> _Info:
     samples = samples_of(data_set, facts.group_sizes[-1])
     most = max([int(lengths.lengths.max(initial=0)), *samples.sizes])
     are_equal = lengths.are_equal and min(samples.sizes, default=0) == most
-    return _Info(paths, facts, lengths, samples, guess(samples.kinds, are_equal, most, lengths.num_records))
+    guessed = guess(samples.kinds, are_equal, most, lengths.num_records)
+    return _Info(paths, facts, lengths, samples, guessed, source_text([one.path for one in facts.files], _BATCH_SIZE))
 
 
 def _write_facts(info: _Info) -> None:
@@ -122,6 +128,17 @@ def _write_code(info: _Info) -> None:
     write_line(f"config = arsrc.ArrayRecordSourceConfig({paths}, batch_size={_BATCH_SIZE}, codec=codec)")
 
 
+def _write_source(source: str) -> None:
+    write_line()
+    write_line("# The files of TFDS beside the records say what they hold.")
+    if "features=" in source:
+        write_line(
+            "# Left out, as without a fixed shape: features that are None here. Say what they hold to read them."
+        )
+    for line in ["import arsrc", "", *f"config = {source}".splitlines()]:
+        write_line(line)
+
+
 def _as_json(info: _Info) -> dict[str, Any]:
     facts, lengths = info.facts, info.lengths
     return {
@@ -136,6 +153,7 @@ def _as_json(info: _Info) -> dict[str, Any]:
         "unreadable": info.samples.unreadable or None,
         "codec": info.guess.codec or None,
         "remarks": info.guess.remarks,
+        "tfds_source": info.tfds_source,
     }
 
 

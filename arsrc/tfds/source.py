@@ -66,14 +66,7 @@ def source(
     _check_options(options)
     limit = getattr(options.get("read"), "timeout_seconds", None)
     found = read_folder(folder, limit)
-    if FORMAT not in found.formats:
-        what = f"the records of this data set are in files of the format {found.formats[0]!r}"
-        fix = f'Let TFDS write it with file_format="{FORMAT}", or convert TFRecord files: python -m arsrc convert.'
-        raise ArsrcValueError("folder", what, fix, folder=found.path)
-    ranges = resolve(split, found.shards)
-    pieces = [piece for one in ranges for piece in _slices(found, one)]
-    if not pieces:
-        raise ArsrcValueError("split", "holds no records", split=split)
+    pieces = files_of(found, split)
     codec = codec_of(found.features, features)
     if gone := missing_files([piece.path for piece in pieces], limit):
         what = f"is not complete: {len(gone)} of {counted(len(pieces), 'file')} of this split are not there"
@@ -81,6 +74,23 @@ def source(
         missing = [path.removeprefix(f"{found.path}/") for path in gone[:_MOST_SHOWN]]
         raise ArsrcFileNotFoundError("folder", what, fix, folder=found.path, missing=missing)
     return ArrayRecordSourceConfig([str(piece) for piece in pieces], batch_size, codec=codec, **options)
+
+
+def files_of(folder: Folder, split: Split) -> list[FileSlice]:
+    """Return the slices of files that a split of a folder is made of, with both ends; each holds a record.
+
+    Raises:
+        ArsrcTypeError: It is no split.
+        ArsrcValueError: The folder holds files of another format, or there is no such split, or no record in it.
+    """
+    if FORMAT not in folder.formats:
+        what = f"the records of this data set are in files of the format {folder.formats[0]!r}"
+        fix = f'Let TFDS write it with file_format="{FORMAT}", or convert TFRecord files: python -m arsrc convert.'
+        raise ArsrcValueError("folder", what, fix, folder=folder.path)
+    pieces = [piece for one in resolve(split, folder.shards) for piece in _slices(folder, one)]
+    if not pieces:
+        raise ArsrcValueError("split", "holds no records", split=split)
+    return pieces
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
