@@ -168,6 +168,23 @@ def test_a_pipe_that_nobody_reads_any_more_ends_the_command_in_silence(mapped: s
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize(("closed", "error"), [("1", "arsrc: error: standard output is closed\n"), ("2", "")])
+def test_a_stream_that_is_closed_from_the_start_harms_nobody(closed: str, error: str, mapped: str):
+    command = f'exec "$0" -W error -m arsrc head {mapped if closed == "1" else "gone"} {closed}>&-'
+    with subprocess.Popen(
+        ["sh", "-c", command, sys.executable], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as head:
+        assert head.communicate(timeout=60) == ("", error)
+        assert head.returncode == 1
+
+
+def test_an_empty_path_is_refused_as_a_path(run: Run):
+    code, out, err = run("info", "")
+    assert (code, out) == (1, "")
+    assert err.startswith("arsrc: error: paths: ")
+
+
+@pytest.mark.processes
 def test_ctrl_c_ends_a_long_command_without_a_traceback(mapped: str):
     args = "-m", "arsrc", "bench", mapped, "--batch-sizes", "4", "--seconds", "3600"
     with process(*args, platform="cpu") as bench:
@@ -277,9 +294,9 @@ def test_the_code_that_info_prints_reads_the_file(path: str, run: Run):
     code, out, _ = run("info", path)
     assert code == 0
     names: dict[str, Any] = {}
-    exec(out[out.index("import arsrc") :].replace("batch_size=256", "batch_size=10"), names)
+    exec(out[out.index("import arsrc") :], names)
     batch = arsrc.peek(names["config"], arsrc.init(names["config"]))
-    for row, record in enumerate(RECORDS[:10]):
+    for row, record in enumerate(RECORDS):
         assert bytes(np.asarray(batch.data["values"][row][: len(record)])) == record
     arsrc.close(names["config"])
 
@@ -459,6 +476,14 @@ def test_verify_speaks_of_files_that_can_be_read_only_beside_those_that_cannot(
     code, out, _ = run("verify", path)
     assert code == 1
     assert out.startswith("50 records of 1 file: 1 is bad\n")
+
+
+def test_verify_counts_no_records_where_no_file_can_be_read(tmp_path: Path, run: Run):
+    (tmp_path / "x").write_bytes(b"PAR1" + bytes(70_000))
+    code, out, _ = run("verify", str(tmp_path / "x"))
+    assert code == 1
+    assert "1 file cannot be read:\n" in out
+    assert " 0 " not in out
 
 
 def test_an_empty_file_is_good(tmp_path: Path, write_records: Any, run: Run):

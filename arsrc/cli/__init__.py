@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where something is wrong, 2 where the command is used wrongly, 130 after an interrupt, and
         141 where nobody reads the output any more.
     """
+    if sys.stdout is None:  # as Python does where the process was started without
+        write_error("standard output is closed")
+        return FAILED
     try:
         options = _parser().parse_args(argv)
         code = COMMANDS[options.command].run(options)

@@ -73,7 +73,8 @@ def _info(paths: Sequence[str]) -> _Info:
     most = max([int(lengths.lengths.max(initial=0)), *samples.sizes])
     are_equal = lengths.are_equal and min(samples.sizes, default=0) == most
     guessed = guess(samples.kinds, are_equal, most, lengths.num_records)
-    return _Info(paths, facts, lengths, samples, guessed, source_text([one.path for one in facts.files], _BATCH_SIZE))
+    tfds_source = source_text([one.path for one in facts.files], min(_BATCH_SIZE, data_set.num_records))
+    return _Info(paths, facts, lengths, samples, guessed, tfds_source)
 
 
 def _write_facts(info: _Info) -> None:
@@ -125,7 +126,8 @@ def _write_code(info: _Info) -> None:
     names = sorted(set(re.findall(r"\b([A-Z]\w+)\(", codec)))
     for line in ["import arsrc", f"from arsrc.codecs import {', '.join(names)}", "", *f"codec = {codec}".splitlines()]:
         write_line(line)
-    write_line(f"config = arsrc.ArrayRecordSourceConfig({paths}, batch_size={_BATCH_SIZE}, codec=codec)")
+    batch_size = min(_BATCH_SIZE, info.lengths.num_records)  # a larger one would be an error
+    write_line(f"config = arsrc.ArrayRecordSourceConfig({paths}, batch_size={batch_size}, codec=codec)")
 
 
 def _write_source(source: str) -> None:

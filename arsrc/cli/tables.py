@@ -63,8 +63,9 @@ def write_json(value: Any) -> None:
 
 
 def write_error(text: str) -> None:
-    """Print an error to standard error."""
-    sys.stderr.write(f"arsrc: error: {text}\n")
+    """Print an error to standard error, where there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"arsrc: error: {text}\n")
 
 
 def printable(text: str) -> str:

@@ -19,7 +19,7 @@ def laid_open(paths: Sequence[str]) -> list[str]:
     """
     found = list[str]()
     for path in paths:
-        folder = _folder(path) if is_folder(absolute(path, "paths")) else None
+        folder = _folder(path) if path and is_folder(absolute(path, "paths")) else None
         found += [path] if folder is None else map(str, files_of(folder, "all"))
     return found
 

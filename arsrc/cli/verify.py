@@ -64,9 +64,9 @@ def _write(found: Verified) -> None:
         write_line(f"{counted(len(found.bad_files), 'file')} cannot be read:")
         write_table(("file", "what is wrong"), found.bad_files)
         write_line()
-    write_line(
-        f"{looked_at}{' that can' if found.bad_files else ''}: {num_bad:,} {'is' if num_bad == 1 else 'are'} bad"
-    )
+    if found.slices:
+        of_these = " that can" if found.bad_files else ""
+        write_line(f"{looked_at}{of_these}: {num_bad:,} {'is' if num_bad == 1 else 'are'} bad")
     if num_bad:
         columns = ("file", "position", "record id", "what is wrong")
         rows = [
