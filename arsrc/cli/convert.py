@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from arsrc._host.machine.progress import track
-from arsrc._host.storage.file_names import is_folder, look
+from arsrc._host.storage.file_names import absolute, is_folder, look
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp
 from arsrc.amounts import counted, in_bytes
@@ -107,7 +107,8 @@ def _nothing() -> ArsrcValueError:
 
 
 def _as_json(targets: Sequence[str], guess: Guess) -> dict[str, Any]:
-    files = [FileSize(path, FileStamp.there(path).num_bytes, array_record.count([FileSlice(path)])) for path in targets]
+    paths = [absolute(target, "path") for target in targets]
+    files = [FileSize(path, FileStamp.there(path).num_bytes, array_record.count([FileSlice(path)])) for path in paths]
     return {
         "files": [one._asdict() for one in files],
         "num_records": sum(one.num_records for one in files),
