@@ -150,7 +150,7 @@ def test_the_studies_of_faults_run(tmp_path: Path) -> None:
 def test_the_studies_of_tools_run(tmp_path: Path) -> None:
     run("tools.py", "--quick", "--results", str(tmp_path))
     (report,) = tmp_path.iterdir()
-    assert len(re.findall(r"\| [\d.e-]+ \([\d.e-]+\) \| \d+\.\d\d \|$", report.read_text(), re.MULTILINE)) == 6
+    assert len(re.findall(r"\| [\d.e-]+ \([\d.e-]+\) \| \d+\.\d\d \|$", report.read_text(), re.MULTILINE)) == 9
 
 
 @pytest.mark.processes

@@ -225,6 +225,7 @@ def test_what_a_process_was_started_as_is_told_by_its_arguments():
     assert not starting.is_command(["-m", "arsrc"], ["python", "-m", "pytest", "arsrc"])
     assert not starting.is_command(["train.py", "arsrc"], ["python", "train.py", "arsrc"])
     assert not starting.is_command([""], ["python"])
+    assert not starting.is_command(["-m", "a", "b"], ["host"])  # a program that holds an interpreter
     assert not starting.is_command([], [])
 
 

@@ -529,6 +529,28 @@ def test_a_record_of_very_many_features_takes_no_memory_for_each() -> None:
         TFExample({"a": "int32"}).decode(batch_of(content))
 
 
+@pytest.mark.parametrize("num_records", range(1, 7))
+def test_few_records_of_many_features_in_any_order_are_read_beside_any_others(num_records: int) -> None:
+    """Records that are of no form that others have are understood one by one, however few there are."""
+    rng = np.random.default_rng(num_records)
+    names = [f"f{number:02}" for number in range(40)]
+    entries = [entry(name.encode(), nested(0x1A, nested(0x0A, b"\1"))) for name in names]
+    others = [entry(b"x%d" % number, b"") for number in range(20)]
+    mixed = [nested(0x0A, b"".join(rng.permutation(entries).tolist())) for _ in range(num_records)]
+    odd = [nested(0x0A, b"".join(some)) for some in (others, entries[:1])]
+    codec = TFExample(dict.fromkeys(names, "int64"), default=dict.fromkeys(names, -1))
+    for rows in (mixed, [*mixed, *odd[:1]], [*odd, *mixed]):
+        found = codec.decode(batch_of(*rows))
+        for row, content in enumerate(rows):
+            alone = codec.decode(batch_of(content))
+            assert all(found[name][row] == alone[name][0] for name in names)
+    assert find_spans(*packed(mixed), {name.encode(): i for i, name in enumerate(names)}, one_by_one=True)[0].all()
+
+
+def packed(rows: list[bytes]) -> tuple[Any, Any]:
+    return batch_of(*rows).data, batch_of(*rows).offsets
+
+
 # What records are walked through at once.
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import arsrc.codecs
 from arsrc.cli import kinds
-from arsrc.cli.codec_line import codec_text, remarks
+from arsrc.cli.codec_line import Guess, guess
 from arsrc.cli.kinds import kind_of
 from arsrc.codecs import RecordBatch, TFExample
 from arsrc.codecs.example_message import _example_class
@@ -115,14 +115,14 @@ def test_what_comes_twice_is_merged_and_what_is_not_known_is_skipped(record: byt
     assert TFExample({"a": ("int64", len(values))}).decode(RecordBatch.from_records([record]))["a"].tolist() == [values]
 
 
-def guessed(records: list[bytes]) -> str:
+def guessed(records: list[bytes]) -> Guess:
     sizes = {len(record) for record in records}
-    return codec_text([kind_of(record) for record in records], len(sizes) == 1, max(sizes))
+    return guess([kind_of(record) for record in records], len(sizes) == 1, max(sizes), len(records))
 
 
 def check_guess(records: list[bytes]) -> str:
     """Check that the codec that is guessed reads the records, and return it."""
-    text = guessed(records)
+    text = guessed(records).codec
     if text.startswith("TFExample("):
         codec = eval(text, vars(arsrc.codecs)).resolve(records[0])
         decoded = codec.decode(RecordBatch.from_records(records))
@@ -148,13 +148,13 @@ BITMAP = b"BM" + bytes(60)  # of no pixels
 def test_a_feature_that_some_records_hold_otherwise_is_left_out_of_the_codec_and_named(other: bytes, remark: str):
     records = [example(entry(b"a", ONE), entry(b"b", ONE)), example(other, entry(b"b", TWO))]
     assert check_guess(records) == 'TFExample({"b": "int64"})'
-    assert any(remark in line for line in remarks([kind_of(record) for record in records], 2))
+    assert any(remark in line for line in guessed(records).remarks)
 
 
 def test_a_feature_without_a_name_is_left_out_of_the_codec_and_named():
     record = example(NAMELESS, entry(b"b", ONE))
     assert check_guess([record]) == 'TFExample({"b": "int64"})'
-    assert remarks([kind_of(record)], 1)[-1].endswith('or without a name: "".')
+    assert guessed([record]).remarks[-1].endswith('or without a name: "".')
     assert check_guess([example(NAMELESS)]) == "Bytes()"
 
 

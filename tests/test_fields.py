@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arsrc.codecs import Bytes, Image, Json, Map, MsgPack, Npy, Ragged, Struct, TFExample
+from arsrc.codecs import Bytes, Image, Json, Map, MsgPack, Npy, Ragged, RecordBatch, Struct, TFExample
 from arsrc.errors import ArsrcError
 from arsrc.tfds.nested import Nested
 
@@ -60,3 +60,13 @@ def test_each_codec_around_another_is_named_and_what_was_found_is_kept() -> None
     text = "TFExample.encode feature 'message', MsgPack.encode field 'numbers', Struct.encode field 'x': holds"
     assert str(caught.value).startswith(f"[arsrc] {text}")
     assert caught.value.got == {"value": 300}
+
+
+def test_memory_that_runs_out_in_a_fields_codec_is_no_fault_of_the_field() -> None:
+    class Full(Bytes):
+        def encode(self, elements: Any) -> RecordBatch:
+            raise MemoryError("no room")
+
+    for outer in (TFExample, MsgPack, Json):
+        with pytest.raises(MemoryError, match="no room"):
+            outer({"a": Full()}).encode({"a": np.zeros((1, 3), np.uint8)})

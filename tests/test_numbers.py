@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import jax.numpy as jnp
 import ml_dtypes
 import msgspec
 import numpy as np
@@ -127,3 +128,27 @@ def test_lists_of_examples_are_typed() -> None:
 def test_npy_writes_no_rounded_integers(whole: type) -> None:
     with pytest.raises(ArsrcValueError, match=f"got value={np.iinfo(whole).max}"):
         Npy("float64").encode(np.array([1, np.iinfo(whole).max], whole))
+
+
+NAN, INF = float("nan"), float("inf")
+SMALL_FLOATS = ["float4_e2m1fn", "float6_e3m2fn", "float8_e4m3fn", "float8_e5m2", "bfloat16", "float16", "float32"]
+
+
+@pytest.mark.parametrize("dtype", [jnp.dtype(name) for name in SMALL_FLOATS if hasattr(jnp, name)], ids=str)
+@pytest.mark.parametrize("number", [1.0, 3.0, 7.5, 29.0, 500.0, 1e30, 1e300, NAN, INF, -INF])
+def test_a_float_is_rounded_or_refused_and_never_another_number(dtype: Any, number: float) -> None:
+    """Of floats of few bits some take what is too large for their largest, and some have no infinity or NaN."""
+    try:
+        found = float(cast_batch("encode", np.array([number]), dtype, ())[0])
+    except ArsrcValueError:
+        assert not abs(number) <= 3
+        return
+    assert found == pytest.approx(number, rel=0.25, nan_ok=True)
+
+
+def test_floats_of_few_bits_are_no_integers_and_no_smaller_floats() -> None:
+    half = np.array([1.5, 3.0], jnp.float8_e5m2)
+    with pytest.raises(ArsrcTypeError, match="another kind"):
+        cast_batch("encode", half, np.dtype(jnp.int4), ())
+    with pytest.raises(ArsrcValueError, match=r"value=57344\.0"):
+        cast_batch("encode", np.array([57344.0], jnp.float8_e5m2), np.dtype(jnp.float8_e4m3fn), ())

@@ -23,6 +23,8 @@ import arsrc
 from arsrc import ReadOptions, tfds
 from arsrc._host.storage import system
 from arsrc.codecs import Bytes, Image, Map, Ragged, RecordBatch, TFExample
+from arsrc.tfds.codec import codec_of
+from arsrc.tfds.features import Feature
 
 KEPT = Path(__file__).parent / "golden" / "written_by_tfds.zip"
 
@@ -618,8 +620,17 @@ def test_what_is_read_of_uint64_is_written_by_its_bits_and_what_does_not_fit_is_
     assert isinstance(records, RecordBatch)
     np.testing.assert_array_equal(codec.decode(records)["one"], WIDE)
     np.testing.assert_array_equal(codec.decode(records)["many"]["values"][:, :2], pairs["values"][:, :2])
-    with pytest.raises(arsrc.ArsrcError, match=r"Unsigned\.encode: .* does not fit uint64"):
+    with pytest.raises(arsrc.ArsrcError, match=r"feature 'one': .* does not fit uint64"):
         codec.encode(elements | {"one": WIDE.view(np.int64)})
+
+
+@pytest.mark.parametrize("dtype", ["uint64", "uint32", "int64", "float32"])
+def test_an_optional_number_that_is_missing_is_the_smallest_of_its_dtype(dtype: str) -> None:
+    features = {("id",): Feature("Tensor", dtype, (), optional=True), ("k",): Feature("Tensor", "int64", ())}
+    found = codec_of(features, None).decode(TFExample({"k": "int64"}).encode({"k": np.array([1])}))
+    smallest = np.finfo(dtype).min if dtype == "float32" else np.iinfo(dtype).min
+    assert found["id"].dtype == dtype
+    assert found["id"].tolist() == [smallest]
 
 
 @pytest.mark.parametrize("name", ["one", "in", "many"])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.base import Codec
 from arsrc.codecs.element_tree import array_text, both_sides
-from arsrc.codecs.numbers import kind_of, misfit_text, misfits
+from arsrc.codecs.numbers import as_wide, kind_of, misfit_text, misfits
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
 
 
@@ -113,8 +113,8 @@ def check_codec(codec: Any) -> None:
 def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return `values` as `dtype[num_records, *shape]`, to be encoded.
 
-    Casts that NumPy calls safe pass, casts inside a kind (integer, float, complex) and of integers to floats as long
-    as every value fits: floats are rounded, integers never change.
+    Bools pass, casts inside a kind (integer, float, complex) and of integers to floats as long as every value fits:
+    floats are rounded, integers never change.
 
     Raises:
         ArsrcTypeError: The dtype is of another kind.
@@ -128,12 +128,15 @@ def cast_batch(where: str, values: Any, dtype: np.dtype[Any], shape: tuple[int, 
     found = array_text(array.dtype, array.shape)
     if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
         raise ArsrcValueError(where, "has another shape", both_sides(wanted, found))
+    if array.dtype == dtype:
+        return array
     kinds = kind_of(array.dtype), kind_of(dtype)
     is_whole = kinds in (("i", "f"), ("i", "c"))  # of 64 bits, some of which NumPy rounds and calls that safe
-    if not is_whole and np.can_cast(array.dtype, dtype, "safe"):
+    if not is_whole and array.dtype.isbuiltin == dtype.isbuiltin == 1 and np.can_cast(array.dtype, dtype, "safe"):
         return array.astype(dtype, copy=False)
-    if not is_whole and (not kinds[0] or kinds[0] != kinds[1]):
+    if not is_whole and (not kinds[0] or kinds[0] not in ("b", kinds[1])):
         raise ArsrcTypeError(where, "has a dtype of another kind", both_sides(wanted, found))
+    array = as_wide(array)  # dtypes of ml_dtypes are not cast into all others
     with np.errstate(over="ignore", invalid="ignore"):
         cast: NDArray[Any] = array.astype(dtype)
     wrong_at = misfits(array, cast)

@@ -18,7 +18,7 @@ from arsrc.codecs.example_values import feature_of
 from arsrc.codecs.example_walk import Spans
 from arsrc.codecs.example_writing import written
 from arsrc.codecs.fields import check_names, common_length, field_text, named
-from arsrc.errors import ArsrcTypeError, ArsrcValueError
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, RecordError
 from arsrc.record_batch import RecordBatch
 
 
@@ -170,14 +170,14 @@ class TFExample:
         rows = np.flatnonzero(~is_fine)
         contents = [records[row] for row in rows.tolist()]
         others = RecordBatch.from_records(contents)
-        # Each by a head of its own, if need be: what is read must not depend on the records beside it.
-        is_fine, found = find_spans(others.data, others.offsets, numbers, len(rows) + 1)
+        is_fine, found = find_spans(others.data, others.offsets, numbers, one_by_one=True)
         if not is_fine.all():
             for place in np.flatnonzero(~is_fine).tolist():
                 contents[place] = usual_form(int(rows[place]), contents[place], names)
             others = RecordBatch.from_records(contents)
-            is_fine, found = find_spans(others.data, others.offsets, numbers, len(rows) + 1)
-            assert is_fine.all()
+            is_fine, found = find_spans(others.data, others.offsets, numbers, one_by_one=True)
+            if not is_fine.all():
+                raise RecordError(int(rows[is_fine.argmin()]), "the record holds a list of 2**28 bytes or more")
         for span, other in zip(spans, found, strict=True):
             span.kinds[rows], span.lengths[rows] = other.kinds, other.lengths
             span.begins[rows] = other.begins + len(data)

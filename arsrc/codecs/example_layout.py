@@ -2,7 +2,8 @@
 
 What stands before a payload, its head, is the same in most records, but for the lengths in it. So the head in one
 record is parsed in Python, and all records that go on with a like one are taken with it by array operations; then
-those that are left by a head of theirs, and so on, entry by entry. All lengths are checked against each other, and
+those that are left by a head of theirs, and so on, entry by entry; where keys come in any order, all entries of one key
+together. All lengths are checked against each other, and
 every payload is looked through, asked for or not: what passes, `protobuf` reads, and reads the same way. What does not
 pass may still be an Example, in another form: `protobuf` knows.
 """
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 
 from arsrc.codecs.example_heads import ABSENT, ENTRY_TAG, MAX_LENGTH_BYTES, entry_head, first_head
 from arsrc.codecs.example_walk import FEW, MAX_STEPS, Spans, Walk
-from arsrc.codecs.pieces import pieces
+from arsrc.codecs.varints import WORD_BYTES, words_at
 
 _MAX_MISSES = 4  # so many heads of few records are learned all the same
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # so that sums of what differs differ, as a rule
 
 
 def find_spans(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], names: Mapping[bytes, int], max_misses: int = _MAX_MISSES
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], names: Mapping[bytes, int], one_by_one: bool = False
 ) -> tuple[NDArray[np.bool_], list[Spans]]:
     """Return which records were understood, bool[num_records], and where each feature lies in these.
 
@@ -29,11 +30,11 @@ def find_spans(
         data: u8[...]
         offsets: i64[num_records + 1], where the records begin and end in `data`.
         names: Numbers the features that are asked for, by name.
-        max_misses: How many heads that few records share are learned in one place.
+        one_by_one: Whether each record is understood by heads of its own, if need be: what is read of it then does not
+            depend on the records beside it. Else those that few records share are given up where there are many.
     """
-    walk = Walk(data, offsets[:-1], offsets[1:], names, max_misses)
-    # What few records are one by one must not depend on each other: these are walked in any case.
-    walk.step(first_head, is_of_one_key=max_misses == _MAX_MISSES)
+    walk = Walk(data, offsets[:-1], offsets[1:], names, len(offsets) if one_by_one else _MAX_MISSES)
+    walk.step(first_head, is_of_one_key=not one_by_one)
     if walk.is_of_other_keys:
         return _in_any_order(data, offsets, names)
     walk.go(entry_head, max(MAX_STEPS, len(names)))
@@ -65,12 +66,12 @@ def _in_any_order(
 
 def _alike(data: NDArray[np.uint8], begins: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return the numbers of entries in groups; those of one key are in one, as a rule with no others."""
-    words = lambda at: pieces(data, np.clip(at, 0, len(data) - 8), 8).view("<u8")  # noqa: E731
+    last = len(data) - WORD_BYTES
     keys, _ = _nested(data, begins, np.full(len(begins), len(data)))
     lengths = data[np.minimum(keys + 1, len(data) - 1)].astype(np.int64)  # of most keys
     # The first and the last bytes of a key, and none beside it, where other lengths are.
-    marks = words(keys) << (64 - 8 * np.minimum(lengths + 2, 8)).astype(np.uint64)
-    marks += np.where(lengths < 8, 0, words(keys + lengths - 6)) * _ODD
+    marks = words_at(data, np.minimum(keys, last)) << (64 - 8 * np.minimum(lengths + 2, 8)).astype(np.uint64)
+    marks += np.where(lengths < 8, 0, words_at(data, np.clip(keys + lengths - 6, 0, last))) * _ODD
     order = np.argsort(marks, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(marks[order])) + 1)
 

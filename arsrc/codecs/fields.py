@@ -54,9 +54,12 @@ def encoded_by(codec: Codec, where: str, elements: Any) -> RecordBatch:
 
     Raises:
         ArsrcError: What the codec raises.
+        MemoryError: There is too little for it.
     """
     try:
         return codec.encode(elements)
+    except MemoryError:
+        raise
     except Exception as error:
         if isinstance(error, ArsrcError) and not isinstance(error, RecordError):
             raise error.inside(where) from error.__cause__

@@ -1,4 +1,4 @@
-"""Which numbers a dtype takes: one rule for all codecs, decoding and encoding.
+"""Which numbers a dtype takes: one rule for all codecs, decoding and encoding, where stored numbers have no dtype.
 
 Bools are taken for integers, integers for integers that they fit and for floats that hold them exactly, and floats for
 floats, rounded. Nothing is taken the other way round: 1 is no bool, 1.0 no integer.
@@ -38,10 +38,15 @@ def misfits(array: NDArray[Any], cast: NDArray[Any]) -> NDArray[np.bool_]:
     if kind_of(cast.dtype) == "i":
         # Back and forth alone would let 2**63 pass as -2**63.
         return (cast.astype(array.dtype) != array) | (np.signbit(cast) != np.signbit(array))
+    held = as_wide(cast)
+    if kind_of(array.dtype) == "f" == kind_of(cast.dtype):
+        most = as_wide(np.full(1, np.inf).astype(cast.dtype))  # of dtypes without infinity that have no NaN either
+        is_same = (array == held) | (np.isnan(array) & np.isnan(held))
+        return np.where(np.isfinite(array), ~np.isfinite(held) | (np.abs(array) > most), ~is_same)
     if kind_of(array.dtype) != "i":
-        wrong = np.isfinite(array) & ~np.isfinite(cast)
+        wrong = np.isfinite(array) & ~np.isfinite(held)
         return wrong
-    whole, held = as_wide(array), as_wide(cast).real
+    whole, held = as_wide(array), held.real
     # Only rounding leads to the first float beyond all integers, which would come back as any of them.
     inside = np.isfinite(held) & (held < float(int(np.iinfo(whole.dtype).max) + 1))
     return ~inside | (np.where(inside, held, 0).astype(whole.dtype) != whole)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from arsrc.codecs.pieces import end_to_end, pieces
 
 _MAX_BYTES = 10  # of a varint of 64 bits, the last of which holds the highest bit alone
-_WORD_BYTES = 8
+WORD_BYTES = 8
 _PART_BYTES = 1 << 14  # of varints that are looked through at once
 _PART_VALUES = 1 << 12  # varints that are decoded at once, by arrays of up to eight times as many bytes as they have
 _KEPT = np.array([(1 << 8 * width) - 1 for width in range(9)], np.uint64)  # the bytes of varints, by their number
@@ -48,12 +48,12 @@ def varint_values(
     """
     if np.count_nonzero(lengths == 1) == len(lengths):
         return lengths, [data[begins]]
-    if int(lengths.max()) <= _WORD_BYTES <= len(data):
+    if int(lengths.max()) <= WORD_BYTES <= len(data):
         # Mostly one to a piece.
-        places = np.minimum(begins, len(data) - _WORD_BYTES)
-        words = _words(data, places) >> (8 * (begins - places)).astype(np.uint64) & _KEPT[lengths]
+        places = np.minimum(begins, len(data) - WORD_BYTES)
+        words = words_at(data, places) >> (8 * (begins - places)).astype(np.uint64) & _KEPT[lengths]
         if np.count_nonzero(words & np.uint64(_GOES_ON) == _GOING_ON[lengths]) == len(words):
-            return np.ones(len(words), np.int64), [_values(words, _WORD_BYTES).view(np.int64)]
+            return np.ones(len(words), np.int64), [_values(words, WORD_BYTES).view(np.int64)]
     content = end_to_end(data, begins, lengths)
     ends = np.flatnonzero(content < 0x80)
     counts = np.diff(np.searchsorted(ends, np.cumsum(lengths)), prepend=0)
@@ -101,9 +101,9 @@ def _part_values(content: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray
     widest = int(widths.max())
     if widest <= 4:
         return _short_values(content, widest)[firsts]
-    behind = np.concatenate((content, np.zeros(_WORD_BYTES, np.uint8)))
-    values = _values(_words(behind, firsts) & _KEPT[np.minimum(widths, _WORD_BYTES)], widest).view(np.int64)
-    for place in range(_WORD_BYTES, widest):
+    behind = np.concatenate((content, np.zeros(WORD_BYTES, np.uint8)))
+    values = _values(words_at(behind, firsts) & _KEPT[np.minimum(widths, WORD_BYTES)], widest).view(np.int64)
+    for place in range(WORD_BYTES, widest):
         rows = np.flatnonzero(widths > place)
         values[rows] |= (content[firsts[rows] + place] & 0x7F).astype(np.int64) << 7 * place
     return values
@@ -139,9 +139,9 @@ def packed_varints(values: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArra
     return table[np.arange(_MAX_BYTES) < widths[:, None]], widths
 
 
-def _words(data: NDArray[np.uint8], begins: NDArray[np.int64]) -> NDArray[np.uint64]:
+def words_at(data: NDArray[np.uint8], begins: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return the eight bytes at some places of `data`; u64[n]."""
-    words: NDArray[np.uint64] = pieces(data, begins, _WORD_BYTES).view("<u8")
+    words: NDArray[np.uint64] = pieces(data, begins, WORD_BYTES).view("<u8")
     return words
 
 

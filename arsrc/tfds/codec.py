@@ -44,7 +44,7 @@ def codec_of(features: Mapping[Path, Feature], given: Any) -> Codec:
     unsigned = {path: stored_spec("/".join(path), wanted[path]) for path in wanted if _is_unsigned(features.get(path))}
     unsigned = {path: spec for path, spec in unsigned.items() if spec is not None}
     wanted |= unsigned
-    optional = {path: spec for path, spec in wanted.items() if path in features and features[path].optional}
+    optional = {path: specs[path] for path in wanted if path in features and features[path].optional}
     flat = TFExample(
         {"/".join(path): spec for path, spec in wanted.items()},
         default={"/".join(path): _absent(spec) for path, spec in optional.items() if not isinstance(spec, Codec)},

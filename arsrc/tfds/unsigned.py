@@ -37,11 +37,11 @@ class Unsigned:
 
     def element_spec(self) -> PyTree:
         """Spec of one element."""
-        return self._each(self.codec.element_spec(), lambda spec: jax.ShapeDtypeStruct(spec.shape, _UNSIGNED))
+        return self._each(self.codec.element_spec(), lambda _, spec: jax.ShapeDtypeStruct(spec.shape, _UNSIGNED))
 
     def decode(self, records: RecordBatch) -> PyTree:
         """Return what the inner codec decodes, the same bits unsigned. Host only."""
-        return self._each(self.codec.decode(records), lambda array: array.view(_UNSIGNED))
+        return self._each(self.codec.decode(records), lambda _, array: array.view(_UNSIGNED))
 
     def encode(self, elements: PyTree) -> RecordBatch:
         """Encode arrays of uint64 by their bits. Host only.
@@ -51,17 +51,18 @@ class Unsigned:
         """
         return self.codec.encode(self._each(elements, _signed))
 
-    def _each(self, elements: PyTree, change: Callable[[Any], Any]) -> PyTree:
+    def _each(self, elements: PyTree, change: Callable[[str, Any], Any]) -> PyTree:
         """Return a dict with the arrays changed that are meant; what is no such dict is left to the inner codec."""
         if not isinstance(elements, Mapping):
             return elements
-        return {name: _changed(value, change) if name in self.names else value for name, value in elements.items()}
+        changed = {name: _changed(name, elements[name], change) for name in self.names if name in elements}
+        return {name: changed.get(name, value) for name, value in elements.items()}
 
 
-def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+def _changed(name: str, value: Any, change: Callable[[str, Any], Any]) -> Any:
     if not isinstance(value, dict):
-        return change(value)
-    return {name: change(leaf) if name == "values" else leaf for name, leaf in value.items()}
+        return change(name, value)
+    return {part: change(name, leaf) if part == "values" else leaf for part, leaf in value.items()}
 
 
 def stored_spec(name: str, spec: Any) -> Any:
@@ -73,5 +74,6 @@ def stored_spec(name: str, spec: Any) -> Any:
     return (_SIGNED, held[1]) if isinstance(held, tuple) and held[0] == _UNSIGNED else None
 
 
-def _signed(values: Any) -> NDArray[np.int64]:
-    return cast_batch("Unsigned.encode", values, _UNSIGNED, np.shape(values)[1:]).view(np.int64)
+def _signed(name: str, values: Any) -> NDArray[np.int64]:
+    where = f"TFExample.encode feature {name!r}"
+    return cast_batch(where, values, _UNSIGNED, np.shape(values)[1:]).view(np.int64)

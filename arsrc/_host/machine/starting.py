@@ -12,7 +12,7 @@ from collections.abc import Sequence
 def is_command(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
     """Say whether a process that imports the library runs `python -m arsrc` or the script `arsrc`."""
     if list(argv[:1]) == ["-m"]:  # so it is while the package of a module that is to be run is imported
-        return orig_argv[-len(argv)] in ("arsrc", "-marsrc")
+        return orig_argv[-len(argv) :][:1] in (["arsrc"], ["-marsrc"])
     return argv[:1] != [] and argv[0].rpartition("/")[2] == "arsrc"
 
 
