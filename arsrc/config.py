@@ -13,7 +13,7 @@ from arsrc._host.storage import paths as files
 from arsrc._host.storage.file_names import absolute
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
-from arsrc.codecs.decoder import ElementDecoder
+from arsrc.codecs.decoder import ElementDecoder, decoder_of
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, said
 from arsrc.frozen import FrozenStats, HashOnce, Terse
 
@@ -268,9 +268,7 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
 
     def _decoder(self, first_record: bytes) -> ElementDecoder:
         """Return what decodes the records, with the codec resolved by the first one; host only."""
-        decoder = ElementDecoder(self.codec.resolve(first_record))
-        decoder.try_out(first_record)
-        return decoder
+        return decoder_of(self.codec, first_record)
 
     def _shown(self, field: str) -> str:
         if field == "exclude":

@@ -62,6 +62,32 @@ def process_id(record: bytes) -> np.int64:
     return np.int64(os.getpid())
 
 
+def elsewhere(pid: int, record: bytes) -> np.int32:
+    """A number, but in one process."""
+    if os.getpid() == pid:
+        raise RuntimeError("it runs where it should not")
+    return int32_number(record)
+
+
+def jax_array(record: bytes) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.zeros(2)
+
+
+def text(record: bytes) -> dict[str, Any]:
+    return {"a": 1, "b": ["text"]}
+
+
+def nothing(record: bytes) -> None:
+    """No array."""
+
+
+def not_picklable(record: bytes) -> memoryview:
+    """What NumPy takes for an array, and no process can give to another."""
+    return memoryview(record)[:2]
+
+
 def has_package(record: bytes) -> bool:
     return bool({"jax", "arsrc"} & sys.modules.keys())
 

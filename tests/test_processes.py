@@ -34,7 +34,7 @@ from arsrc._host.machine.stopping import Stopped
 from arsrc._host.processes import pool, process, worker
 from arsrc._host.records.stoppable import Stoppable
 from arsrc.codecs import Map
-from arsrc.codecs.decoder import ElementDecoder
+from arsrc.codecs.decoder import ElementDecoder, decoder_of
 from arsrc.codecs.element_tree import plain_template
 from arsrc.record_batch import RecordBatch
 
@@ -277,6 +277,78 @@ def test_processes_that_are_killed_while_they_wait_are_begun_anew_without_an_err
     assert not found & set(before)
 
 
+# The first record, of which shapes are taken.
+
+
+@pytest.mark.parametrize("spec", ["int32", None])
+def test_no_record_is_decoded_in_the_program_itself(path: Path, spec: Any) -> None:
+    config = config_of(path, functools.partial(functions.elsewhere, os.getpid()), spec)
+    np.testing.assert_array_equal(taken(config, *range(40)), np.arange(40))
+
+
+FIRST = """
+    import functools, sys
+    import arsrc, process_functions
+    from arsrc.codecs import Map
+
+    for spec in ("int32", None):
+        codec = Map(functools.partial(process_functions.act, frozenset({(0, "kill")})), spec, num_processes=2)
+        masks = arsrc.ArrayRecordSourceConfig(sys.argv[1], 4, codec=codec, on_bad_record="mask")
+        batch = next(arsrc.iterate(masks))[1]
+        print(batch.data.tolist(), batch.mask.tolist(), arsrc.bad_records(masks).ids)
+        try:
+            arsrc.init(arsrc.ArrayRecordSourceConfig(sys.argv[1], 4, codec=codec))
+        except arsrc.ArsrcValueError as error:
+            print(error.record_id, error.what)
+"""
+
+
+def test_a_first_record_over_which_processes_end_is_an_error_or_a_masked_row(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(textwrap.dedent(FIRST))
+    done = run(tmp_path, "script.py", path)
+    error = "0 the worker process that decoded it ended, by SIGKILL"
+    lines = 2 * ["[0, 1, 2, 3] [False, True, True, True] (0,)", error]
+    assert (done.returncode, done.stdout.splitlines()) == (0, lines), done.stderr
+
+
+def test_specs_that_processes_find_are_those_that_are_found_without() -> None:
+    record = ROWS[3].tobytes()
+    for fn in (functions.tree, functions.ordered, functions.wrapped, functions.number, functions.not_picklable):
+        plain, found = (decoder_of(Map(fn, num_processes=number), record) for number in (0, 1))
+        assert found.codec == plain.codec
+        assert found.codec.element_spec() == plain.codec.element_spec()
+
+
+@pytest.mark.parametrize("fn", [acting({0: "raise"}), functions.jax_array, functions.text, functions.nothing])
+def test_errors_without_a_spec_are_those_without_processes(path: Path, fn: Any) -> None:
+    texts = []
+    for number in (0, 2):
+        with pytest.raises(arsrc.ArsrcValueError) as caught:
+            arsrc.init(config_of(path, fn, None, number))
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("spec", ["int32", None])
+def test_an_interrupt_while_the_first_record_is_decoded_leaves_nothing_behind(path: Path, spec: Any) -> None:
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        arsrc.init(config_of(path, acting({0: "sleep"}), spec))
+    wait_until(lambda: not workers_of(os.getpid()))
+    del caught
+
+
+def test_opening_that_fails_behind_the_first_record_leaves_nothing_behind(path: Path) -> None:
+    config = config_of(path, functions.int32_number)
+    small = ReadOptions(cache_bytes=10)
+    for bad in (dataclasses.replace(config, batch_size=100), dataclasses.replace(config, cacheable=True, read=small)):
+        with pytest.raises(arsrc.ArsrcValueError) as caught:
+            arsrc.init(bad)
+        wait_until(lambda: not workers_of(os.getpid()))
+        del caught
+
+
 # How they begin and end.
 
 
@@ -446,7 +518,7 @@ import os, sys
 import numpy as np
 import process_functions
 from arsrc.codecs import Map
-from arsrc.codecs.decoder import ElementDecoder
+from arsrc.codecs.decoder import ElementDecoder, decoder_of
 from arsrc.codecs.element_tree import plain_template
 from arsrc.record_batch import RecordBatch
 
@@ -456,6 +528,9 @@ before = set(decoder.decode(batch)[0].tolist())
 if (child := os.fork()) == 0:
     assert set(decoder.decode(batch)[0].tolist()) == {os.getpid()}
     decoder.rest()
+    for spec in ("int64", None):
+        first = decoder_of(Map(process_functions.process_id, spec, num_processes=2), bytes(6))
+        assert set(first.decode(batch)[0].tolist()) == {os.getpid()}
     sys.exit(7)  # with all that is done at the end of a program
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert set(decoder.decode(batch)[0].tolist()) <= before

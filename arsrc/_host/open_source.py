@@ -137,7 +137,9 @@ class Decoded:
     def __init__(self, config: "ArrayRecordSourceConfig", data_set: DataSet) -> None:
         self.decoder = _decoder(config, data_set)
         self.cache: ElementCache | None = None
-        if config.cacheable:
+        if not config.cacheable:
+            return
+        try:
             self.cache = open_cache(
                 data_set.num_records,
                 self.decoder.shapes,
@@ -145,6 +147,9 @@ class Decoded:
                 config.read.cache_dir,
                 lambda: f"{data_set.content_hash()} {data_set.stamps()} {describe(self.decoder.codec)}",
             )
+        except BaseException:
+            self.decoder.rest()  # at once: the error's traceback keeps it
+            raise
 
 
 class OpenSource:

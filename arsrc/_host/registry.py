@@ -120,7 +120,11 @@ class _Registry:
             lambda: Decoded(config, files.data_set),
             lambda _: True,
         )
-        return OpenSource(config, files, decoded, files_once, decoded_once)
+        try:
+            return OpenSource(config, files, decoded, files_once, decoded_once)
+        except BaseException:
+            decoded.decoder.rest()  # at once: the error's traceback keeps it
+            raise
 
     def _share(
         self, table: Table[T], key: Hashable, load: Callable[[], T], fits: Callable[[T], bool]

@@ -3,9 +3,11 @@
 import contextlib
 import copy
 import functools
+import pickle
 from collections.abc import Callable
 from typing import Any, Self
 
+import jax
 from numpy.typing import NDArray
 
 from arsrc._host.machine.stopping import Stopped, is_for_process
@@ -96,6 +98,51 @@ class ElementDecoder:
             if is_ordinary or is_for_process(error):
                 raise
             raise _ordinary(error) from error  # a codec ends no thread, as by sys.exit
+
+
+def decoder_of(codec: Codec, first_record: bytes) -> ElementDecoder:
+    """Return what decodes by a codec, resolved by a record; the function of one with processes runs in these alone.
+
+    Raises:
+        RecordError: The record does not fit the codec.
+        ArsrcTypeError: The function of a codec with processes cannot be pickled.
+        ArsrcValueError: No process can start.
+    """
+    if not isinstance(codec, Map) or not codec.num_processes:
+        decoder = ElementDecoder(codec.resolve(first_record))
+        decoder.try_out(first_record)
+        return decoder
+    if codec.spec is None:
+        return ElementDecoder(_with_spec(codec, first_record))
+    decoder = ElementDecoder(codec)
+    try:
+        decoder.decode(RecordBatch.from_records([first_record]))
+    except BaseException:
+        decoder.rest()  # at once: the error's traceback keeps it
+        raise
+    return decoder
+
+
+def _with_spec(codec: Map, first_record: bytes) -> Map:
+    """Return a codec with the spec of what its function gives for a record, in a process of its own."""
+    processes = Processes(functools.partial(setup_of, codec.fn, None, _arrays_of, ()))
+    try:
+        found = processes.decode(RecordBatch.from_records([first_record]), 1, None)
+    finally:
+        processes.rest()
+    if found is None:
+        return codec.resolve(first_record)
+    return codec._with_spec_of(lambda _: pickle.loads(found[0].tobytes()), first_record, ())
+
+
+def _arrays_of(function: Callable[[bytes], PyTree]) -> Callable[[bytes], PyTree]:
+    """Return what decodes single records to arrays, whatever their spec is, in a worker process."""
+
+    def decode(record: bytes) -> PyTree:
+        batch = Map(function).resolve(record).decode(RecordBatch.from_records([record]))
+        return jax.tree.map(lambda leaf: leaf[0], batch)
+
+    return decode
 
 
 def _setup(codec: Map, tree: ElementTree) -> Setup:

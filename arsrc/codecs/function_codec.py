@@ -77,15 +77,15 @@ class FunctionCodec(Terse):
             raise ArsrcValueError(f"{type(self).__name__}.spec", "is not known yet", fix)
         return self._tree
 
-    def _with_spec_of(self, first: Any, lead: tuple[int, ...]) -> Self:
-        """Return the codec with the spec of what `fn` gives for `first`: arrays with the axes `lead` in front.
+    def _with_spec_of(self, give: Callable[[Any], PyTree], first: Any, lead: tuple[int, ...]) -> Self:
+        """Return the codec with the spec of what `give` gives for `first`: arrays with the axes `lead` in front.
 
         Raises:
-            RecordError: `fn` raises, or gives something that is no array, or has not these axes.
+            RecordError: `give` raises, or gives something that is no array, or has not these axes.
         """
         leaves: list[Any]
         treedef: Any
-        element, (leaves, treedef) = called(self.fn, first, 0, jax.tree_util.tree_flatten)
+        element, (leaves, treedef) = called(give, first, 0, jax.tree_util.tree_flatten)
         if not leaves:
             raise RecordError(0, f"{name_of(self.fn)} gives no array", "Give a PyTree of NumPy arrays.")
         specs = [_spec_of(*named, lead) for named in zip(leaf_paths(element), leaves, strict=True)]

@@ -47,7 +47,7 @@ class MapBatch(FunctionCodec):
         """
         records = RecordBatch.from_records([first_record])
         if self._tree is None:
-            return self._with_spec_of(records, (1,))
+            return self._with_spec_of(self.fn, records, (1,))
         elements, _ = called(self.fn, records, 0, self._tree.flatten)
         self._tree.leaves_of(elements, 1, "MapBatch.fn")
         return self

@@ -37,10 +37,11 @@ class Map(FunctionCodec):
         num_processes: Worker processes that decode the batches of a source, for an `fn` that holds the interpreter
             lock and takes some 50 microseconds a record or more; 0 decodes on the threads that read. Changes speed
             alone: codecs that differ in it are equal, and of equal configs the one given last to `init` or `iterate`
-            counts. They start when they are needed, import the module of `fn` (or the script that defines it, of
-            which what begins to read must stand under `if __name__ == "__main__"`), and end when the source is
-            closed. `fn` must be picklable. A process that ends over a record, as by a crash, is an error of this
-            record. Only the codec of a config has them: inside of another codec it must be 0.
+            counts. They start when they are needed, the first one as a source is opened, for its first record. They
+            import the module of `fn` (or the script that defines it, of which what begins to read must stand under
+            `if __name__ == "__main__"`), and end when the source is closed. `fn` must be picklable. A process that
+            ends over a record, as by a crash, is an error of this record. Only the codec of a config has them: inside
+            of another codec it must be 0.
 
     Raises:
         ArsrcTypeError: A function is not callable or not hashable, a leaf of `spec` stands for no array,
@@ -65,7 +66,7 @@ class Map(FunctionCodec):
         Raises:
             RecordError: As `decode`; or there is no spec, and `fn` gives none that JAX arrays can have.
         """
-        resolved = self._with_spec_of(first_record, ()) if self.spec is None else self
+        resolved = self._with_spec_of(self.fn, first_record, ()) if self.spec is None else self
         resolved.decode(RecordBatch.from_records([first_record]))
         return resolved
 

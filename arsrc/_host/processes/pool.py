@@ -125,8 +125,7 @@ class Processes:
                 begin = perf_counter()
                 leaves = one.decode(job.records, first, last, lambda: job.wants(first))
                 self._row_seconds = (perf_counter() - begin) / (last - first)
-                for whole, leaf in zip(job.leaves, leaves, strict=True):
-                    whole[first:last] = leaf
+                job.put(first, last, leaves)
                 is_good = True
                 return
             except (RecordError, Unwanted):
@@ -198,6 +197,14 @@ class _Job:
         """Whether a row is still wanted."""
         return row < self.end and not (self._stop is not None and self._stop())
 
+    def put(self, first: int, last: int, leaves: Leaves) -> None:
+        """Take the leaves of some rows."""
+        if not self.leaves:  # of shapes that are not known: what comes of one record
+            self.leaves = leaves
+            return
+        for whole, leaf in zip(self.leaves, leaves, strict=True):
+            whole[first:last] = leaf
+
     def await_thread(self) -> None:
         """Wait for a thread to find no more to do."""
         while True:
@@ -255,7 +262,7 @@ def setup_of(function: Any, template: Any, careful: Any, shapes: LeafShapes) -> 
         function: Decodes a record.
         template: An element with the numbers of its leaves in their places, of plain containers; None if it has others.
         careful: Makes a function from a record to leaves of the function, for what `template` does not fit.
-        shapes: Shape and dtype of each leaf.
+        shapes: Shape and dtype of each leaf; none where they are not known.
 
     Raises:
         ArsrcTypeError: The function cannot be pickled.

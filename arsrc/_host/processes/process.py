@@ -106,6 +106,8 @@ class Process:
     def decode(self, records: RecordBatch, first: int, last: int, is_wanted: IsWanted) -> Leaves:
         """Return the leaves of the records in the rows `[first, last)`, which hold until the next call.
 
+        Where their shapes are not known, it is the first element, pickled, as one leaf of bytes.
+
         Raises:
             RecordError: A record does not fit.
             Died: The process has ended.
@@ -134,6 +136,8 @@ class Process:
         self._is_asked = False
         if done.error is not None:
             raise _record_error(done)
+        if done.element is not None:
+            return [np.frombuffer(done.element, np.uint8)]
         return worker.leaves(self._map, where.leaves, num_rows, self._shapes)
 
     def shrink(self) -> None:

@@ -45,7 +45,7 @@ class Setup(NamedTuple):
         template: Pickled, an element with the numbers of its leaves in their places, of plain containers; or None.
         careful: Pickled, what makes a function from a record to leaves of the function: it knows any tree, and says
             what is wrong with a record.
-        shapes: Shape and dtype of each leaf.
+        shapes: Shape and dtype of each leaf; none where they are not known: elements are then given back as they are.
     """
 
     main: dict[str, Any]
@@ -78,11 +78,13 @@ class Done(NamedTuple):
         num_rows: How many records were decoded.
         error: Pickled, the `RecordError` of the next one; None where it was decoded, or is not wanted.
         cause: Pickled, what the function raised for it; None where it did not, or that cannot be pickled.
+        element: Pickled, the element of the first one, where shapes of leaves are not known.
     """
 
     num_rows: int
     error: bytes | None = None
     cause: bytes | None = None
+    element: bytes | None = None
 
 
 class Places(NamedTuple):
@@ -153,11 +155,26 @@ class _Decoder:
         with contextlib.suppress(BaseException):  # it is decoded once more, which raises what is wrong
             if self._template is not None and place(self._template, self._function(record), self._found):
                 return [self._array(leaf, *wanted) for leaf, wanted in zip(self._found, self._shapes, strict=True)]
-        if self._careful is None:
-            self._careful = pickle.loads(self._make_careful)(self._function)  # which imports the package
-        found: list[Any] = self._careful(record)
+        found: list[Any] = self._carefully(record)
         self._template = None  # the next one would be decoded twice too
         return found
+
+    def pickled(self, record: bytes) -> bytes:
+        """Return an element whose leaves are not known, pickled.
+
+        Raises:
+            RecordError: It is none that JAX arrays can hold.
+        """
+        with contextlib.suppress(BaseException):  # as above
+            found = pickle.dumps(self._function(record))
+            if "jax" not in sys.modules:  # else there may be arrays of JAX, which must not get to the parent
+                return found
+        return pickle.dumps(self._carefully(record))
+
+    def _carefully(self, record: bytes) -> Any:
+        if self._careful is None:
+            self._careful = pickle.loads(self._make_careful)(self._function)  # which imports the package
+        return self._careful(record)
 
     @staticmethod
     def _array(leaf: Any, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> Any:
@@ -201,8 +218,11 @@ class _Worker:
                 if words[0] != task.number:
                     return Done(row)
                 words[1] = row
+                record = memory[ends[row] : ends[row + 1]].tobytes()
                 try:
-                    element = decoder.decode(memory[ends[row] : ends[row + 1]].tobytes())
+                    if not shapes:
+                        return Done(1, element=decoder.pickled(record))
+                    element = decoder.decode(record)
                 except Exception as error:
                     return _bad(row, error)
                 for column, leaf in zip(columns, element, strict=True):
