@@ -26,7 +26,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 import arsrc
 from arsrc._host.storage.paths import FileSlice
-from arsrc.cli import main
+from arsrc.cli import main, seen
 from arsrc.cli.inputs import array_record, blocks, npz, parquet, tfrecord, window
 from arsrc.record_batch import RecordBatch
 
@@ -435,12 +435,81 @@ def test_the_codec_is_guessed_from_records_all_over_the_output_and_reads_them(co
     rows = rows_of_several_kinds()
     Path("a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     out = convert("a.jsonl", "out")
-    assert re.search(r"^# The codec is guessed from (\d\d) of 1,000 records\.$", out, re.MULTILINE), out
+    assert re.search(
+        r"^# The codec is guessed from (\d\d) of 1,000 records, and reads all of them\.$", out, re.MULTILINE
+    ), out
     assert "# Not in all of them, so to be named with a default: some.\n" in out
     assert "# Left out, as null, or nested, or of several kinds, or without a name: nested, null.\n" in out
     codec = eval(out.partition("codec=")[2], vars(arsrc.codecs))
     decoded = codec.decode(RecordBatch.from_records(records_of("out")))
     np.testing.assert_array_equal(decoded["x"], [row["x"] for row in rows])
+
+
+def rows_of_json(*late: Any) -> list[bytes]:
+    """Records of growing length, and some that are unlike all in front of them."""
+    rows = [{"a": number, "b": "x" * (number % 290), "c": [1.5] * 3} for number in range(1000)]
+    return [json.dumps(row).encode() for row in [*rows[:501], *late, *rows[501:]]]
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+@pytest.mark.parametrize(
+    "late",
+    [
+        {"a": 1, "b": "x" * 300, "c": [1.5] * 3},
+        {"a": 1.5, "b": "x", "c": [1.5] * 3},
+        {"a": 1, "b": "x", "c": [1.5] * 9},
+        {"a": 1, "c": [1.5] * 3},
+        {"a": 1, "b": "x", "c": None},
+    ],
+)
+def test_the_codec_that_convert_prints_reads_records_that_were_not_looked_at(convert, late, num_shards):
+    records = rows_of_json(late)
+    Path("a.jsonl").write_bytes(b"\n".join(records))
+    found = json.loads(convert("a.jsonl", "out", "--json", "--num-shards", str(num_shards)))
+    codec = eval(found["codec"], vars(arsrc.codecs))
+    decoded = codec.decode(RecordBatch.from_records(records))
+    assert "c" in decoded or late["c"] is None
+    assert re.fullmatch(r"The codec is guessed from \d+ of 1,001 records, and reads all of them\.", found["remarks"][0])
+
+
+def test_tokens_and_pictures_that_were_not_looked_at_fit_the_codec_too(convert):
+    tokens = [np.arange(1, 9 + number % 5, dtype="<i4").tobytes() for number in range(1000)]
+    Path("a.tfrecord").write_bytes(tfrecords([*tokens[:501], b"\1\2\3\4\5", *tokens[501:]]))
+    found = json.loads(convert("a.tfrecord", "out", "--json"))
+    assert found["codec"] == 'Ragged("int32", max_length=12)'
+    assert found["remarks"][1].startswith("It does not read 1 of them (")
+    assert found["remarks"][1].endswith('): on_bad_record="mask".')
+    pixels = [np.zeros((4, 5 + (number == 501), 3), np.uint8) for number in range(1000)]
+    images = arsrc.codecs.Image((4, 5, 3), fit="resize", format="png")
+    pictures = [images.encode(one[None, :, :5])[0] for one in pixels]
+    wide = arsrc.codecs.Image((4, 6, 3), format="png").encode(pixels[501][None])[0]
+    Path("a.tfrecord").write_bytes(tfrecords([*pictures[:501], wide, *pictures[501:]]))
+    found = json.loads(convert("a.tfrecord", "out", "--json", "--overwrite"))
+    assert found["codec"] == 'Image((4, 5, 3), fit="resize")'
+
+
+def test_records_that_no_codec_of_the_others_reads_are_counted(convert):
+    Path("a.jsonl").write_bytes(b"\n".join(rows_of_json([1, 2], "text", {"a": "x", "b": "x", "c": [1.5] * 3})))
+    found = json.loads(convert("a.jsonl", "out", "--json"))
+    assert found["codec"] == 'Json({"b": Ragged(max_length=289), "c": ("float32", (3,))})'
+    assert found["remarks"][1].startswith("It does not read 2 of them (the record is no Json map")
+    Path("a.jsonl").write_bytes(b"\n".join(rows_of_json(*[[1, 2]] * 400)[:1400]))
+    found = json.loads(convert("a.jsonl", "out", "--json", "--overwrite"))
+    assert found["codec"].startswith("Ragged(max_length="), "no codec reads nearly all"
+    assert found["remarks"][0].endswith(" of 1,400 records, and reads all of them.")
+
+
+def test_records_are_counted_once_and_looked_at_all_over_the_input_whatever_the_shards(convert):
+    Path("a.jsonl").write_bytes(b"\n".join(rows_of_json()))
+    one, several = (json.loads(convert("a.jsonl", f"out{n}", "--json", "--num-shards", n)) for n in "12")
+    assert (one["codec"], one["remarks"]) == (several["codec"], several["remarks"])
+
+
+def test_trying_the_codec_takes_no_room_for_long_records_beside_short_ones(tmp_path):
+    one = seen.Seen()
+    one.add([b'{"a": "x"}'] * 5_000 + [b'{"a": "%b"}' % (b"x" * 2_000_000)])
+    assert memory_of(lambda: one.add([b'{"a": "x"}'] * 5_000)) < 20e6
+    assert one.guess().codec == 'Json({"a": Ragged(max_length=2000000)})'
 
 
 def test_the_codec_of_lists_works_as_it_stands(convert):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import arsrc.codecs
 from arsrc.cli import kinds
-from arsrc.cli.codec_line import Guess, guess
+from arsrc.cli.guess import Guess, Sizes, guess
 from arsrc.cli.kinds import kind_of
 from arsrc.codecs import RecordBatch, TFExample
 from arsrc.codecs.example_message import _example_class
@@ -116,8 +116,9 @@ def test_what_comes_twice_is_merged_and_what_is_not_known_is_skipped(record: byt
 
 
 def guessed(records: list[bytes]) -> Guess:
-    sizes = {len(record) for record in records}
-    return guess([kind_of(record) for record in records], len(sizes) == 1, max(sizes), len(records))
+    lengths = {len(record) for record in records}
+    sizes = Sizes(len(records), len(records), max(lengths), len(lengths) == 1)
+    return guess([kind_of(record) for record in records], sizes)
 
 
 def check_guess(records: list[bytes]) -> str:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import arsrc
 from arsrc.cli import kinds, seen
-from arsrc.cli.codec_line import codec_text, guess, names_of_some
+from arsrc.cli.codec_line import codec_text, names_of_some
+from arsrc.cli.guess import Sizes, guess
 from arsrc.cli.image_heads import image_head
 from arsrc.cli.kinds import kind_of
 from arsrc.cli.msgpack_wire import value_of
@@ -318,6 +319,37 @@ def test_the_codec_of_images_refuses_other_sizes_where_all_have_one():
     assert text_for(encoded("PNG", "I;16")) == 'Image((24, 32, 1), fit="exact", dtype="uint16")'
 
 
+NEARLY_ALL = {
+    "image": (lambda: encoded("JPEG"), 'Image((24, 32, 3), fit="exact")', "image"),
+    "example": (lambda: example(a=[1]), 'TFExample({"a": "int64"})', "tf.train.Example"),
+    "JSON": (lambda: b'{"a": 1}', 'Json({"a": "int64"})', "map of JSON"),
+    "npy": (lambda: array_file(np.save, np.zeros(3)), "Npy()", "array of npy"),
+    "tokens": (lambda: np.arange(1, 9, dtype="<i4").tobytes(), 'Ragged("int32", max_length=8)', "run of int32 tokens"),
+}
+
+
+@pytest.mark.parametrize("name", NEARLY_ALL)
+@pytest.mark.parametrize("bad", [b"", b"no such record", b"[1]", b"{}"])
+def test_a_bad_record_among_many_takes_nothing_from_the_codec_and_is_said(name: str, bad: bytes):
+    record, text, noun = NEARLY_ALL[name][0](), *NEARLY_ALL[name][1:]
+    found = [kind_of(one) for one in [bad, *[record] * 30]]
+    codec, remarks = guess(found, Sizes(31, 31, max(len(record), len(bad)), are_equal=False))
+    assert codec == text
+    assert remarks[1] == f'1 of 31 records that were looked at is no {noun}: on_bad_record="mask".'
+    several = guess([*found, *found[:1] * 5], Sizes(36, 36, 99, are_equal=False))
+    assert several.codec == "Ragged(max_length=99)", "not of one kind any more"
+
+
+def test_lengths_of_some_records_are_said_to_be_of_some():
+    of_field = [kind_of(b'{"a": "xyz"}')] * 2
+    remark = "Its lengths are the longest of 2 records: raise max_length where others are longer."
+    assert guess(of_field, Sizes(9, 9, 12, are_equal=True)).remarks[1] == remark
+    assert guess(of_field, Sizes(2, 2, 12, are_equal=True)).remarks[1:] == []
+    of_bytes = [kind_of(b"text"), kind_of(b"a text")]
+    assert guess(of_bytes, Sizes(9, 2, 6, are_equal=False)).remarks[1] == remark
+    assert guess(of_bytes, Sizes(9, 9, 6, are_equal=False)).remarks[1:] == []
+
+
 @pytest.mark.parametrize("codec", ["Json", "MsgPack"])
 def test_the_codec_of_fields_has_what_all_records_have_and_arrays_can_hold(codec: str):
     rows = [
@@ -347,7 +379,7 @@ def test_the_codec_of_archives_has_the_arrays_that_are_alike_in_all_of_them():
         array_file(np.savez, label=label, image=image, text=np.zeros(n), name="x", **{"x" * n: 1}) for n in (1, 2)
     ]
     found = [kind_of(record) for record in several]
-    codec, remarks = guess(found, are_equal=False, max_bytes=9, num_records=2)
+    codec, remarks = guess(found, Sizes(2, 2, 9, are_equal=False))
     assert codec == 'Npz({"label": "int32", "image": ("uint8", (2, 3))})'
     assert remarks == [
         "The codec is guessed from 2 of 2 records.",
@@ -361,7 +393,7 @@ def test_the_codec_of_archives_has_the_arrays_that_are_alike_in_all_of_them():
 )
 def test_records_that_no_codec_decodes_are_said_to_be_bytes(record: bytes):
     kind = kind_of(record)
-    codec, remarks = guess([kind], are_equal=True, max_bytes=len(record), num_records=1)
+    codec, remarks = guess([kind], Sizes(1, 1, len(record), are_equal=True))
     assert codec == "Bytes()"
     is_said = (
         f"It gives the bytes of each record, which is {kind.name}: a function of yours decodes them by Map." in remarks

@@ -1,11 +1,11 @@
 """The line of Python that reads records of some kind, from what a few of them hold."""
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from arsrc.amounts import counted
 from arsrc.cli import kinds
 from arsrc.cli.image_heads import ImageHead, image_head
 from arsrc.cli.kinds import ArrayHead, Kind, text_of
@@ -16,42 +16,35 @@ from arsrc.quoted import quoted
 
 _INDENT = "    "
 _WIDTH = 100  # of a line of fields; more stand on lines of their own
-
-
-class Guess(NamedTuple):
-    """By which codec records are read.
-
-    Attributes:
-        codec: As text; empty where nothing is known of them.
-        remarks: What is to be known of it, in lines without marks; nothing where it follows from a schema.
-    """
-
-    codec: str
-    remarks: list[str]
-
-
-def guess(found: Sequence[Kind], are_equal: bool, max_bytes: int, num_records: int) -> Guess:
-    """Return the codec of records, guessed from what some of them are.
-
-    Args:
-        found: What some records are.
-        are_equal: Whether all records have one length, as far as is known.
-        max_bytes: Bytes of the longest one that is known.
-        num_records: How many there are.
-    """
-    return Guess(codec_text(found, are_equal, max_bytes), _remarks(found, num_records)) if found else Guess("", [])
+_NEARLY_ALL = 0.9  # of the records, and the others are bad ones
 
 
 def codec_text(found: Sequence[Kind], are_equal: bool, max_bytes: int) -> str:
-    """Return the codec of records, at least one of which is known, as text; the arguments are those of `guess`."""
-    if {kind.name for kind in found} == {kinds.TOKENS}:
+    """Return the codec of records, as text.
+
+    Args:
+        found: What some records are, at least one.
+        are_equal: Whether all records have one length, as far as is known.
+        max_bytes: Bytes of the longest one that is known.
+    """
+    if {kind.name for kind in alike(found)} == {kinds.TOKENS}:
         length = max_bytes // 4
         return f'Struct({{"tokens": ("int32", ({length},))}})' if are_equal else f'Ragged("int32", max_length={length})'
-    return _decoding(found) or ("Bytes()" if are_equal else f"Ragged(max_length={max_bytes})")
+    return decoding(found) or ("Bytes()" if are_equal else f"Ragged(max_length={max_bytes})")
 
 
-def _decoding(found: Sequence[Kind]) -> str:
-    """Return the codec that decodes what such records hold; empty: there is none, and they are bytes."""
+def alike(found: Sequence[Kind]) -> Sequence[Kind]:
+    """Return those records that are of one kind, if nearly all are: the others are bad. Else all."""
+    forms = [(kind.name, type(kind.value), isinstance(kind.value, dict) and not kind.value) for kind in found]
+    form, count = collections.Counter(forms).most_common(1)[0]
+    if count < _NEARLY_ALL * len(found):
+        return found
+    return [kind for kind, other in zip(found, forms, strict=True) if other == form]
+
+
+def decoding(found: Sequence[Kind]) -> str:
+    """Return the codec that decodes what nearly all records hold; empty: there is none, and they are bytes."""
+    found = alike(found)
     name = found[0].name
     values = [_held(kind) for kind in found if kind.name == name]
     if len(values) < len(found):  # records of several kinds
@@ -71,25 +64,7 @@ def names_of_some(found: Sequence[Kind]) -> list[str]:
     return sorted(set().union(*held) - set.intersection(*held)) if held else []
 
 
-def _remarks(found: Sequence[Kind], num_records: int) -> list[str]:
-    lines = [f"The codec is guessed from {len(found):,} of {counted(num_records, 'record')}."]
-    if (name := found[0].name) not in (kinds.TEXT, kinds.TOKENS, kinds.BYTES) and not _decoding(found):
-        lines.append(f"It gives the bytes of each record, which is {name}: a function of yours decodes them by Map.")
-    if name == kinds.PICKLE:
-        lines.append("It may be pickle.loads, which runs code from the file: trust whoever wrote it.")
-    if missing := names_of_some(found):
-        what = "left out" if name == kinds.NPZ else "to be named with a default"
-        lines.append(f"Not in all of them, so {what}: {_listed(missing)}.")
-    if left_out := _names_left_out(found):
-        lines.append(f"Left out, as {_NOT_READ[name]}: {_listed(left_out)}.")
-    return lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(name or '""' for name in names)
-
-
-def _names_left_out(found: Sequence[Kind]) -> list[str]:
+def names_left_out(found: Sequence[Kind]) -> list[str]:
     """Return the names of what all records have and the codec has not, since it decodes no such values, sorted."""
     kind = found[0].name
     rows = [_held(one) for one in found if one.name == kind and isinstance(one.value, dict)]
@@ -220,7 +195,4 @@ _FIELDS: Mapping[str, tuple[str, Callable[[list[Any]], str | None]]] = {
     kinds.JSON: ("Json", _value),
     kinds.MSGPACK: ("MsgPack", _value),
     kinds.NPZ: ("Npz", _array),
-}
-_NOT_READ = dict.fromkeys(_FIELDS, "null, or nested, or of several kinds, or without a name") | {
-    kinds.NPZ: "of several shapes or dtypes, or no numbers"
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from arsrc._host.storage.paths import FileSlice, expand, normalize
-from arsrc.cli.codec_line import Guess
+from arsrc.cli.guess import Guess
 from arsrc.cli.inputs import array_record, formats, json_lines, tfrecord, web_dataset
 from arsrc.cli.inputs.npz import Arrays
 from arsrc.cli.inputs.parquet import Table
@@ -29,12 +29,14 @@ class Contents:
     Attributes:
         format: Of all of them.
         num_records: How many there are; None: only reading them tells.
-        pieces: Begins to read them, from the first one on, some at a time.
+        counted: Begins to read them, from the first one on, some at a time, just to count them.
+        pieces: Begins to read them, and takes note of what goes by.
         guess: Says, when they have been read, by which codec they are read from ArrayRecord files.
     """
 
     format: str
     num_records: int | None
+    counted: Callable[[], Iterator[list[bytes]]]
     pieces: Callable[[], Iterator[list[bytes]]]
     guess: Callable[[], Guess]
 
@@ -59,7 +61,7 @@ def contents(inputs: Sequence[str], given: str | None) -> Contents:
     if found in _STREAMS:
         return _seen(found, None, _STREAMS[found], paths)
     rows = Table(paths, Seen) if found == formats.PARQUET else Arrays(paths)
-    return Contents(found, rows.num_records, lambda: iter(rows), lambda: Guess(str(rows.codec), []))
+    return Contents(found, rows.num_records, lambda: iter(rows), lambda: iter(rows), lambda: Guess(str(rows.codec), []))
 
 
 def _seen(
@@ -68,7 +70,7 @@ def _seen(
     """Return what files hold whose codec is guessed from the records that go by."""
     seen = Seen()
     chained = lambda: itertools.chain.from_iterable(map(read, files))  # noqa: E731
-    return Contents(found, num_records, lambda: seen.each(chained()), seen.guess)
+    return Contents(found, num_records, chained, lambda: seen.each(chained()), seen.guess)
 
 
 def _common_format(paths: Iterable[str]) -> str:

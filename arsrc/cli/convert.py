@@ -15,9 +15,9 @@ from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp
 from arsrc.amounts import counted, in_bytes
 from arsrc.cli.arguments import add_json, whole_number
-from arsrc.cli.codec_line import Guess
 from arsrc.cli.contents import contents
 from arsrc.cli.file_facts import FileSize
+from arsrc.cli.guess import Guess
 from arsrc.cli.inputs import array_record
 from arsrc.cli.inputs.formats import FORMATS, is_array_record
 from arsrc.cli.tables import write_json, write_line
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     found = contents(options.inputs, options.format)
     num_records = found.num_records
     if num_records is None and len(targets) > 1:  # to be read in order, shards are parts, and parts need a number
-        num_records = sum(map(len, track(found.pieces(), "counting records", None, None)))
+        num_records = sum(map(len, track(found.counted(), "counting records", None, None)))
     if num_records == 0:
         raise _nothing()
     pieces = _Pieces(found.pieces(), num_records)

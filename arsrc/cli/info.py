@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from arsrc.amounts import in_bytes
 from arsrc.cli import kinds
 from arsrc.cli.arguments import add_json, add_paths
-from arsrc.cli.codec_line import Guess, guess
 from arsrc.cli.file_facts import FileFacts, Lengths, file_facts, histogram, lengths_of
+from arsrc.cli.guess import Guess, Sizes, guess
 from arsrc.cli.samples import Samples, samples_of
 from arsrc.cli.shown import described, feature_row
 from arsrc.cli.tables import write_json, write_line, write_pairs, write_table
@@ -72,7 +72,7 @@ def _info(paths: Sequence[str]) -> _Info:
     samples = samples_of(data_set, facts.group_sizes[-1])
     most = max([int(lengths.lengths.max(initial=0)), *samples.sizes])
     are_equal = lengths.are_equal and min(samples.sizes, default=0) == most
-    guessed = guess(samples.kinds, are_equal, most, lengths.num_records)
+    guessed = guess(samples.kinds, Sizes(lengths.num_records, len(lengths.lengths), most, are_equal))
     tfds_source = source_text([one.path for one in facts.files], min(_BATCH_SIZE, data_set.num_records))
     return _Info(paths, facts, lengths, samples, guessed, tfds_source)
 
