@@ -6,7 +6,8 @@ num_records, are_all, histogram}`, of how many records they are and whether of a
 num_records}` (null where no record can be read); `first_record`, `{record_id, num_bytes, kind, description}`, and of an
 example `features`, a list of `{name, kind, num_values}` (null likewise); `unreadable`, why a record that was looked at
 cannot be read, or null; `codec`, as Python code, or null, and `remarks` on it, a list of texts; `tfds_source`, what
-reads a data set of TFDS as its own files say, as Python code, or null.
+reads a split of a data set of TFDS as its own files say, as Python code, or null, and `tfds_splits`, the numbers of
+records of the splits that the files are of, by name, or null.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from arsrc.amounts import in_bytes
+from arsrc.amounts import counted, in_bytes
 from arsrc.cli import kinds
 from arsrc.cli.arguments import add_json, add_paths
 from arsrc.cli.file_facts import FileFacts, Lengths, file_facts, histogram, lengths_of
@@ -22,7 +23,7 @@ from arsrc.cli.guess import Guess, Sizes, guess
 from arsrc.cli.samples import Samples, samples_of
 from arsrc.cli.shown import described, feature_row
 from arsrc.cli.tables import write_json, write_line, write_pairs, write_table
-from arsrc.cli.tfds_folder import source_text
+from arsrc.cli.tfds_folder import Source, source_of
 from arsrc.open_paths import data_set_of
 
 SUMMARY = "say what files hold, and how to read them"
@@ -39,7 +40,7 @@ class _Info(NamedTuple):
     lengths: Lengths
     samples: Samples
     guess: Guess
-    tfds_source: str | None
+    source: Source | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +60,8 @@ def run(options: argparse.Namespace) -> int:
         _write_histogram(info.lengths)
     if info.samples.kinds:
         _write_first(info.samples)
-    if info.tfds_source:
-        _write_source(info.tfds_source)
+    if info.source:
+        _write_source(info.source)
     elif info.guess.codec:
         _write_code(info)
     return 0
@@ -73,8 +74,10 @@ def _info(paths: Sequence[str]) -> _Info:
     most = max([int(lengths.lengths.max(initial=0)), *samples.sizes])
     are_equal = lengths.are_equal and min(samples.sizes, default=0) == most
     guessed = guess(samples.kinds, Sizes(lengths.num_records, len(lengths.lengths), most, are_equal))
-    tfds_source = source_text([one.path for one in facts.files], min(_BATCH_SIZE, data_set.num_records))
-    return _Info(paths, facts, lengths, samples, guessed, tfds_source)
+    first = samples.kinds[0] if samples.kinds else None
+    record = first.value if first and first.name == kinds.EXAMPLE else {}
+    source = source_of([one.path for one in facts.files], record)
+    return _Info(paths, facts, lengths, samples, guessed, source)
 
 
 def _write_facts(info: _Info) -> None:
@@ -130,14 +133,18 @@ def _write_code(info: _Info) -> None:
     write_line(f"config = arsrc.ArrayRecordSourceConfig({paths}, batch_size={batch_size}, codec=codec)")
 
 
-def _write_source(source: str) -> None:
+def _write_source(source: Source) -> None:
     write_line()
     write_line("# The files of TFDS beside the records say what they hold.")
-    if "features=" in source:
+    splits = [f"{name} ({counted(num_records, 'record')})" for name, num_records in source.splits.items()]
+    write_line(f"# {'Split' if len(splits) == 1 else 'Splits'}: {', '.join(splits)}.")
+    if "Image(" in source.call:
+        write_line("# Pictures are of any size: Image gives them all the size that the first one has.")
+    if "None," in source.call:
         write_line(
             "# Left out, as without a fixed shape: features that are None here. Say what they hold to read them."
         )
-    for line in ["import arsrc", "", *f"config = {source}".splitlines()]:
+    for line in ["import arsrc", "", *f"config = {source.call}".splitlines()]:
         write_line(line)
 
 
@@ -155,7 +162,8 @@ def _as_json(info: _Info) -> dict[str, Any]:
         "unreadable": info.samples.unreadable or None,
         "codec": info.guess.codec or None,
         "remarks": info.guess.remarks,
-        "tfds_source": info.tfds_source,
+        "tfds_source": info.source.call if info.source else None,
+        "tfds_splits": dict(info.source.splits) if info.source else None,
     }
 
 

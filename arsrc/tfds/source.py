@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from arsrc._host.storage.info_files import missing_files
@@ -68,11 +68,7 @@ def source(
     found = read_folder(folder, limit)
     pieces = files_of(found, split)
     codec = codec_of(found.features, features)
-    if gone := missing_files([piece.path for piece in pieces], limit):
-        what = f"is not complete: {len(gone)} of {counted(len(pieces), 'file')} of this split are not there"
-        fix = "Copy them there, or let TFDS write the data set again."
-        missing = [path.removeprefix(f"{found.path}/") for path in gone[:_MOST_SHOWN]]
-        raise ArsrcFileNotFoundError("folder", what, fix, folder=found.path, missing=missing)
+    check_complete(found, pieces, limit)
     return ArrayRecordSourceConfig([str(piece) for piece in pieces], batch_size, codec=codec, **options)
 
 
@@ -91,6 +87,20 @@ def files_of(folder: Folder, split: Split) -> list[FileSlice]:
     if not pieces:
         raise ArsrcValueError("split", "holds no records", split=split)
     return pieces
+
+
+def check_complete(folder: Folder, pieces: Sequence[FileSlice], limit: float | None) -> None:
+    """Raise an error where files of a folder are not there; `limit` is how many seconds that may take, None for any.
+
+    Raises:
+        ArsrcFileNotFoundError: Some are not there.
+        ArsrcReadError: The folder cannot be looked into, or that takes longer.
+    """
+    if gone := missing_files([piece.path for piece in pieces], limit):
+        what = f"is not complete: {len(gone)} of {counted(len(pieces), 'file')} that are to be read are not there"
+        fix = "Copy them there, or let TFDS write the data set again."
+        missing = [path.removeprefix(f"{folder.path}/") for path in gone[:_MOST_SHOWN]]
+        raise ArsrcFileNotFoundError("folder", what, fix, folder=folder.path, missing=missing)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
