@@ -912,6 +912,36 @@ def test_a_file_of_no_known_format_is_refused_and_a_format_can_be_said(convert, 
         assert "a.dat'" in fails("a.dat", "out", "--from", given)
 
 
+@pytest.mark.parametrize(
+    ("content", "what", "fix"),
+    [
+        (b"\xff\xd8\xff\xe0", "but a JPEG image", "write_array_record, and read them by the codec Image."),
+        (b"GIF89a", "but a GIF image", "write_array_record, and read them by the codec Image."),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "but a WebP image", "write_array_record, and read them by the codec Image."),
+        (b"a,b\n1,2\n", "but a text file", "Write what it holds with write_array_record"),
+        (b"BZh9", "but a file compressed by bzip2", "Unpack it."),
+    ],
+)
+def test_what_a_file_is_that_convert_does_not_read_is_said_with_what_to_do(fails, content, what, fix):
+    Path("a.dat").write_bytes(content)
+    text = fails("a.dat", "out")
+    assert what in text
+    assert fix in text
+
+
+@pytest.mark.parametrize("options", [{}, {"indent": 1}, {"separators": (",\n", ":")}])
+def test_a_json_array_is_not_taken_for_lines(convert, fails, options):
+    rows = [{"a": 1}, {"a": 2}]
+    Path("a.json").write_text(json.dumps(rows, **options))
+    assert "is a JSON array, not JSON lines" in fails("a.json", "out")
+    Path("a.json").write_text("\n".join(json.dumps(rows) for _ in range(2)))
+    convert("a.json", "out")
+    assert records_of("out") == [json.dumps(rows).encode()] * 2
+    Path("a.jsonl").write_text(json.dumps(rows))
+    convert("a.jsonl", "one")
+    assert records_of("one") == [json.dumps(rows).encode()]
+
+
 @pytest.mark.parametrize("name", ["a.tfrecord", "a.jsonl", "a-train.tfrecord-00000-of-00001", "a.jsonl.gz"])
 def test_inputs_without_a_record_are_refused(convert, fails, name):
     Path(name).write_bytes(gzip.compress(b"") if name.endswith("gz") else b"")

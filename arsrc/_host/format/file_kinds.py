@@ -16,25 +16,31 @@ SIGNATURE = struct.pack(
     "<8Q", 0x3F4A880DD170AF83, 0, 64, 0xA9E187923CC2BA91, 0, 0x72C3B1E9C0139FE1, ord("s"), 0
 )  # fmt: skip
 
-_CONVERT = "Write what it holds with write_array_record, and read that."
+_WRITE = "Write what it holds with write_array_record, and read that."
+_CONVERT = "Convert it: arsrc convert IN OUT."
+_LINES = f"If each line holds one JSON value: arsrc convert IN OUT. Else: {_WRITE[0].lower()}{_WRITE[1:]}"
+_PICTURES = "Write the bytes of such files with write_array_record, and read them by the codec Image."
 _COPY = "Check that it was written and copied to the end."
 _UNPACK = "Unpack it."
+_ARCHIVE = "Unpack it, or if it is of {}: arsrc convert IN OUT."
 
 # Where which bytes stand in files of other kinds, and what to do about them.
 _MARKS = [
     (0, b"version https://git-lfs.github.com/spec/", "a pointer of Git LFS", "Get the file itself, by git lfs pull."),
-    (0, b"PK\x03\x04", "a zip archive", _UNPACK),
-    (257, b"ustar", "a tar archive", _UNPACK),
+    (0, b"PK\x03\x04", "a zip archive", _ARCHIVE.format("npz")),
+    (257, b"ustar", "a tar archive", _ARCHIVE.format("WebDataset")),
     (0, b"\x28\xb5\x2f\xfd", "a file compressed by zstd", _UNPACK),
     (0, b"\xfd7zXZ\x00", "a file compressed by xz", _UNPACK),
     (0, b"BZh", "a file compressed by bzip2", _UNPACK),
     (0, b"PAR1", "a Parquet file", _CONVERT),
-    (0, b"ARROW1", "an Arrow file", _CONVERT),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", _CONVERT),
-    (0, b"\x93NUMPY", "a NumPy file", _CONVERT),
-    (0, b"SQLite format 3\x00", "a SQLite file", _CONVERT),
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG image", _CONVERT),
-    (0, b"\xff\xd8\xff", "a JPEG image", _CONVERT),
+    (0, b"ARROW1", "an Arrow file", _WRITE),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", _WRITE),
+    (0, b"\x93NUMPY", "a NumPy file", _WRITE),
+    (0, b"SQLite format 3\x00", "a SQLite file", _WRITE),
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG image", _PICTURES),
+    (0, b"\xff\xd8\xff", "a JPEG image", _PICTURES),
+    (0, b"GIF8", "a GIF image", _PICTURES),
+    (8, b"WEBPVP8", "a WebP image", _PICTURES),
 ]
 _PAGE = re.compile(r"<!doctype html|<html", re.IGNORECASE)
 _JSON = re.compile(r'\{\s*["}]|\[\s*[\[{"\d\]-]')
@@ -48,7 +54,7 @@ def what_is_wrong(file: OpenFile, num_bytes: int, why: str) -> tuple[str, str]:
     if not head.strip(b"\x00"):
         return "is no ArrayRecord file: it begins with zeros", _COPY
     if not SIGNATURE.startswith(head[: len(SIGNATURE)]):
-        kind, fix = _kind(head)
+        kind, fix = kind_of_file(head)
         return f"is no ArrayRecord file, but {kind}", fix
     try:
         read_footer_offset(file, num_bytes)
@@ -57,7 +63,7 @@ def what_is_wrong(file: OpenFile, num_bytes: int, why: str) -> tuple[str, str]:
     return f"is a damaged ArrayRecord file ({why})", "Write or copy it anew."
 
 
-def _kind(head: bytes) -> tuple[str, str]:
+def kind_of_file(head: bytes) -> tuple[str, str]:
     """Return what it is that begins so, and what to do about it."""
     for at, mark, kind, fix in _MARKS:
         if head.startswith(mark, at):
@@ -72,7 +78,7 @@ def _kind(head: bytes) -> tuple[str, str]:
         return f"a file that begins with the bytes {head[:8].hex(' ')}", "Check its path, and how it was written."
     if _PAGE.match(text):
         return "a web page", "Download it anew: in place of the file, the server gave a page."
-    return ("a JSON file" if _JSON.match(text) else "a text file"), _CONVERT
+    return ("a JSON file", _LINES) if _JSON.match(text) else ("a text file", _WRITE)
 
 
 def _packed(head: bytes) -> tuple[str, str]:
@@ -87,7 +93,7 @@ def _packed(head: bytes) -> tuple[str, str]:
         return " of a gzip file", _UNPACK
     if not inside:
         return "", _UNPACK
-    kind, fix = _kind(inside)
+    kind, fix = kind_of_file(inside)
     return f" of {kind}", fix
 
 

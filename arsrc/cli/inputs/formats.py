@@ -2,7 +2,7 @@
 
 import re
 
-from arsrc._host.format.file_kinds import SIGNATURE, is_tfrecord
+from arsrc._host.format.file_kinds import SIGNATURE, is_tfrecord, kind_of_file
 from arsrc.cli.inputs.blocks import beginning, is_packed, unpacked
 from arsrc.errors import ArsrcReadError, ArsrcValueError
 
@@ -41,9 +41,10 @@ def format_of(path: str) -> str:
             found = None
     found = found or _by_name(path)
     if found is None:
-        fix = f"Say which it is by --from: {', '.join(FORMATS)}."
-        got = {"path": path, "begins_with": head[:8].hex(" ")}
-        raise ArsrcValueError("convert", "a file is of no format that is known here", fix, **got)
+        kind, fix = kind_of_file(head)
+        what = f"a file is of no format that is known here, but {kind}"
+        fix = f"{fix} Known are {', '.join(FORMATS)}; if it is one of these, say so by --from."
+        raise ArsrcValueError("convert", what, fix, path=path)
     return found
 
 
