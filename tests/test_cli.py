@@ -591,6 +591,7 @@ def test_bench_measures_each_size_both_ways(mapped: str, run: Run):
     assert [(one["batch_size"], one["way"]) for one in found["results"]] == [
         (4, "iterate"), (4, "scan"), (16, "iterate"), (16, "scan"),
     ]  # fmt: skip
+    assert found["left_out"] == [1024]
     mean = np.mean([len(record) for record in RECORDS])
     for one in found["results"]:
         assert one["records_per_second"] == one["batch_size"] * one["batches_per_second"] > 0
@@ -604,8 +605,12 @@ def test_bench_of_few_records_takes_them_all_as_a_batch(options: str, tmp_path: 
     path = write_records(tmp_path / "x", RECORDS, options)
     code, out, _ = run("bench", path, "--batch-sizes", "1024", "--seconds", "0.05")
     assert code == 0
-    assert out.startswith("60 records of 884 bytes, warm, shuffled, without a step\n\nbatch size  way      batches/s")
+    about = (
+        "60 records of 884 bytes, warm, shuffled, without a step\ntheir bytes alone: what is in them is not decoded\n"
+    )
+    assert out.startswith(f"{about}\nbatch size  way      batches/s")
     assert re.search(r"^ +60  scan +[\d,]+", out, re.MULTILINE)
+    assert "\nleft out, as larger than the 60 records that are read: 1,024\n" in out
 
 
 def test_bench_reads_the_first_part_of_large_data_alone(

@@ -202,6 +202,18 @@ def test_shards_hold_contiguous_parts_in_the_order_of_the_input(convert, name):
     assert records_of(*paths) == expected
 
 
+@pytest.mark.parametrize("out", ["out", "out.array_record", "folder/out"])
+def test_shards_are_named_as_the_set_that_is_read(convert, out):
+    Path("folder").mkdir()
+    Path("a.tfrecord").write_bytes(tfrecords(RECORDS))
+    line = convert("a.tfrecord", out, "--num-shards", "3").splitlines()[0]
+    written, name = line.rsplit(" ", 1)
+    assert written == f"wrote 50 records, {sum(map(len, RECORDS))} bytes of records, to the 3 files of"
+    config = arsrc.ArrayRecordSourceConfig(name, 10, arsrc.codecs.Ragged(max_length=9))
+    assert arsrc.num_records(config) == 50
+    arsrc.close(config)
+
+
 def test_what_info_and_convert_print_as_json_has_one_name_for_one_thing(convert, capsys):
     Path("a.jsonl").write_text("\n".join(map(json.dumps, rows_of_several_kinds())))
     found = json.loads(convert("a.jsonl", "out", "--json", "--num-shards", "2"))

@@ -1,8 +1,11 @@
 """`arsrc bench`: how fast this machine reads files, in random order and from a warm page cache, without a step.
 
+What is read are the bytes of records: whatever they hold, nothing decodes it.
+
 With `--json` one object is printed, of these keys: `num_records` that were read, of `num_records_in_all`;
 `record_bytes`, their mean length; `device`; `results`, a list of `{batch_size, way, batches_per_second,
-records_per_second, bytes_per_second}`, where `way` is "iterate" or "scan"; `explain`, a text.
+records_per_second, bytes_per_second}`, where `way` is "iterate" or "scan"; `left_out`, the batch sizes of more records
+than there are; `explain`, a text.
 """
 
 import argparse
@@ -64,10 +67,11 @@ def run(options: argparse.Namespace) -> int:
         explained = arsrc.explain(config)
         rates.append(_Rate(size, "scan", _scan(config, options.seconds, rates[-1].batches_per_second)))
         arsrc.close(config)
+    left_out = [size for size in options.batch_sizes if size > data.num_records]
     if options.json:
-        write_json(_as_json(rates, data, explained))
+        write_json(_as_json(rates, data, left_out, explained))
     else:
-        _write(rates, data, explained)
+        _write(rates, data, left_out, explained)
     return 0
 
 
@@ -155,10 +159,11 @@ def _codec(lengths: Lengths, batch_size: int) -> Bytes | Ragged:
     return Ragged(max_length=min(longest, max(1, _MOST_BATCH_BYTES // batch_size)), overflow="truncate")
 
 
-def _write(rates: Sequence[_Rate], data: _Data, explained: str) -> None:
+def _write(rates: Sequence[_Rate], data: _Data, left_out: Sequence[int], explained: str) -> None:
     mean = _mean(data.lengths)
     some = "" if data.num_records == data.lengths.num_records else "the first "
     write_line(f"{some}{counted(data.num_records, 'record')} of {mean:,.0f} bytes, warm, shuffled, without a step")
+    write_line("their bytes alone: what is in them is not decoded")
     write_line()
     rows = [
         (
@@ -171,12 +176,15 @@ def _write(rates: Sequence[_Rate], data: _Data, explained: str) -> None:
         for rate in rates
     ]
     write_table(("batch size", "way", "batches/s", "records/s", "MB/s"), rows)
+    if left_out:
+        sizes = ", ".join(f"{size:,}" for size in left_out)
+        write_line(f"left out, as larger than the {counted(data.num_records, 'record')} that are read: {sizes}")
     write_line()
     for line in explained.splitlines():
         write_line(line)
 
 
-def _as_json(rates: Sequence[_Rate], data: _Data, explained: str) -> dict[str, Any]:
+def _as_json(rates: Sequence[_Rate], data: _Data, left_out: Sequence[int], explained: str) -> dict[str, Any]:
     mean = _mean(data.lengths)
     return {
         "num_records": data.num_records,
@@ -191,6 +199,7 @@ def _as_json(rates: Sequence[_Rate], data: _Data, explained: str) -> dict[str, A
             }
             for rate in rates
         ],
+        "left_out": list(left_out),
         "explain": explained,
     }
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from arsrc._host.machine.progress import track
-from arsrc._host.storage.file_names import absolute, is_folder, look
+from arsrc._host.storage.file_names import absolute, is_folder, look, shard_sets
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp
 from arsrc.amounts import counted, in_bytes
@@ -119,8 +119,8 @@ def _as_json(targets: Sequence[str], guess: Guess) -> dict[str, Any]:
 
 
 def _write(targets: Sequence[str], pieces: _Pieces, guess: Guess) -> None:
-    where = targets[0] if len(targets) == 1 else f"{len(targets)} files, the first is {targets[0]}"
-    write_line(f"wrote {counted(pieces.num_records, 'record')}, {in_bytes(pieces.num_bytes)}, to {where}")
+    where = targets[0] if len(targets) == 1 else f"the {len(targets)} files of {next(iter(shard_sets(targets)))}"
+    write_line(f"wrote {counted(pieces.num_records, 'record')}, {in_bytes(pieces.num_bytes)} of records, to {where}")
     if guess.codec:
         for line in [*(f"# {remark}" for remark in guess.remarks), *f"codec={guess.codec}".splitlines()]:
             write_line(line)
