@@ -498,6 +498,7 @@ def test_tokens_and_pictures_that_were_not_looked_at_fit_the_codec_too(convert):
     Path("a.tfrecord").write_bytes(tfrecords([*pictures[:501], wide, *pictures[501:]]))
     found = json.loads(convert("a.tfrecord", "out", "--json", "--overwrite"))
     assert found["codec"] == 'Image((4, 5, 3), fit="resize")'
+    assert found["remarks"][0].endswith(" of 1,001 records, and fits all of them, as far as heads of pictures tell.")
 
 
 def test_records_that_no_codec_of_the_others_reads_are_counted(convert):

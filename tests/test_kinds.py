@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import pickle
+import re
 from typing import Any
 
 import hypothesis
@@ -12,13 +13,14 @@ import pytest
 from hypothesis import strategies as st
 
 import arsrc
-from arsrc.cli import kinds, seen
+from arsrc.cli import kinds, seen, trial
 from arsrc.cli.codec_line import codec_text, names_of_some
 from arsrc.cli.guess import Sizes, guess
 from arsrc.cli.image_heads import image_head
 from arsrc.cli.kinds import kind_of
 from arsrc.cli.msgpack_wire import value_of
 from arsrc.cli.shown import described, hex_dump, lines_of
+from arsrc.codecs import document_codec
 from arsrc.codecs.example_wire import features_of
 from arsrc.quoted import quoted
 
@@ -433,6 +435,35 @@ def test_the_codec_that_is_guessed_decodes_the_records(codec: str):
     arsrc.codecs.check_batch(
         made.decode(arsrc.codecs.RecordBatch.from_records(records)), made.element_spec(), len(records)
     )
+
+
+@pytest.mark.parametrize("codec", GUESSED)
+def test_every_codec_that_is_guessed_is_tried_on_all_records(codec: str):
+    one = seen.Seen()
+    for _ in range(3):
+        one.add(GUESSED[codec]() * 200)
+    text, remarks = one.guess()
+    assert text.startswith(f"{codec}(")
+    assert re.search(", and (reads|fits) all of them", remarks[0]), remarks
+
+
+def test_an_array_of_another_shape_far_behind_is_counted():
+    arrays = [array_file(np.save, np.zeros(3))] * 500
+    one = seen.Seen()
+    one.add([*arrays, array_file(np.save, np.zeros(4)), *arrays, b"", *arrays])
+    text, remarks = one.guess()
+    assert text == "Npy()"
+    assert remarks[1].startswith("It does not read 2 of them (")
+
+
+def test_a_codec_that_cannot_be_made_here_is_not_said_to_read_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(document_codec, "msgspec", None)
+    trial._codec.cache_clear()
+    one = seen.Seen()
+    one.add([json.dumps({"a": "x" * number}).encode() for number in range(1000)])
+    remarks = one.guess().remarks
+    assert re.fullmatch(r"The codec is guessed from \d+ of 1,000 records\.", remarks[0])
+    assert remarks[1].startswith("Its lengths are the longest of ")
 
 
 @hypothesis.given(

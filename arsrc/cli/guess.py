@@ -81,7 +81,10 @@ def guess(found: Sequence[Kind], sizes: Sizes, tried: Tried | None = None) -> Gu
 
 def _remarks(found: Sequence[Kind], num_records: int, tried: Tried | None) -> list[str]:
     """Return what is to be known of the codec of records, in lines; the arguments are as for `guess`."""
-    reads = ", and reads all of them" if tried and not tried.num_misfits else ""
+    of_all = (
+        "fits all of them, as far as heads of pictures tell" if "Image(" in decoding(found) else "reads all of them"
+    )
+    reads = f", and {of_all}" if tried and not tried.num_misfits else ""
     lines = [f"The codec is guessed from {len(found):,} of {counted(num_records, 'record')}{reads}."]
     num_found, found = len(found), alike(found)
     name = found[0].name

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from arsrc.cli.codec_line import codec_text
+from arsrc.cli.codec_line import alike, codec_text
 from arsrc.cli.guess import Guess, Sizes, Tried, guess
 from arsrc.cli.kinds import Kind, kind_of
-from arsrc.cli.trial import misfit
+from arsrc.cli.trial import can_be_tried, misfit
 
 _MOST_SAMPLES = 64
 _MOST_BYTES = 64 * 2**20  # of all that are kept
@@ -68,7 +68,7 @@ class Seen:
         if not self._codec:
             self._learned = [kind for _, kind in self._samples]
             self._codec = self._told(self._learned)
-        if not self._codec:
+        if not self._codec or not can_be_tried(self._codec):
             self._num_untried += len(records)
             return
         for start in range(0, len(records), _AT_ONCE):
@@ -94,6 +94,9 @@ class Seen:
     def _told(self, found: Sequence[Kind]) -> str:
         """Return the codec that decodes such records, whatever their length; empty: there is none."""
         codec = codec_text(found, False, self._sizes().most) if found else ""
+        if codec == "Npy()":
+            head = alike(found)[0].value
+            return f'Npy(("{head.dtype}", {head.shape}))'
         return "" if codec.startswith("Ragged(max_length=") else codec
 
     def _sizes(self) -> Sizes:

@@ -41,29 +41,35 @@ class _Heads:
         raise NotImplementedError
 
 
+def can_be_tried(text: str) -> bool:
+    """Whether a codec, as `codec_text` gives it, can be made here: it may need an extra."""
+    try:
+        _codec(text, 0)
+    except ArsrcError:
+        return False
+    return True
+
+
 def misfit(text: str, records: Sequence[bytes]) -> tuple[int, str] | None:
-    """Return the first record that a codec does not read, and why; None: it reads all, or it cannot be tried here.
+    """Return the first record that a codec does not read, and why; None: it reads all.
 
     Args:
-        text: The codec, as `codec_text` gives it.
+        text: The codec; it takes nothing from the first record.
         records: Some records, the longest first.
     """
-    if not records or (codec := _codec(text, len(records[0]).bit_length())) is None:
+    if not records:
         return None
     try:
-        codec.decode(RecordBatch.from_records(records))
+        _codec(text, len(records[0]).bit_length()).decode(RecordBatch.from_records(records))
     except RecordError as error:
         return error.row, error.what
     return None
 
 
 @functools.lru_cache(64)
-def _codec(text: str, num_bits: int) -> Codec | None:
-    """Return what reads records of less than `2**num_bits` bytes as a codec does; None: nothing here."""
-    try:
-        codec = eval(text, {"__builtins__": {}, **vars(arsrc.codecs)})
-    except ArsrcError:  # an extra is not installed
-        return None
+def _codec(text: str, num_bits: int) -> Codec:
+    """Return what reads records of less than `2**num_bits` bytes as a codec does."""
+    codec = eval(text, {"__builtins__": {}, **vars(arsrc.codecs)})
     name = next((field.name for field in dataclasses.fields(codec) if field.name in ("fields", "features")), "")
     if not name:
         return _quick(codec, num_bits)
