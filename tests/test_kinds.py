@@ -20,7 +20,7 @@ from arsrc.cli.image_heads import image_head
 from arsrc.cli.kinds import kind_of
 from arsrc.cli.msgpack_wire import value_of
 from arsrc.cli.shown import described, hex_dump, lines_of
-from arsrc.codecs import document_codec
+from arsrc.codecs import document_codec, example_message
 from arsrc.codecs.example_wire import features_of
 from arsrc.quoted import quoted
 
@@ -464,6 +464,18 @@ def test_a_codec_that_cannot_be_made_here_is_not_said_to_read_all(monkeypatch: p
     remarks = one.guess().remarks
     assert re.fullmatch(r"The codec is guessed from \d+ of 1,000 records\.", remarks[0])
     assert remarks[1].startswith("Its lengths are the longest of ")
+
+
+def test_an_example_that_cannot_be_read_here_is_not_said_to_be_read(monkeypatch: pytest.MonkeyPatch):
+    records = [example(a=[number]) for number in range(1000)]
+    odd = b"\x0a\x00" + records[1]  # its features come in two parts
+    one = seen.Seen()
+    one.add([*records[:501], odd, *records[501:]])
+    assert one.guess().remarks[0].endswith(", and reads all of them.")
+    monkeypatch.setattr(example_message, "_example_class", lambda: None)
+    one = seen.Seen()
+    one.add([*records[:501], odd, *records[501:]])
+    assert re.fullmatch(r"The codec is guessed from \d+ of 1,001 records\.", one.guess().remarks[0])
 
 
 @hypothesis.given(

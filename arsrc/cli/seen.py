@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from arsrc.cli.codec_line import alike, codec_text
 from arsrc.cli.guess import Guess, Sizes, Tried, guess
 from arsrc.cli.kinds import Kind, kind_of
-from arsrc.cli.trial import can_be_tried, misfit
+from arsrc.cli.trial import misfit
+from arsrc.errors import ArsrcError
 
 _MOST_SAMPLES = 64
 _MOST_BYTES = 64 * 2**20  # of all that are kept
@@ -27,7 +28,7 @@ class Seen:
         self._lengths: set[int] = set()  # all of them, or the two that matter
         self._learned: list[Kind] = []  # of the first records, and of those that told another codec
         self._codec = ""
-        self._num_untried = 0  # records, while no codec was known
+        self._num_untried = 0  # records, where no codec was known, or it cannot be made
         self._tried = Tried(0, "", are_all=True)
 
     def add(self, records: Sequence[bytes]) -> None:
@@ -68,17 +69,23 @@ class Seen:
         if not self._codec:
             self._learned = [kind for _, kind in self._samples]
             self._codec = self._told(self._learned)
-        if not self._codec or not can_be_tried(self._codec):
+        if not self._codec:
             self._num_untried += len(records)
             return
         for start in range(0, len(records), _AT_ONCE):
             group = list(records[start : start + _AT_ONCE])
-            while self._tried.are_all and (found := misfit(self._codec, group)):
-                row, why = found
-                if not self._learns(kind_of(group[row])):
-                    count, first, _ = self._tried
-                    self._tried = Tried(count + 1, first or why, are_all=count + 1 < _MOST_MISFITS)
-                    del group[row]
+            try:
+                self._try_group(group)
+            except ArsrcError:  # an extra is needed to read some of them, and is not installed
+                self._num_untried += len(group)
+
+    def _try_group(self, group: list[bytes]) -> None:
+        while self._tried.are_all and (found := misfit(self._codec, group)):
+            row, why = found
+            if not self._learns(kind_of(group[row])):
+                count, first, _ = self._tried
+                self._tried = Tried(count + 1, first or why, are_all=count + 1 < _MOST_MISFITS)
+                del group[row]
 
     def _learns(self, kind: Kind) -> bool:
         """Take note of what a record is that the codec does not read, if that tells another codec; return whether."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import arsrc.codecs
 from arsrc.cli.image_heads import image_head
 from arsrc.codecs import Codec, Image, Ragged, RecordBatch
-from arsrc.errors import ArsrcError, RecordError
+from arsrc.errors import RecordError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,21 +41,15 @@ class _Heads:
         raise NotImplementedError
 
 
-def can_be_tried(text: str) -> bool:
-    """Whether a codec, as `codec_text` gives it, can be made here: it may need an extra."""
-    try:
-        _codec(text, 0)
-    except ArsrcError:
-        return False
-    return True
-
-
 def misfit(text: str, records: Sequence[bytes]) -> tuple[int, str] | None:
     """Return the first record that a codec does not read, and why; None: it reads all.
 
     Args:
         text: The codec; it takes nothing from the first record.
         records: Some records, the longest first.
+
+    Raises:
+        ArsrcError: It needs an extra that is not installed.
     """
     if not records:
         return None
