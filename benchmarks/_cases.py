@@ -199,7 +199,7 @@ CASES = (
     Case(
         "python-cheap",
         "python-cheap",
-        "json.loads of 200 bytes a record, two worker processes, over the process that trains: they gain little here",
+        "json.loads of 200 bytes a record, two worker processes, over the process that trains",
         rates("arsrc, 2 processes", over="arsrc, in process"),
         at_least=0.5,
     ),

@@ -28,6 +28,7 @@ import arsrc
 from arsrc._host.storage.paths import FileSlice
 from arsrc.cli import main, seen
 from arsrc.cli.inputs import array_record, blocks, npz, parquet, tfrecord, window
+from arsrc.cli.seen import Seen
 from arsrc.record_batch import RecordBatch
 
 GOLDEN = Path(__file__).parent / "golden"  # written by TensorFlow 2.21
@@ -993,3 +994,17 @@ def test_a_package_that_is_not_installed_is_named(convert, fails, monkeypatch, n
     text = fails(file, "out")
     assert "is not installed" in text
     assert f"package='{package}'. Run pip install 'arsrc[cli]'." in text
+
+
+def test_of_many_records_those_behind_the_first_ones_are_tried_in_part_and_it_says_how_many(tmp_path: Path) -> None:
+    seen, num_records = Seen(), 40_000
+    for start in range(0, num_records, 500):
+        seen.add(
+            [b'{"a": %d, "t": "%s"}' % (row, b"x" * (row % 7 + row // 39_999)) for row in range(start, start + 500)]
+        )
+    found = seen.guess()
+    tried = re.search(r"reads all of the ([\d,]+) that were tried", found.remarks[0])
+    assert tried
+    num_tried = int(tried[1].replace(",", ""))
+    assert 6_000 <= num_tried < 7_000
+    assert f"the longest of {num_tried:,} records: raise max_length" in found.remarks[1]

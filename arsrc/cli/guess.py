@@ -30,14 +30,16 @@ class Guess(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """What came of reading all records by the codec.
+    """What came of reading records by the codec.
 
     Attributes:
+        num_tried: How many were read, or looked at for whether they can be.
         num_misfits: How many it does not read.
         why: What is wrong with the first of them; empty if there is none.
         are_all: Whether there are no more of them, so that others were not counted.
     """
 
+    num_tried: int
     num_misfits: int
     why: str
     are_all: bool
@@ -65,14 +67,14 @@ def guess(found: Sequence[Kind], sizes: Sizes, tried: Tried | None = None) -> Gu
     Args:
         found: What some records are.
         sizes: What is known of their lengths.
-        tried: What came of reading all by the codec; None: that was not done.
+        tried: What came of reading them by the codec; None: that was not done.
     """
     if not found:
         return Guess("", [])
     codec = codec_text(found, sizes.are_equal, sizes.most)
     lines = _remarks(found, sizes.num_records, tried)
-    num_known = len(found) if decoding(found) else sizes.num_known
-    if tried is None and "max_length=" in codec and num_known < sizes.num_records:
+    num_known = max(len(found), tried.num_tried if tried else 0) if decoding(found) else sizes.num_known
+    if "max_length=" in codec and num_known < sizes.num_records:
         lines.insert(
             1, f"Its lengths are the longest of {num_known:,} records: raise max_length where others are longer."
         )
@@ -81,16 +83,14 @@ def guess(found: Sequence[Kind], sizes: Sizes, tried: Tried | None = None) -> Gu
 
 def _remarks(found: Sequence[Kind], num_records: int, tried: Tried | None) -> list[str]:
     """Return what is to be known of the codec of records, in lines; the arguments are as for `guess`."""
-    of_all = (
-        "fits all of them, as far as heads of pictures tell" if "Image(" in decoding(found) else "reads all of them"
-    )
-    reads = f", and {of_all}" if tried and not tried.num_misfits else ""
+    reads = f", and {_of_all(decoding(found), num_records, tried)}" if tried and not tried.num_misfits else ""
     lines = [f"The codec is guessed from {len(found):,} of {counted(num_records, 'record')}{reads}."]
     num_found, found = len(found), alike(found)
     name = found[0].name
     if tried and tried.num_misfits:
         num = f"{'' if tried.are_all else 'at least '}{tried.num_misfits:,}"
-        lines.append(f"It does not read {num} of them ({tried.why}): {_MASK}.")
+        whom = "them" if tried.num_tried == num_records else f"the {tried.num_tried:,} that were tried"
+        lines.append(f"It does not read {num} of {whom} ({tried.why}): {_MASK}.")
     elif tried is None and name in _NOUNS and (num_bad := num_found - len(found)):
         is_none = "is no" if num_bad == 1 else "are no"
         lines.append(f"{num_bad} of {num_found} records that were looked at {is_none} {_NOUNS[name]}: {_MASK}.")
@@ -104,6 +104,11 @@ def _remarks(found: Sequence[Kind], num_records: int, tried: Tried | None) -> li
     if left_out := names_left_out(found):
         lines.append(f"Left out, as {_NOT_READ_OF_NPZ if name == kinds.NPZ else _NOT_READ}: {_listed(left_out)}.")
     return lines
+
+
+def _of_all(codec: str, num_records: int, tried: Tried) -> str:
+    of_them = "all of them" if tried.num_tried == num_records else f"all of the {tried.num_tried:,} that were tried"
+    return f"fits {of_them}, as far as heads of pictures tell" if "Image(" in codec else f"reads {of_them}"
 
 
 def _listed(names: Sequence[str]) -> str:

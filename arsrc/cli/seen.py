@@ -12,27 +12,34 @@ _MOST_SAMPLES = 64
 _MOST_BYTES = 64 * 2**20  # of all that are kept
 _MOST_MISFITS = 100  # that are counted: each is looked for anew
 _AT_ONCE = 256  # records that are tried
+_TRIED_RECORDS, _TRIED_BYTES = 2**12, 2**22  # of the first records: all are tried
+_TRIED_LATER = 16  # one piece of so many, since to try a record takes half of the time to write it
 
 
 class Seen:
     """Some of the records that were seen, spread evenly over all, and the lengths of all.
 
-    All are tried by the codec that those before them gave; one that it does not read is remembered, and tells a codec
-    that reads more: longer lists, fewer fields.
+    They are tried by the codec that those before them gave: all of the first ones, later one piece in some, and any
+    that is longer than all before. One that it does not read is remembered, and tells a codec that reads more: longer
+    lists, fewer fields.
     """
 
     def __init__(self) -> None:
         self._samples: list[tuple[int, Kind]] = []  # bytes of, and what is each whose number is a multiple of the step
         self._step = 1
-        self._num_records = 0
+        self._num_records = self._num_bytes = 0
         self._lengths: set[int] = set()  # all of them, or the two that matter
         self._learned: list[Kind] = []  # of the first records, and of those that told another codec
         self._codec = ""
         self._num_untried = 0  # records, where no codec was known, or it cannot be made
-        self._tried = Tried(0, "", are_all=True)
+        self._tried = Tried(0, 0, "", are_all=True)
+        self._num_passed = 0  # pieces that were not tried, in a row, but for the longest of their records
+        self._longest_tried = -1
 
     def add(self, records: Sequence[bytes]) -> None:
         """Take note of records."""
+        if not records:
+            return
         at = -self._num_records % self._step
         while at < len(records):
             self._samples.append((len(records[at]), kind_of(records[at])))
@@ -43,7 +50,15 @@ class Seen:
         self._num_records += len(records)
         lengths = self._lengths.union(map(len, records))
         self._lengths = {min(lengths), max(lengths)} if lengths else lengths
-        self._try(sorted(records, key=len, reverse=True))
+        self._num_bytes += sum(map(len, records))
+        is_first = self._num_records <= _TRIED_RECORDS and self._num_bytes <= _TRIED_BYTES
+        if is_first or self._num_passed == _TRIED_LATER - 1:
+            self._num_passed = 0
+            self._try(sorted(records, key=len, reverse=True))
+        else:
+            self._num_passed += 1
+            longest = max(records, key=len)
+            self._try([longest] if len(longest) > self._longest_tried else [])
 
     def each(self, pieces: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
         """Pass records through, some at a time, and take note of them."""
@@ -55,7 +70,7 @@ class Seen:
         """Return the codec that reads them."""
         samples = [kind for _, kind in self._samples]
         if not self._told(samples):  # bytes, whatever those are that were learned
-            return guess(samples, self._sizes(), Tried(0, "", are_all=True))
+            return guess(samples, self._sizes(), Tried(self._num_records, 0, "", are_all=True))
         found = [*samples, *(kind for kind in self._learned if not any(kind is other for other in samples))]
         return guess(found, self._sizes(), None if self._num_untried else self._tried)
 
@@ -66,6 +81,7 @@ class Seen:
 
     def _try(self, records: Sequence[bytes]) -> None:
         """Read records, the longest first, by the codec that those before them gave."""
+        self._longest_tried = max(self._longest_tried, len(records[0]) if records else 0)
         if not self._codec:
             self._learned = [kind for _, kind in self._samples]
             self._codec = self._told(self._learned)
@@ -74,6 +90,7 @@ class Seen:
             return
         for start in range(0, len(records), _AT_ONCE):
             group = list(records[start : start + _AT_ONCE])
+            self._tried = self._tried._replace(num_tried=self._tried.num_tried + len(group))
             try:
                 self._try_group(group)
             except ArsrcError:  # an extra is needed to read some of them, and is not installed
@@ -83,8 +100,8 @@ class Seen:
         while self._tried.are_all and (found := misfit(self._codec, group)):
             row, why = found
             if not self._learns(kind_of(group[row])):
-                count, first, _ = self._tried
-                self._tried = Tried(count + 1, first or why, are_all=count + 1 < _MOST_MISFITS)
+                tried, count, first, _ = self._tried
+                self._tried = Tried(tried, count + 1, first or why, are_all=count + 1 < _MOST_MISFITS)
                 del group[row]
 
     def _learns(self, kind: Kind) -> bool:

@@ -35,7 +35,7 @@ class Map(FunctionCodec):
             defaults, closures, an object's fields. Those that cannot be told apart (a lock, an open file) this
             stands for as well. None: by its code, and all that this reaches.
         num_processes: Worker processes that decode the batches of a source, for an `fn` that holds the interpreter
-            lock and takes some 50 microseconds a record or more; 0 decodes on the threads that read. Changes speed
+            lock and takes some 10 microseconds a record or more; 0 decodes on the threads that read. Changes speed
             alone: codecs that differ in it are equal, and of equal configs the one given last to `init` or `iterate`
             counts. They start when they are needed, the first one as a source is opened, for its first record. They
             import the module of `fn` (or the script that defines it, of which what begins to read must stand under
