@@ -529,6 +529,18 @@ def test_a_record_of_very_many_features_takes_no_memory_for_each() -> None:
         TFExample({"a": "int32"}).decode(batch_of(content))
 
 
+@pytest.mark.parametrize("num_bytes", [11, 16_380, 16_384, 16_390, 40_000, 2_000_000])
+def test_an_integer_that_never_ends_is_an_error_of_its_record_alone(num_bytes: int) -> None:
+    numbers = [2**40, 1, 300] * 4000
+    good = record(numbers=numbers)
+    start = b"".join(map(varint, numbers[:100]))
+    bad = nested(0x0A, entry(b"numbers", nested(0x1A, nested(0x0A, start + b"\xff" * num_bytes + b"\1"))))
+    codec = TFExample({"numbers": Ragged("int64", max_length=12_000)})
+    with pytest.raises(RecordError, match=r"row 1: the record is no tf\.train\.Example"):
+        codec.decode(batch_of(good, bad, good))
+    assert codec.decode(batch_of(good, good))["numbers"]["values"].tolist() == [numbers] * 2
+
+
 @pytest.mark.parametrize("num_records", range(1, 7))
 def test_few_records_of_many_features_in_any_order_are_read_beside_any_others(num_records: int) -> None:
     """Records that are of no form that others have are understood one by one, however few there are."""

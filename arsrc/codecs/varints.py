@@ -77,9 +77,11 @@ def _parts(content: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Yield varints that lie end to end some thousands at a time."""
     at = 0
     while at < len(content):
-        end = at + _PART_BYTES
+        end, window = at + _PART_BYTES, _MAX_BYTES
         while end < len(content) and content[end - 1] >= 0x80:
-            end += 1
+            stops = content[end : end + window] < 0x80
+            end += int(stops.argmax()) + 1 if stops.any() else len(stops)
+            window *= 2
         yield content[at:end]
         at = end
 
