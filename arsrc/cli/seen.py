@@ -49,7 +49,7 @@ class Seen:
             at += 1 + -(self._num_records + at + 1) % self._step
         self._num_records += len(records)
         lengths = self._lengths.union(map(len, records))
-        self._lengths = {min(lengths), max(lengths)} if lengths else lengths
+        self._lengths = {min(lengths), max(lengths)}
         self._num_bytes += sum(map(len, records))
         is_first = self._num_records <= _TRIED_RECORDS and self._num_bytes <= _TRIED_BYTES
         if is_first or self._num_passed == _TRIED_LATER - 1:
@@ -58,7 +58,8 @@ class Seen:
         else:
             self._num_passed += 1
             longest = max(records, key=len)
-            self._try([longest] if len(longest) > self._longest_tried else [])
+            if len(longest) > self._longest_tried:
+                self._try([longest])
 
     def each(self, pieces: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
         """Pass records through, some at a time, and take note of them."""
@@ -81,7 +82,7 @@ class Seen:
 
     def _try(self, records: Sequence[bytes]) -> None:
         """Read records, the longest first, by the codec that those before them gave."""
-        self._longest_tried = max(self._longest_tried, len(records[0]) if records else 0)
+        self._longest_tried = max(self._longest_tried, len(records[0]))
         if not self._codec:
             self._learned = [kind for _, kind in self._samples]
             self._codec = self._told(self._learned)
