@@ -78,6 +78,8 @@ from arsrc.mesh import next_global_batch as next_global_batch
 from arsrc.read_records import read_records as read_records
 from arsrc.scan import scan_epoch as scan_epoch
 from arsrc.scan import scan_steps as scan_steps
+from arsrc.select_records import select_records as select_records
+from arsrc.selection import Selection as Selection
 from arsrc.sizes import batch_spec as batch_spec
 from arsrc.sizes import close as close
 from arsrc.sizes import element_spec as element_spec
@@ -120,6 +122,7 @@ __all__ = [
     "LeafStatistics",
     "ReadOptions",
     "RecordError",
+    "Selection",
     "SourceState",
     "advance",
     "bad_records",
@@ -155,6 +158,7 @@ __all__ = [
     "reset_cache",
     "scan_epoch",
     "scan_steps",
+    "select_records",
     "state_at",
     "step_of",
     "steps_per_epoch",

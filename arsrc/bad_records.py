@@ -40,7 +40,7 @@ def bad_records(config: ArrayRecordSourceConfig) -> BadRecords:
     """
     source = registry.opened(config)
     met = source.elements.faults.met()
-    places = [source.files.data_set.where(record_id) for record_id in met]
+    places = [source.elements.where(record_id) for record_id in met]
     return BadRecords(
         ids=tuple(met),
         paths=tuple(path for path, _ in places),

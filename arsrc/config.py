@@ -16,6 +16,7 @@ from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.decoder import ElementDecoder, decoder_of
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, said
 from arsrc.frozen import FrozenStats, HashOnce, Terse
+from arsrc.selection import parse_ranges, selection_of
 
 Remainder = Literal["drop", "pad", "wrap"]
 Checksum = Literal["auto", "first", "always"]
@@ -45,23 +46,8 @@ def _ranges(exclude: Any) -> tuple[tuple[int, int], ...]:
     """Return record ids and ranges of them as sorted, disjoint ranges."""
     if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
         raise ArsrcTypeError("exclude", "must be record ids and ranges (start, stop)", exclude=exclude)
-    ranges = []
-    for entry in exclude:
-        if isinstance(entry, range):
-            if entry.step != 1:
-                raise ArsrcValueError("exclude", "a range has steps of 1", exclude=entry)
-            entry = entry.start, max(entry.start, entry.stop)
-        is_one = np.ndim(entry) == 0  # scalars of NumPy and JAX too
-        pair = (entry, whole_number("exclude", "exclude", entry, 0) + 1) if is_one else tuple(entry)
-        if len(pair) != 2:
-            raise ArsrcValueError("exclude", "a range is (start, stop)", exclude=entry)
-        start = whole_number("exclude", "exclude", pair[0], 0, 2**32 - 2)
-        stop = whole_number("exclude", "exclude", pair[1], 0, 2**32 - 1)
-        if stop < start:
-            raise ArsrcValueError("exclude", "a range ends before it starts", exclude=pair)
-        ranges.append((start, stop))
     joined: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
+    for start, stop in sorted(parse_ranges("exclude", exclude)):
         if joined and start <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
         elif start < stop:
@@ -183,6 +169,11 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
             `bad_records` lists it; with "raise" it is an error. A file that is gone or cannot be opened is one in
             either case, and so is what is no record's fault: a codec whose arrays are not what its spec says, that
             fails for several records and for none of them alone, or that has too little memory.
+        select: Which records are rows: a boolean array, record ids and ranges `(start, stop)` of them, a `Selection` as
+            `select_records` makes it, or the path of a saved one. Rows are numbered densely, in the order of the
+            records: `num_records` counts them, and `record_ids` and `exclude` mean them; `origin` says which records
+            they are. Batches are full, and orders, epochs and caches are those of a data set of these records alone.
+            Kept as a `Selection`.
 
     Raises:
         ArsrcValueError: A field has a value that cannot be used (at construction).
@@ -210,6 +201,7 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
     name: str | None = None
     read: ReadOptions = ReadOptions()
     on_bad_record: OnBadRecord = "raise"
+    select: Any = None
 
     __hash__ = HashOnce.__hash__
 
@@ -232,6 +224,7 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
             put(field, _boolean(field, getattr(self, field)))
         self._check_shuffles()
         put("exclude", _ranges(self.exclude))
+        put("select", selection_of(self.select))
         _one_of("remainder", self.remainder, get_args(Remainder))
         _one_of("on_bad_record", self.on_bad_record, get_args(OnBadRecord))
         check_codec(self.codec)
@@ -271,6 +264,8 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
         return decoder_of(self.codec, first_record)
 
     def _shown(self, field: str) -> str:
+        if field == "select":
+            return repr(self.select)
         if field == "exclude":
             return f"<{sum(stop - start for start, stop in self.exclude)} records>"
         if field == "paths" and len(self.paths) == 1:

@@ -1,6 +1,7 @@
 """What all tests share: strict JAX, hypothesis profiles, and real ArrayRecord files."""
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,10 @@ hypothesis.settings.register_profile("quick", max_examples=25, deadline=None, de
 # thorough is a search, so it draws new ones each time and prints how to see a failure again.
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# Shells let what they run in the background ignore Ctrl-C, and so would all that is started here to be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WriteRecords = Callable[..., str]
 

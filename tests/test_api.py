@@ -67,6 +67,7 @@ FUNCTIONS = {
     "ensure_rng_streams": "(config, names)",
     "reset_cache": "(config)",
     "close": "(config=None)",
+    "select_records": "(config, predicate)",
     "io_metrics": "(config)",
     "bad_records": "(config)",
     "explain": "(config)",
@@ -80,7 +81,7 @@ CLASSES = {
         "shuffle_records=False, shuffle_block_size=1, shuffle_window_blocks=32, remainder='drop', "
         "exclude=(), stochastic=False, stream_name=None, local_files_only=False, cacheable=False, "
         "batch_stats_fn=None, precomputed_stats=None, name=None, read=ReadOptions(), "
-        "on_bad_record='raise')"
+        "on_bad_record='raise', select=None)"
     ),
     "ReadOptions": (
         "(num_threads=2, read_ahead_bytes=268435456, max_open_files=256, cache_bytes=4294967296, "
@@ -89,6 +90,7 @@ CLASSES = {
     "SourceState": "(index, epoch, key)",
     "Batch": "(data, mask, record_ids, epochs)",
     "LeafStatistics": "(count, mean, variance, min, max)",
+    "Selection": "(ids, num_records=None, data=None)",
     "BadRecords": "(ids=(), paths=(), positions=(), reasons=(), counts=())",
 }
 

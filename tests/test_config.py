@@ -481,6 +481,7 @@ CHANGES: list[dict[str, Any]] = [
     {"name": None},
     {"read": ReadOptions()},
     {"on_bad_record": "mask"},
+    {"select": [(0, 7)]},
 ]
 
 

@@ -78,7 +78,8 @@ def test_a_record_is_in_the_slice_whose_turn_it_is(parts: list[tuple[int, int]],
     edges = [i for end in ends for i in (end - 1, end) if 0 <= i < total]
     ids = edges + (data.draw(st.lists(st.integers(0, total - 1), max_size=30)) if data else [])
     found = numbering.find(np.array(ids))
-    for record_id, slice_number, position in zip(ids, *found, strict=True):
+    for record_id, slice_number, position, name in zip(ids, *found, strict=True):
+        assert name == record_id
         path = next(p.path for p, end in zip(slices, ends, strict=True) if record_id < end)
         assert numbering.slices[slice_number].path == path
         piece = slices[int(path)]

@@ -29,10 +29,11 @@ import numpy as np
 import pytest
 
 import arsrc
-from arsrc import ArrayRecordSourceConfig, ReadOptions, tfds
+from arsrc import ArrayRecordSourceConfig, ReadOptions, Selection, tfds
 from arsrc._host import registry
 from arsrc.codecs import Bytes, Json, Map, MsgPack, Ragged, Struct, TFExample
 from arsrc.errors import message
+from arsrc.views.id_set import IdSet
 
 PACKAGE = Path(arsrc.__file__).parent
 
@@ -258,7 +259,7 @@ def opened(paths: str, **fields: Any) -> Callable[[World], Any]:
 
 
 VALUE, TYPE, INDEX = arsrc.ArsrcValueError, arsrc.ArsrcTypeError, arsrc.ArsrcIndexError
-READ, MISSING = arsrc.ArsrcReadError, arsrc.ArsrcFileNotFoundError
+READ, WRITE, MISSING = arsrc.ArsrcReadError, arsrc.ArsrcWriteError, arsrc.ArsrcFileNotFoundError
 
 
 def stacked(world: Any) -> Any:
@@ -444,6 +445,55 @@ CASES = {
         opened("whole", batch_size=201), VALUE, "batch_size", ("200 records", "batch_size=201", '"pad"')
     ),
     "every record excluded": Case(opened("whole", exclude=[(0, 200)]), VALUE, "exclude", ("200 records",)),
+    "a selection of nothing": Case(construct(select=[]), VALUE, "select", ("selects no record",)),
+    "a selection that is none": Case(construct(select=3), TYPE, "select", ("select=3", "a boolean array")),
+    "a record selected twice": Case(construct(select=[7, 5, 7]), VALUE, "select", ("select=7", "MixtureConfig")),
+    "a selected id that no record has": Case(
+        construct(select=np.array([2**32 - 1])), VALUE, "select", ("must be in [0, 4294967295)", "select=4294967295")
+    ),
+    "a selected record that there is not": Case(
+        opened("whole", select=[200]), VALUE, "select", ("has 200", "record_id=200")
+    ),
+    "a mask for other data": Case(
+        opened("whole", select=np.ones(199, bool)),
+        VALUE,
+        "select",
+        ("made for 199 records", "has 200", "<199 records>"),
+    ),
+    "a selection for other data": Case(
+        opened("whole", select=Selection(IdSet.of_mask(np.ones(200, bool)), 200, "0" * 32)),
+        VALUE,
+        "select",
+        ("made for other data", "0" * 32),
+    ),
+    "a saved selection that is none": Case(
+        lambda world: world.config(select=world.path), VALUE, "select", ("is no saved selection", "Selection.save")
+    ),
+    "a saved selection that is not there": Case(construct(select="/none"), READ, "select", ("No such file", "'/none'")),
+    "a selection saved nowhere": Case(
+        lambda world: world.config(select=[1]).select.save("/none/here"), WRITE, "Selection.save", ("'/none/here'",)
+    ),
+    "records selected by what is no function": Case(
+        lambda world: arsrc.select_records(world.config(), None), TYPE, "select_records", ("predicate='NoneType'",)
+    ),
+    "records selected by numbers": Case(
+        lambda world: arsrc.select_records(world.config(), lambda batch: batch.record_ids),
+        TYPE,
+        "select_records",
+        ("must return booleans", "dtype='uint32'"),
+    ),
+    "records selected by too few booleans": Case(
+        lambda world: arsrc.select_records(world.config(), lambda batch: batch.mask[:1]),
+        VALUE,
+        "select_records",
+        ("one boolean for each row", "shape=(1,)"),
+    ),
+    "records selected by what never holds": Case(
+        lambda world: arsrc.select_records(world.config(), lambda batch: ~batch.mask),
+        VALUE,
+        "select_records",
+        ("holds for no record",),
+    ),
     "a first record that does not fit": Case(
         opened("whole", codec=Bytes(7), name="train"),
         VALUE,

@@ -20,7 +20,7 @@ from fault_systems import KINDS, METHODS, Call, Injecting, InMemory, Kind, NowAn
 
 import arsrc
 from arsrc import ArrayRecordSourceConfig as Config
-from arsrc._host import open_source, registry
+from arsrc._host import open_files, registry
 from arsrc._host.storage import system
 from arsrc._host.storage.system import System
 from arsrc.codecs import Bytes, Ragged
@@ -57,7 +57,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Config]:
 
 @pytest.fixture(autouse=True)
 def nothing_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(open_source, "_LOOK_SHARE", 0)  # however long looking takes on a busy machine
+    monkeypatch.setattr(open_files, "_LOOK_SHARE", 0)  # however long looking takes on a busy machine
     arsrc.close()
     yield
     arsrc.close()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import arsrc
-from arsrc._host import open_source, registry
+from arsrc._host import open_files, registry
 
 BATCH_SIZE = 4
 KINDS = ["group_size:1,uncompressed", "group_size:5,uncompressed", "group_size:5,zstd"]
@@ -34,7 +34,7 @@ class FilesAndSource(RuleBasedStateMachine):
     @initialize(kind=st.sampled_from(KINDS))
     def begin(self, kind: str) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(open_source, "_LOOK_SHARE", 0)  # however long looking takes on a busy machine
+        self.patch.setattr(open_files, "_LOOK_SHARE", 0)  # however long looking takes on a busy machine
         self.folder, self.kind = Path(tempfile.mkdtemp()), kind
         self.version = self.time = 0
         self.held: dict[str, np.ndarray] = {}

@@ -32,6 +32,7 @@ FLOORS = [
     "arsrc.mesh",
     "arsrc.checkpoint",
     "arsrc.statistics",
+    "arsrc.select_records",
     "arsrc.writing",
     "arsrc.tfds.*",
     "arsrc.fetch",
@@ -50,10 +51,13 @@ FLOORS = [
     "arsrc.keys",
     "arsrc.types",
     "arsrc.config",
+    "arsrc.selection",
     "arsrc.codecs.*",
     "arsrc._host",
     "arsrc._host.registry",
     "arsrc._host.open_source",
+    "arsrc._host.open_files",
+    "arsrc._host.decoded",
     "arsrc._host.serving.*",
     "arsrc._host.processes.*",
     "arsrc._host.records.*",
@@ -62,6 +66,7 @@ FLOORS = [
     "arsrc._host.format.*",
     "arsrc._host.storage.*",
     "arsrc._host.machine.*",
+    "arsrc.views.*",
     "arsrc.order.*",
     "arsrc.record_batch",
     "arsrc.advice",
@@ -363,7 +368,10 @@ def test_the_library_does_not_print_or_log_on_its_own(module: str):
     assert not called & {"print", "sys.stdout.write", "sys.stderr.write", "sys.stdout.buffer.write", "warnings.warn"}
 
 
-@pytest.mark.parametrize("module", sorted(set(TREES) - set(HOST)))  # there, private kinds are raised and caught again
+OWN_ERRORS = sorted(name for name in set(TREES) - set(HOST) if not name.startswith("arsrc.views"))
+
+
+@pytest.mark.parametrize("module", OWN_ERRORS)  # in the others, private kinds are raised and caught again
 def test_errors_raised_in_front_of_the_bridge_are_the_librarys_own(module: str):
     tries = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.Try)]
     caught = {inner for node in tries for statement in node.body for inner in ast.walk(statement)}

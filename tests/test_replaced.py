@@ -16,7 +16,7 @@ import pytest
 
 import arsrc
 from arsrc import ArrayRecordSourceConfig
-from arsrc._host import open_source, registry
+from arsrc._host import open_files, registry
 from arsrc._host.storage import system
 
 NUM_RECORDS = 40
@@ -70,7 +70,7 @@ BEGINNINGS: dict[str, Entry] = {
 
 @pytest.fixture(autouse=True)
 def nothing_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(open_source, "_LOOK_SHARE", 0)  # however long looking takes on a busy machine
+    monkeypatch.setattr(open_files, "_LOOK_SHARE", 0)  # however long looking takes on a busy machine
     arsrc.close()
     yield
     arsrc.close()
@@ -208,7 +208,7 @@ def test_a_file_that_becomes_none_is_an_error_until_it_is_one_again(tmp_path):
 
 
 def test_looking_takes_a_bounded_part_of_the_time_but_what_is_written_here_is_seen_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(open_source, "_LOOK_SHARE", 10**9)
+    monkeypatch.setattr(open_files, "_LOOK_SHARE", 10**9)
     path = tmp_path / "x"
     write(path, 1)
     write(tmp_path / "beside", 2)

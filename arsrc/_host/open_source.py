@@ -2,31 +2,26 @@
 
 import collections
 import dataclasses
-import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc._host.machine import profile, slow_reads
-from arsrc._host.machine.buffers import BufferPool
+from arsrc._host.decoded import Decoded, label_of
+from arsrc._host.machine import profile
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
-from arsrc._host.readers.group_cache import GroupCache
-from arsrc._host.records.cache import ElementCache, open_cache
-from arsrc._host.records.codec_identity import describe
-from arsrc._host.records.data_set import DataSet
-from arsrc._host.records.decoding import with_place
+from arsrc._host.open_files import OpenFiles
 from arsrc._host.records.elements import Elements
 from arsrc._host.records.faults import Faults
-from arsrc._host.records.leaves import Decoder, Leaves
+from arsrc._host.records.leaves import Leaves
+from arsrc._host.records.selected import Part, records_of
 from arsrc._host.serving.loading import Loader
-from arsrc._host.serving.read_ahead import Client, ReadAhead
+from arsrc._host.serving.read_ahead import Client
 from arsrc._host.serving.requests import Loaded, Request
-from arsrc._host.storage import paths
-from arsrc.errors import ArsrcError, ArsrcFileNotFoundError, ArsrcReadError, ArsrcValueError, RecordError
+from arsrc.errors import ArsrcReadError, ArsrcValueError, sides
 from arsrc.order import record_order
 from arsrc.order.blocks import Blocks
 from arsrc.order.plan import Plan
@@ -37,7 +32,6 @@ if TYPE_CHECKING:
 
 
 _MOST_ADOPTED = 64
-_LOOK_SHARE = 10  # looking at the files of a source takes one part in so many of the time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,95 +55,22 @@ class Schema:
         return dataclasses.replace(self, files=other.files) == other
 
 
-class OpenFiles:
-    """Files, and what is kept ahead of reading them, of one source or of several.
+class Group(NamedTuple):
+    """Sources of which the records are read together: they share files, and how these are decoded.
 
     Attributes:
-        data_set: The records.
-        ahead: Serves requests.
-        is_closed: Whether they were closed, or retired: nobody else may begin to use them.
+        configs: One for each source; what is not its own is the first one's.
+        files: The files of all.
+        parts: Which of their records are rows of each source.
+        decoded: How records are decoded, and what is kept of it.
+        shared: Keeps alive what others may find and share, as long as this group lives.
     """
 
-    def __init__(self, config: "ArrayRecordSourceConfig") -> None:
-        self._paths, self._limit = config.paths, config.read.timeout_seconds
-        self._slices = self._found()
-        self._looked_at, self._look_seconds = -math.inf, math.inf
-        self.is_closed = False
-        max_bytes = config.read.read_ahead_bytes
-        buffers, groups = BufferPool(max_bytes), GroupCache(max_bytes // 2)
-        self.data_set = DataSet(
-            self._slices,
-            checksum=config.read.checksum,
-            max_open_files=config.read.max_open_files,
-            random_access=random_access(config),
-            buffers=buffers,
-            groups=groups,
-            limit=self._limit,
-        )
-        self.ahead = ReadAhead(buffers, groups, max_bytes)
-
-    def _found(self) -> list[paths.FileSlice]:
-        return slow_reads.read(lambda: f"looking for {self._paths}", lambda: paths.expand(self._paths), self._limit)
-
-    def is_current(self, strict: bool) -> bool:
-        """Whether the paths still lead to the files that were opened, unchanged.
-
-        Args:
-            strict: Look in any case, and fail where a file is gone or cannot be looked at; else look as often as takes
-                a tenth of the time at most, and let go on what nobody can change any more.
-        """
-        start = time.monotonic()
-        if not strict and start - self._looked_at < _LOOK_SHARE * self._look_seconds:
-            return True
-        self._looked_at = start  # and not when it ends: what is written meanwhile is looked at again
-        try:
-            is_current = self._found() == self._slices and self.data_set.is_current()
-        except (ArsrcFileNotFoundError, ArsrcReadError):
-            if strict:
-                raise
-            is_current = True
-        # The least so far: others may have had to wait for a core.
-        self._look_seconds = min(self._look_seconds, time.monotonic() - start)
-        return is_current
-
-    def look_again(self) -> None:
-        """Let the next who asks whether these are current look at the files."""
-        self._looked_at = -math.inf
-
-    def retire(self) -> None:
-        """Let go of what is kept; the files close when the last who still reads them is done."""
-        self.ahead.close()
-
-    def close(self) -> None:
-        """Let go of what is kept, and close the files."""
-        self.ahead.close()
-        self.data_set.close()
-
-
-class Decoded:
-    """How the records of files are decoded, and what is kept of it, of one source or of several.
-
-    Attributes:
-        decoder: With the codec, in which everything is filled in that it takes from its first record.
-        cache: Where decoded elements are kept, None if they are not.
-    """
-
-    def __init__(self, config: "ArrayRecordSourceConfig", data_set: DataSet) -> None:
-        self.decoder = _decoder(config, data_set)
-        self.cache: ElementCache | None = None
-        if not config.cacheable:
-            return
-        try:
-            self.cache = open_cache(
-                data_set.num_records,
-                self.decoder.shapes,
-                config.read.cache_bytes,
-                config.read.cache_dir,
-                lambda: f"{data_set.content_hash()} {data_set.stamps()} {describe(self.decoder.codec)}",
-            )
-        except BaseException:
-            self.decoder.rest()  # at once: the error's traceback keeps it
-            raise
+    configs: "tuple[ArrayRecordSourceConfig, ...]"
+    files: OpenFiles
+    parts: tuple[Part, ...]
+    decoded: Decoded
+    shared: tuple[object, ...]
 
 
 class OpenSource:
@@ -159,39 +80,38 @@ class OpenSource:
         schema: The config with the data set's numbers, and the codec resolved with its first record.
         plan: The static numbers of the data set and its order.
         elements: Decoded elements by id.
+        group: What it shares with others.
         files: The files, and what is kept ahead of reading them.
-        decoded: How records are decoded, and what is kept of it.
         decoder: Decodes them, in the way that the config wishes.
         ahead: When threads read ahead for it: "auto", "always" or "never".
         asked_at: When it was last asked for, in seconds.
         masks: Whether bad records are masked rows: leaves are one more then, which rows hold a record.
-        shared: Keeps alive what others may find and share, as long as this source lives.
         adopted: What programs that were compiled for older files, and began anew with these, ask for next.
     """
 
-    def __init__(self, config: "ArrayRecordSourceConfig", files: OpenFiles, decoded: Decoded, *shared: object) -> None:
-        self.files, self.decoded, self.shared = files, decoded, shared
+    def __init__(self, config: "ArrayRecordSourceConfig", group: Group) -> None:
+        self.group, self.files, decoded = group, group.files, group.decoded
         self.adopted: collections.deque[Request] = collections.deque(maxlen=_MOST_ADOPTED)
         self._metrics = Metrics()
         self.asked_at = time.monotonic()
         self._is_closed = False
-        self.plan = _plan(config, files.data_set)
-        self.schema = Schema(config, self.plan, decoded.decoder.codec, hash(files.data_set.stamps()))
-        label = label_of(config)
+        data_set, label = group.files.data_set, label_of(config.name)
+        self.plan = _plan(config, group.parts[0].sizes(data_set))
+        self.schema = Schema(config, self.plan, decoded.decoder.codec, hash(data_set.stamps()))
         self.masks = config._masks
-        faults = Faults(label, self.masks)
         self.decoder = decoded.decoder.like(config.codec)
-        self.elements = Elements(files.data_set, self.decoder, decoded.cache, self._metrics, faults, label)
+        faults, records = Faults(label, self.masks), records_of(data_set, group.parts)
+        self.elements = Elements(records, self.decoder, decoded.cache, self._metrics, faults, label)
         self._waiting = f"arsrc: wait for a batch{label}"
         self._loader = Loader(self.plan, self.elements, self.masks)
         self.ahead = "never" if is_forked() or config.read.read_ahead_bytes == 0 else config.read.ahead
         self._client = Client(
             self._loader,
             self.elements.num_bytes,
-            config.cacheable or files.data_set.is_quick,
+            config.cacheable or data_set.is_quick,
             self.ahead,
             config.read.num_threads,
-            files.data_set.is_grouped,
+            data_set.is_grouped,
             self._metrics,
         )
 
@@ -279,7 +199,13 @@ class OpenSource:
 
     def content_hash(self) -> str:
         """Return a hash of what the files hold, from kilobytes of them."""
-        return self.files.data_set.content_hash()
+        return self.files.data_set.content_hash(self.files.slices_of(self.group.configs[0].paths))
+
+    @property
+    def num_stored(self) -> int:
+        """Records of its files, whether they are rows or not."""
+        slices = self.files.slices_of(self.group.configs[0].paths)
+        return int(self.files.data_set.sizes[slices.start : slices.stop].sum())
 
     def metrics(self) -> dict[str, float]:
         """Return what was counted so far, and what is kept for all that share the files."""
@@ -307,41 +233,31 @@ def random_access(config: "ArrayRecordSourceConfig") -> bool:
     return config.shuffle_records and config.shuffle_block_size == 1
 
 
-def first_record(config: "ArrayRecordSourceConfig", first: int = 0) -> int:
-    """Return the id of the first record from one on that is not excluded."""
-    for start, stop in config.exclude:
-        first = stop if start <= first < stop else first
-    return first
+def part_of(config: "ArrayRecordSourceConfig", files: OpenFiles) -> Part:
+    """Return which records are rows of a source.
 
-
-def label_of(config: "ArrayRecordSourceConfig") -> str:
-    """Return what names a source in errors and profiles."""
-    return "" if config.name is None else f" ({config.name})"
-
-
-def _decoder(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Decoder:
-    """Return the decoder that fits the first record; where bad ones are masked, one behind it may stand in for it.
-
-    Those that are tried lie ever farther behind it, so that a damaged stretch of a file is left soon.
+    Raises:
+        ArsrcValueError: It selects records that there are none of, or selects from other data.
     """
-    first = first_record(config)
-    others = [first_record(config, first + 2**power - 1) for power in range(1, 33)] if config._masks else []
-    errors: dict[int, ArsrcError] = {}
-    for record_id in [min(first, data_set.num_records - 1), *(one for one in others if one < data_set.num_records)]:
-        try:
-            return config._decoder(data_set.read(np.array([record_id])).records[0])
-        except RecordError as error:
-            errors[record_id] = with_place(error, record_id, data_set, label_of(config))
-        except ArsrcReadError as error:
-            if error.position is None:  # the whole file
-                raise
-            errors[record_id] = error
-    failed, *also_bad = errors
-    raise errors[failed].naming(also_bad=also_bad) if also_bad else errors[failed]
+    slices = files.slices_of(config.paths)
+    selection = config.select
+    if selection is None:
+        return Part(slices.start, slices.stop, None)
+    num_records = int(files.data_set.sizes[slices.start : slices.stop].sum())
+    fix = "Select anew, by select_records for one, or give the paths for which it was made."
+    if selection.num_records not in (None, num_records):
+        what = f"was made for {selection.num_records} records, and the data set has {num_records}"
+        raise ArsrcValueError("select", what, fix, select=selection)
+    if selection.ids.stop > num_records:
+        what = f"no such record: the data set has {num_records}"
+        raise ArsrcValueError("select", what, record_id=selection.ids.stop - 1)
+    if selection.data is not None and selection.data != (found := files.data_set.content_hash(slices)):
+        raise ArsrcValueError("select", "was made for other data", fix + sides(select=selection.data, paths=found))
+    return Part(slices.start, slices.stop, selection.ids)
 
 
-def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Plan:
-    num_records = data_set.num_records
+def _plan(config: "ArrayRecordSourceConfig", file_sizes: NDArray[np.int64]) -> Plan:
+    num_records = int(file_sizes.sum())
     by_block = config.shuffle_records and config.shuffle_block_size > 1
     window_size = config.shuffle_block_size * config.shuffle_window_blocks
     plan = Plan(
@@ -350,7 +266,7 @@ def _plan(config: "ArrayRecordSourceConfig", data_set: DataSet) -> Plan:
         num_epochs=config.num_epochs,
         remainder=config.remainder,
         shuffle_records=config.shuffle_records,
-        file_sizes=tuple(data_set.sizes.tolist()) if config.shuffle_files else (),
+        file_sizes=tuple(file_sizes.tolist()) if config.shuffle_files else (),
         blocks=Blocks(num_records, config.shuffle_block_size, window_size) if by_block else None,
         exclude=config.exclude,
     )

@@ -9,9 +9,12 @@ from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from arsrc._host.decoded import Decoded, first_record
 from arsrc._host.machine.locks import LockOfThread, OwnedLock
 from arsrc._host.machine.once import Once
-from arsrc._host.open_source import Decoded, OpenFiles, OpenSource, Schema, first_record, random_access
+from arsrc._host.open_files import OpenFiles
+from arsrc._host.open_source import Group, OpenSource, Schema, part_of, random_access
+from arsrc._host.records.selected import records_of
 from arsrc._host.storage.stamps import StaleFilesError
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, message
 from arsrc.frozen import HashOnce
@@ -106,7 +109,7 @@ class _Registry:
         return self._share(
             self.files,
             _files_of(config),
-            lambda: OpenFiles(config),
+            lambda: OpenFiles([config.paths], config.read, random_access(config)),
             lambda files: not files.is_closed and files.is_current(strict=True),
         )
 
@@ -114,14 +117,20 @@ class _Registry:
         read = config.read
         files_once, files = self._files(config)
         cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
+        parts = (part_of(config, files),)
+
+        def decode() -> Decoded:
+            view = "" if config.select is None else f"selected {config.select.ids.digest}"
+            return Decoded(config, files.data_set, records_of(files.data_set, parts), view)
+
         decoded_once, decoded = self._share(
             self.decoded,
-            (files, config.codec, first_record(config), cache, config.on_bad_record),
-            lambda: Decoded(config, files.data_set),
+            (files, config.codec, first_record(config), cache, config.on_bad_record, config.select),
+            decode,
             lambda _: True,
         )
         try:
-            return OpenSource(config, files, decoded, files_once, decoded_once)
+            return OpenSource(config, Group((config,), files, parts, decoded, (files_once, decoded_once)))
         except BaseException:
             decoded.decoder.rest()  # at once: the error's traceback keeps it
             raise
@@ -186,7 +195,7 @@ class _Registry:
             files.is_closed = True
         for one in taken:
             one.close()
-        for decoded in {one.decoded for one in taken} - {source.decoded for source in others}:
+        for decoded in {one.group.decoded for one in taken} - {source.group.decoded for source in others}:
             decoded.decoder.rest()
         return unused
 

@@ -32,14 +32,16 @@ class Found(NamedTuple):
     Attributes:
         slices: i64[n], the number of the slice of each.
         positions: i64[n], the position of each in its file.
+        names: i64[n], the number by which who asks for it knows each.
     """
 
     slices: Integers
     positions: Integers
+    names: Integers
 
     def at(self, rows: Integers) -> "Found":
         """Return where some of these records are."""
-        return Found(self.slices[rows], self.positions[rows])
+        return Found(self.slices[rows], self.positions[rows], self.names[rows])
 
 
 class Numbering:
@@ -66,8 +68,12 @@ class Numbering:
             begins = np.arange(num_buckets) << self._bucket_bits
             self._buckets = np.searchsorted(self._stops, begins, side="right")
 
-    def find(self, record_ids: Integers) -> Found:
+    def find(self, record_ids: Integers, names: Integers | None = None) -> Found:
         """Return where records are.
+
+        Args:
+            record_ids: i64[n]
+            names: i64[n], how who asks for them numbers them; None: alike.
 
         Raises:
             ArsrcIndexError: An id lies outside.
@@ -79,7 +85,7 @@ class Numbering:
             what = f"a record id lies outside [0, {self.num_records})"
             raise ArsrcIndexError("read", what, record_id=int(wrong[0]))
         slices = self._slices_of(ids)
-        return Found(slices, ids + pick(self._skipped, slices))
+        return Found(slices, ids + pick(self._skipped, slices), ids if names is None else names)
 
     def ids(self, found: Found) -> Integers:
         """Return the inverse of `find`."""

@@ -18,6 +18,7 @@ class Located(NamedTuple):
     Attributes:
         slices: i64[n], the number of the slice of each.
         positions: i64[n], the position of each in its file.
+        names: i64[n], the number by which who asks for it knows each.
         starts: i64[n], logical positions in the range.
         begins: i64[n], physical ones.
         lengths: i64[n], bytes of each; one number where all records that there are have the same.
@@ -25,6 +26,7 @@ class Located(NamedTuple):
 
     slices: Integers
     positions: Integers
+    names: Integers
     starts: Integers
     begins: Integers
     lengths: Column
@@ -40,10 +42,9 @@ class Located(NamedTuple):
 
     def at(self, rows: Integers | slice) -> "Located":
         """Return where some of these records lie."""
-        slices, positions, starts, begins = (column[rows] for column in self[:4])
-        return Located(
-            slices, positions, starts, begins, self.lengths if isinstance(self.lengths, int) else self.lengths[rows]
-        )
+        slices, positions, names, starts, begins = (column[rows] for column in self[:5])
+        lengths = self.lengths if isinstance(self.lengths, int) else self.lengths[rows]
+        return Located(slices, positions, names, starts, begins, lengths)
 
 
 class RecordIndex:
@@ -81,14 +82,14 @@ class RecordIndex:
 
     def locate(self, found: Found) -> Located:
         """Return where records lie."""
-        slices, positions = found
+        slices, positions, names = found
         if self._is_one:
             starts, lengths = self._joined[0].locate(slices, positions)
-            return Located(slices, positions, starts, to_physical(starts), lengths)
+            return Located(slices, positions, names, starts, to_physical(starts), lengths)
         starts, all_lengths = np.empty_like(positions), np.empty_like(positions)
         for at, numbers, places in self._by_kind(slices):
             starts[at], all_lengths[at] = places.locate(numbers, positions[at])
-        return Located(slices, positions, starts, to_physical(starts), all_lengths)
+        return Located(slices, positions, names, starts, to_physical(starts), all_lengths)
 
     def enclosing(self, located: Located) -> Enclosing:
         """Return the chunks that records lie in."""

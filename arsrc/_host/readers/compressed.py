@@ -269,7 +269,9 @@ def _check_around(copy: CopyEqual, chunks: Enclosing, ends: Integers, is_other: 
 
 def _wrong_block_headers(copy: CopyEqual, begins: Integers, ends: Integers) -> Integers:
     first = to_physical(begins)
-    return wrong_block_headers(copy, Located(begins, begins, begins, first, ends - begins), first, to_physical(ends))
+    return wrong_block_headers(
+        copy, Located(begins, begins, begins, begins, first, ends - begins), first, to_physical(ends)
+    )
 
 
 def _ranges(chunks: Enclosing) -> tuple[Integers, Integers]:

@@ -80,7 +80,7 @@ class DataSet:
         self.num_records = self._numbering.num_records
         self._reads = RecordReads(self.files, groups, verifies=checksum == "first")
         self._limit = limit
-        self._content_hash: str | None = None
+        self._content_hashes: dict[range, str] = {}
 
     @property
     def is_closed(self) -> bool:
@@ -111,11 +111,15 @@ class DataSet:
 
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
-        slices, positions = self._numbering.find(np.array([record_id]))
-        return self._numbering.slices[slices[0]].path, int(positions[0])
+        found = self._numbering.find(np.array([record_id]))
+        return self._numbering.slices[found.slices[0]].path, int(found.positions[0])
 
     def read(
-        self, record_ids: NDArray[np.int64], on_bad: OnBad = raise_it, out: NDArray[np.uint8] | None = None
+        self,
+        record_ids: NDArray[np.int64],
+        on_bad: OnBad = raise_it,
+        out: NDArray[np.uint8] | None = None,
+        names: NDArray[np.int64] | None = None,
     ) -> Read:
         """Return the records with these ids, in this order; repeats are read once each time.
 
@@ -124,20 +128,25 @@ class DataSet:
             on_bad: Told of rows that cannot be read, file by file and there by ascending positions; where it raises
                 nothing, they are left out.
             out: u8[...], contiguous; may be used for the records where these take as many bytes.
+            names: i64[num_rows], how errors are to name them; None: by their ids.
 
         Raises:
             ArsrcIndexError: An id lies outside.
             ArsrcReadError: A file cannot be read or changed since it was opened, or the files were closed.
         """
-        return self._reads.read(self._numbering.find(record_ids), on_bad, out)
+        return self._reads.read(self._numbering.find(record_ids, names), on_bad, out)
 
-    def locate(self, record_ids: NDArray[np.int64]) -> Located | None:
+    def locate(self, record_ids: NDArray[np.int64], names: NDArray[np.int64] | None = None) -> Located | None:
         """Return where records lie, to be copied at any later time; None: they cannot be copied, only read.
+
+        Args:
+            record_ids: i64[num_rows]
+            names: As for `read`.
 
         Raises:
             ArsrcIndexError: An id lies outside.
         """
-        found = self._numbering.find(record_ids)
+        found = self._numbering.find(record_ids, names)
         mapped = self.files.opened_for(found).mapped
         return mapped.locate(found) if mapped is not None and self._reads.can_copy(found) else None
 
@@ -163,19 +172,23 @@ class DataSet:
 
         return slow_reads.read(lambda: f"looking at {files_of(list(self.files.stamps))}", look, self._limit)
 
-    def content_hash(self) -> str:
-        """Return a hash of what the slices hold, from kilobytes of their files; the same wherever they lie.
+    def content_hash(self, slices: range | None = None) -> str:
+        """Return a hash of what slices hold, from kilobytes of their files; the same wherever they lie.
+
+        Args:
+            slices: Which; None: all.
 
         Raises:
             ArsrcReadError: A file cannot be read, or is no longer what was opened, when first asked.
         """
-        if self._content_hash is None:
-            self._content_hash = self._sampled()
-        return self._content_hash
+        slices = range(len(self.slices)) if slices is None else slices
+        if slices not in self._content_hashes:
+            self._content_hashes[slices] = self._sampled(self.slices[slices.start : slices.stop])
+        return self._content_hashes[slices]
 
-    def _sampled(self) -> str:
-        samples = max(1, _HASH_SAMPLES // len(self.slices))
-        paths = list(self.files.stamps)
+    def _sampled(self, slices: Sequence[FileSlice]) -> str:
+        samples = max(1, _HASH_SAMPLES // len(slices))
+        paths = list(dict.fromkeys(piece.path for piece in slices))
 
         def sample(path: str) -> bytes:
             def read() -> bytes:
@@ -187,7 +200,7 @@ class DataSet:
 
         contents = dict(zip(paths, on_threads(sample, paths), strict=True))
         digest = hashlib.sha256()
-        for piece in self.slices:
+        for piece in slices:
             digest.update(contents[piece.path] + f"{piece.start}:{piece.stop};".encode())
         return digest.hexdigest()[:32]
 

@@ -6,25 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.machine.bisection import Bisection, Faulty
-from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.faults import Rows
 from arsrc._host.records.leaves import Decoder, Leaves
+from arsrc._host.records.selected import Records
 from arsrc.errors import ArsrcError, ArsrcValueError, RecordError, said
 from arsrc.own_code import raised_at
 from arsrc.record_batch import RecordBatch
 
 
 class Decoding:
-    """Decodes the records of a data set.
+    """Decodes records.
 
     Args:
-        data_set: Where they come from.
+        source: Where they come from.
         decoder: Decodes them.
         label: What names the source in errors.
     """
 
-    def __init__(self, data_set: DataSet, decoder: Decoder, label: str) -> None:
-        self._data_set, self._decoder, self._label = data_set, decoder, label
+    def __init__(self, source: Records, decoder: Decoder, label: str) -> None:
+        self._source, self._decoder, self._label = source, decoder, label
         self._bisection = Bisection()
 
     def decode(self, records: RecordBatch, rows: Rows) -> Leaves:
@@ -81,12 +81,12 @@ class Decoding:
         if not isinstance(error, RecordError):
             error, cause = RecordError(0, self._raised(error), raised_at(error)), error
             error.__cause__ = cause
-        return with_place(error, record_id, self._data_set, self._label)
+        return with_place(error, record_id, self._source, self._label)
 
     def _of_all(self, error: Exception, ids: NDArray[np.int64]) -> ArsrcValueError:
         """Return the error for records that the codec refuses together, and none of them alone."""
         if isinstance(error, RecordError) and 0 <= error.row < len(ids):
-            return with_place(error, int(ids[error.row]), self._data_set, self._label)
+            return with_place(error, int(ids[error.row]), self._source, self._label)
         fix = f"Let it raise RecordError(row, what), so that the record is named. {raised_at(error)}".rstrip()
         shown = [*ids[:8].tolist(), *(["..."] if len(ids) > 8 else [])]
         return ArsrcValueError(f"decode{self._label}", self._raised(error), fix, record_ids=shown)
@@ -95,9 +95,9 @@ class Decoding:
         return f"the codec {type(self._decoder.codec).__name__} raised {said(error)}"
 
 
-def with_place(error: RecordError, record_id: int, data_set: DataSet, label: str) -> ArsrcValueError:
+def with_place(error: RecordError, record_id: int, source: Records, label: str) -> ArsrcValueError:
     """Return a codec's error with the record's place in the data set instead of its row."""
-    path, position = data_set.where(record_id)
+    path, position = source.where(record_id)
     what = f"record {record_id} (record {position} of {path!r}): {error.what}"
     placed = ArsrcValueError(f"decode{label}", what, error.fix).at(path, position, record_id)
     placed.__cause__, placed.what = error, error.what

@@ -12,10 +12,10 @@ from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.progress import track
 from arsrc._host.machine.stopping import Stop, check
 from arsrc._host.records.cache import ElementCache
-from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.decoding import Decoding
 from arsrc._host.records.faults import Faults, Rows
 from arsrc._host.records.leaves import Decoder, Leaves
+from arsrc._host.records.selected import Records
 from arsrc._host.records.stoppable import Stoppable
 from arsrc.errors import ArsrcIndexError
 from arsrc.order.plan import PAD_ID
@@ -39,17 +39,17 @@ class Elements:
 
     def __init__(
         self,
-        data_set: DataSet,
+        source: Records,
         decoder: Decoder,
         cache: ElementCache | None,
         metrics: Metrics,
         faults: Faults,
         label: str,
     ) -> None:
-        self._data_set, self._metrics = data_set, metrics
-        self._decoding = Decoding(data_set, decoder, label)
+        self._source, self._metrics = source, metrics
+        self._decoding = Decoding(source, decoder, label)
         self.cache, self.faults, self.label = cache, faults, label
-        self.num_records = data_set.num_records
+        self.num_records = source.num_records
         self.shapes = decoder.shapes
         self.num_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.shapes)
 
@@ -89,7 +89,7 @@ class Elements:
         """Return where records lie whose bytes can be copied from there; None: use `read`."""
         if self.cache is not None:
             return None
-        return self._data_set.locate(record_ids.ravel().astype(np.int64))
+        return self._source.locate(record_ids.ravel().astype(np.int64))
 
     def copy(
         self,
@@ -112,13 +112,17 @@ class Elements:
         if out is not None and len(out) != located.num_bytes:
             out = None
         rows = Rows(record_ids.ravel().astype(np.int64), self.faults, masks)
-        leaves = self._decode(self._data_set.copy(located, out, rows.fail), rows, record_ids.size, start, stop)
+        leaves = self._decode(self._source.copy(located, out, rows.fail), rows, record_ids.size, start, stop)
         return _shaped(rows.complete(leaves), record_ids.shape)
 
     def read_once(self, record_ids: NDArray[np.uint32], stop: Stop | None = None, masks: bool = False) -> Leaves:
         """Return what `read` does, reading an id that stands in several places only once."""
         unique, place = np.unique(record_ids, return_inverse=True)
         return [leaf[place.reshape(record_ids.shape)] for leaf in self.read(unique, stop, masks)]
+
+    def where(self, record_id: int) -> tuple[str, int]:
+        """Return the file of a record and its position in it."""
+        return self._source.where(record_id)
 
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of all records in order, some hundreds at a time, and show how far they are."""
@@ -160,7 +164,7 @@ class Elements:
     def _decoded(self, rows: Rows, stop: Stop | None, out: NDArray[np.uint8] | None) -> Leaves:
         with profile.annotate(f"arsrc: read records{self.label}"):
             start = perf_counter()
-            records, num_decoded = self._data_set.read(rows.ids, rows.fail, out)
+            records, num_decoded = self._source.read(rows.ids, rows.fail, out)
             return self._decode(records, rows, num_decoded, start, stop)
 
     def _decode(self, records: RecordBatch, rows: Rows, num_decoded: int, start: float, stop: Stop | None) -> Leaves:

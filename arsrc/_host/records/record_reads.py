@@ -95,7 +95,7 @@ class RecordReads:
         try:
             return mapped.copy(located, out)
         except BadRows as error:
-            found, bad = Found(located.slices, located.positions), error.rows
+            found, bad = Found(located.slices, located.positions, located.names), error.rows
         parts = list(self._by_reader(found, bad, on_bad))
         rows = np.delete(np.arange(len(located.starts)), bad)
         return in_order(parts + self._from_map(lambda some: mapped.copy(located.at(some)), found, rows, on_bad))
@@ -145,7 +145,7 @@ class RecordReads:
         for part in np.split(rows, cuts) if len(rows) else ():
             wanted = found.at(part)
             path, ids = self._numbering.slices[wanted.slices[0]].path, self._numbering.ids(wanted)
-            read = functools.partial(self._read_file, path, wanted.positions.tolist(), ids)
+            read = functools.partial(self._read_file, path, wanted.positions.tolist(), wanted.names)
             for some, records in self._bisection.parts(ids, read):
                 if isinstance(records, list):
                     self._note_verified(wanted.at(np.arange(len(part))[some]))
@@ -235,10 +235,10 @@ class RecordReads:
 
     def _read_group(self, opened: Opened, wanted: Found, count: int) -> RecordBatch:
         """Return by array_record's reader all records of the group in which some lie."""
-        number, ids = int(wanted.slices[0]), self._numbering.ids(wanted)
+        number, names = int(wanted.slices[0]), wanted.names
         size = int(opened.group_sizes[number])
         first = int(wanted.positions[0]) // size * size
-        records = self._read_file(self._numbering.slices[number].path, range(first, first + count), ids, 0, count)
+        records = self._read_file(self._numbering.slices[number].path, range(first, first + count), names, 0, count)
         self._note_verified(wanted)
         return RecordBatch.from_records(records)
 
@@ -253,23 +253,23 @@ class RecordReads:
         if size > 1:
             positions = (np.unique(positions // size)[:, None] * size + np.arange(size)).ravel()
             positions = positions[(positions >= piece.start) & (positions < piece.start + piece.num_records)]
-        self.verified.add(self._numbering.ids(Found(np.full(len(positions), number), positions)))
+        self.verified.add(self._numbering.ids(Found(np.full(len(positions), number), positions, positions)))
 
-    def _read_file(self, path: str, positions: Sequence[int], ids: Rows, first: int, last: int) -> list[bytes]:
+    def _read_file(self, path: str, positions: Sequence[int], names: Rows, first: int, last: int) -> list[bytes]:
         """Return the records at `positions[first:last]` of a file."""
         try:
             return self._files.pool.read(path, positions[first:last], self._files.stamps[path])
         except ArsrcReadError as error:  # of the whole file
-            raise error.naming(record_ids=_few(ids[first:last])) from error
+            raise error.naming(record_ids=_few(names[first:last])) from error
 
     def _unreadable(self, failure: ReadFailure, found: Found, group_size: int = 1) -> ArsrcReadError:
         """Return the error for records of one file that cannot be read, and of one group if that has a size."""
-        path, ids = self._numbering.slices[found.slices[0]].path, self._numbering.ids(found)
-        where = {"path": path, "positions": _few(found.positions), "record_ids": _few(ids)}
+        path, names = self._numbering.slices[found.slices[0]].path, found.names
+        where = {"path": path, "positions": _few(found.positions), "record_ids": _few(names)}
         what = failure.what
         if group_size > 1:
             what += f"; all records of its chunk, of up to {group_size}, are lost"
-        error = ArsrcReadError("read", what, failure.fix, **where).at(path, int(found.positions[0]), int(ids[0]))
+        error = ArsrcReadError("read", what, failure.fix, **where).at(path, int(found.positions[0]), int(names[0]))
         error.__cause__ = failure.__cause__
         return error
 

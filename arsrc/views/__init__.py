@@ -1,0 +1,1 @@
+"""Which rows there are: tables from rows to records, in NumPy alone."""
