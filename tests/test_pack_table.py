@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.views import fit_table, pack_table
 from arsrc.views.best_fit import best_fit
-from arsrc.views.pack_table import PackTable
 from arsrc.views.made_by import VERSION
+from arsrc.views.pack_table import PackTable
 from arsrc.views.packing import Packing
 
 Piece = tuple[int, int, int, int]  # document, start, length, column
