@@ -45,16 +45,20 @@ class Runs:
             data: Contiguous.
             sources: Where in `data` the items of each piece begin, i64[num_pieces].
         """
-        lengths = self._lengths
-        longest = int(lengths[::2].max())
+        longest = int(self._lengths[::2].max())
         if len(data) < longest:
             data = np.concatenate((data, np.zeros(longest - len(data), data.dtype)))
-        begins = np.zeros(len(lengths), np.int64)  # padding is a copy of what `data` begins with
+        begins = np.zeros(len(self._begins), np.int64)  # padding is a copy of what `data` begins with
         begins[1::2] = sources
-        if self._num_places < _SHORT_PLACES * len(sources):
-            return data[np.repeat(begins - self._begins, lengths) + np.arange(self._num_places)]
-        is_run = lengths > 0
-        begins, lengths = begins[is_run] * data.itemsize, lengths[is_run] * data.itemsize
+        is_run = self._lengths > 0
+        begins, lengths = begins[is_run], self._lengths[is_run]
+        ends = begins + lengths
+        # Documents that lie end to end in `data` too are copied at once.
+        is_cut = np.ones(len(begins) + 1, bool)
+        np.not_equal(begins[1:], ends[:-1], out=is_cut[1:-1])
+        begins, ends = begins[is_cut[:-1]], ends[is_cut[1:]]
+        if self._num_places < _SHORT_PLACES * len(begins):
+            return data[ranges(begins, ends - begins)]
+        spans = zip((begins * data.itemsize).tolist(), (ends * data.itemsize).tolist(), strict=True)
         view = data.view(np.uint8).data
-        spans = zip(begins.tolist(), (begins + lengths).tolist(), strict=True)
         return np.frombuffer(bytearray().join([view[begin:end] for begin, end in spans]), data.dtype)

@@ -55,7 +55,7 @@ def write_rows(
     np.subtract(places, runs.spread(pieces.columns).reshape(outs[0].shape), out=outs[0])
     positions[padding] = 0
     segment_ids[...] = runs.spread(number)
-    _write_tokens(packing, pieces, data, begins, at, tokens)
+    _write_tokens(packing, pieces, runs, data, begins, tokens)
     tokens[padding] = packing.pad_value
     if of_targets:
         target_segment_ids, targets = of_targets
@@ -69,11 +69,13 @@ def write_rows(
 
 
 def _write_tokens(
-    packing: Packing, pieces: Pieces, data: NDArray[Any], begins: NDArray[np.int64], at: NDArray[np.int64], out: _Flat
+    packing: Packing, pieces: Pieces, runs: Runs, data: NDArray[Any], begins: NDArray[np.int64], out: _Flat
 ) -> None:
     """Write the tokens of pieces; what stands in padding is to be written afterwards."""
+    at = pieces.rows * packing.length + pieces.columns
     in_data = np.minimum(pieces.lengths, pieces.document_lengths - pieces.starts)  # but for end-of-document tokens
-    runs = Runs(at, in_data, len(out))
+    if packing.end_of_document is not None:
+        runs = Runs(at, in_data, len(out))
     found = runs.take(data, begins + pieces.starts)
     if not _fits(data.dtype):
         found[runs.padding()] = 0
@@ -118,4 +120,5 @@ def _misfit(tokens: NDArray[Any]) -> int | None:
 
 
 def _error(document: np.int64, token: np.generic) -> ArsrcValueError:
-    return ArsrcValueError("tokens", "a token does not fit int32", document=int(document), token=int(token))
+    what = "a token does not fit int32"
+    return ArsrcValueError("tokens", what, document=int(document), token=int(token))
