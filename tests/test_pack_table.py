@@ -235,18 +235,30 @@ def test_documents_that_share_a_row_are_neighbours() -> None:
     assert np.all(first // fit_table._WINDOW_DOCUMENTS == pieces.documents // fit_table._WINDOW_DOCUMENTS)
 
 
-def test_progress_is_told_of_each_window() -> None:
+@pytest.mark.parametrize(
+    ("length", "num_tokens", "window"),
+    [
+        (64, 9, fit_table._WINDOW_DOCUMENTS),
+        (2048, 10, -(-fit_table._WINDOW_ROWS * 2048 // 10)),  # tokens for enough rows
+        (2**24, 1, 100_000),
+    ],
+)
+def test_a_window_has_enough_documents_and_rows_and_progress_is_told_of_it(
+    length: int, num_tokens: int, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_table, "_MOST_DOCUMENTS", 100_000)
     seen: list[tuple[int, int]] = []
 
     def track(windows: Any) -> Any:
-        for window in windows:
-            seen.append(window)
-            yield window
+        for item in windows:
+            seen.append(item)
+            yield item
 
-    packing, lengths = Packing(64, "fit"), np.full(20_000, 9)
-    same(pack_table.build(packing, lengths, None, track), pack_table.build(packing, lengths))
-    assert [start for start, _ in seen] == [0, *[stop for _, stop in seen[:-1]]]
-    assert seen[-1][1] == 20_000
+    packing, lengths = Packing(length, "fit"), np.full(250_000, num_tokens)
+    firsts = np.array([0, 1000])
+    same(pack_table.build(packing, lengths, firsts, track), pack_table.build(packing, lengths, firsts))
+    begins = [0, *range(1000, len(lengths), window)]
+    assert seen == list(zip(begins, [*begins[1:], len(lengths)], strict=True))
 
 
 # A change of these numbers is a new version of the table: what was kept would be served in other rows.

@@ -127,15 +127,15 @@ def test_rows_cut_at_segments_are_the_documents(packing: Packing, lengths: list[
 
 
 def test_a_row_reads_as_the_docs_say() -> None:
-    packing = Packing(6, end_of_document=9, pad_value=-1, targets=True)
-    pieces = pack_table.build(packing, np.array([2, 4])).pieces(np.arange(2))
-    rows = write_rows(packing, pieces, 2, np.array([1, 2, 3, 4, 5, 6]), np.array([0, 2])[pieces.documents])
+    packing = Packing(7, end_of_document=9, pad_value=-1, targets=True)
+    pieces = pack_table.build(packing, np.array([2, 4, 1])).pieces(np.arange(2))
+    rows = write_rows(packing, pieces, 2, np.array([1, 2, 3, 4, 5, 6, 7]), np.array([0, 2, 6])[pieces.documents])
     assert dict(zip(NAMES, (row.tolist() for row in rows), strict=True)) == {
-        "positions": [[0, 1, 2, 0, 1, 2], [0, 1, 0, 0, 0, 0]],
-        "segment_ids": [[1, 1, 1, 2, 2, 2], [1, 1, 0, 0, 0, 0]],
-        "target_segment_ids": [[1, 1, 0, 2, 2, 2], [1, 0, 0, 0, 0, 0]],
-        "targets": [[2, 9, -1, 4, 5, 6], [9, -1, -1, -1, -1, -1]],
-        "tokens": [[1, 2, 9, 3, 4, 5], [6, 9, -1, -1, -1, -1]],
+        "positions": [[0, 1, 2, 0, 1, 2, 3], [0, 0, 1, 0, 0, 0, 0]],
+        "segment_ids": [[1, 1, 1, 2, 2, 2, 2], [1, 2, 2, 0, 0, 0, 0]],
+        "target_segment_ids": [[1, 1, 0, 2, 2, 2, 2], [0, 2, 0, 0, 0, 0, 0]],
+        "targets": [[2, 9, -1, 4, 5, 6, 9], [-1, 9, -1, -1, -1, -1, -1]],
+        "tokens": [[1, 2, 9, 3, 4, 5, 6], [9, 7, 9, -1, -1, -1, -1]],
     }
 
 

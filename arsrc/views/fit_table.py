@@ -166,6 +166,7 @@ def _window(full: NDArray[np.int64], start: int, length: int) -> _Parts:
     keys += np.concatenate((np.arange(num_kept), whole_of))
     row, documents = np.divmod(np.sort(keys), max(1, num_kept))  # keys differ, so that every way to sort is the same
     is_first = np.diff(row, prepend=-1) > 0
-    place, last = row - (opened - whole_rows)[documents], whole_rows[documents]
-    starts = np.where((place >= 0) & (place < last), place, last) * length
+    # A row is one that its document fills, or the document's last piece stands in it: an earlier one, or the next.
+    place = row - (opened - whole_rows)[documents]
+    starts = np.where(place >= 0, place, whole_rows[documents]) * length
     return (kept[documents] + start).astype(np.uint32), starts.astype(np.uint32), is_first
