@@ -40,7 +40,7 @@ def bad_records(config: ArrayRecordSourceConfig) -> BadRecords:
     """
     source = registry.opened(config)
     met = source.elements.faults.met()
-    places = [source.elements.where(record_id) for record_id in met]
+    places = [source.records.where(record_id) for record_id in met]
     return BadRecords(
         ids=tuple(met),
         paths=tuple(path for path, _ in places),

@@ -17,6 +17,7 @@ from arsrc._host.open_files import OpenFiles
 from arsrc._host.records.elements import Elements
 from arsrc._host.records.faults import Faults
 from arsrc._host.records.leaves import Leaves
+from arsrc._host.records.record_rows import RecordRows
 from arsrc._host.records.selected import Part, records_of
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.read_ahead import Client
@@ -79,6 +80,7 @@ class OpenSource:
     Attributes:
         schema: The config with the data set's numbers, and the codec resolved with its first record.
         plan: The static numbers of the data set and its order.
+        records: The records that rows are made of.
         elements: Decoded elements by id.
         group: What it shares with others.
         files: The files, and what is kept ahead of reading them.
@@ -96,12 +98,13 @@ class OpenSource:
         self.asked_at = time.monotonic()
         self._is_closed = False
         data_set, label = group.files.data_set, label_of(config.name)
+        self.records = records_of(data_set, group.parts)
         self.plan = _plan(config, group.parts[0].sizes(data_set))
         self.schema = Schema(config, self.plan, decoded.decoder.codec, hash(data_set.stamps()))
         self.masks = config._masks
         self.decoder = decoded.decoder.like(config.codec)
-        faults, records = Faults(label, self.masks), records_of(data_set, group.parts)
-        self.elements = Elements(records, self.decoder, decoded.cache, self._metrics, faults, label)
+        reader = RecordRows(self.records, self.decoder, self._metrics, label)
+        self.elements = Elements(reader, decoded.cache, self._metrics, Faults(label, self.masks), label)
         self._waiting = f"arsrc: wait for a batch{label}"
         self._loader = Loader(self.plan, self.elements, self.masks)
         self.ahead = "never" if is_forked() or config.read.read_ahead_bytes == 0 else config.read.ahead

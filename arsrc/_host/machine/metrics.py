@@ -32,6 +32,26 @@ class Metrics:
             for name, amount in amounts.items():
                 self._sums[name] += amount
 
+    def read(self, num_records: int, num_bytes: int, num_decoded: int, start: float, codec_start: float) -> None:
+        """Count records that were read and decoded until now.
+
+        Args:
+            num_records: How many.
+            num_bytes: Their bytes.
+            num_decoded: How many were decoded for them: whole groups.
+            start: When reading them began, as of `perf_counter`.
+            codec_start: When they were there.
+        """
+        now = perf_counter()
+        self.add(
+            records_read=num_records,
+            bytes_read=num_bytes,
+            records_decoded=num_decoded,
+            bytes_decoded=num_bytes * num_decoded // max(num_records, 1),
+            seconds_read=now - start,
+            seconds_in_codec=now - codec_start,
+        )
+
     def serve(self, num_batches: int, asked_at: float, *, is_ready: bool = False, is_here: bool = False) -> None:
         """Count batches that the program waited for until now, or in vain.
 
