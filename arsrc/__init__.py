@@ -104,6 +104,7 @@ from arsrc.statistics import get_statistics as get_statistics
 from arsrc.statistics import operation_stats as operation_stats
 from arsrc.types import Batch as Batch
 from arsrc.types import SourceState as SourceState
+from arsrc.views.packing import Packing as Packing
 from arsrc.writing import write_array_record as write_array_record
 
 __version__ = "0.1.0"
@@ -120,6 +121,7 @@ __all__ = [
     "BadRecords",
     "Batch",
     "LeafStatistics",
+    "Packing",
     "ReadOptions",
     "RecordError",
     "Selection",

@@ -14,9 +14,11 @@ from arsrc._host.storage.file_names import absolute
 from arsrc.codecs import Bytes, Codec
 from arsrc.codecs.check import check_codec, whole_number
 from arsrc.codecs.decoder import ElementDecoder, decoder_of
+from arsrc.codecs.packed import Packed
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, said
 from arsrc.frozen import FrozenStats, HashOnce, Terse
 from arsrc.selection import parse_ranges, selection_of
+from arsrc.views.packing import Packing
 
 Remainder = Literal["drop", "pad", "wrap"]
 Checksum = Literal["auto", "first", "always"]
@@ -174,6 +176,10 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
             records: `num_records` counts them, and `record_ids` and `exclude` mean them; `origin` says which records
             they are. Batches are full, and orders, epochs and caches are those of a data set of these records alone.
             Kept as a `Selection`.
+        pack: Makes rows of tokens out of records that are documents: one array of tokens each, as of `Ragged`. Which
+            documents stand in which row is found out from their lengths when the source is opened, and kept under
+            `read.cache_dir` where there is one. `num_records` and `record_ids` count rows; `exclude` still means
+            records, in whose place rows hold padding (`segment_ids` 0), as in place of bad ones that are masked.
 
     Raises:
         ArsrcValueError: A field has a value that cannot be used (at construction).
@@ -202,6 +208,7 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
     read: ReadOptions = ReadOptions()
     on_bad_record: OnBadRecord = "raise"
     select: Any = None
+    pack: Packing | None = None
 
     __hash__ = HashOnce.__hash__
 
@@ -225,6 +232,8 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
         self._check_shuffles()
         put("exclude", _ranges(self.exclude))
         put("select", selection_of(self.select))
+        if self.pack is not None and not isinstance(self.pack, Packing):
+            raise ArsrcTypeError("pack", "must be a Packing or None", pack=self.pack)
         _one_of("remainder", self.remainder, get_args(Remainder))
         _one_of("on_bad_record", self.on_bad_record, get_args(OnBadRecord))
         check_codec(self.codec)
@@ -262,6 +271,10 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
     def _decoder(self, first_record: bytes) -> ElementDecoder:
         """Return what decodes the records, with the codec resolved by the first one; host only."""
         return decoder_of(self.codec, first_record)
+
+    def _row_codec(self, codec: Codec) -> Codec | Packed:
+        """Return what has the spec of rows, where `codec` decodes their records."""
+        return codec if self.pack is None else Packed(codec, self.pack)
 
     def _shown(self, field: str) -> str:
         if field == "select":

@@ -1,16 +1,26 @@
 """How the records of files are decoded, and what is kept of it, of one source or of several."""
 
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arsrc._host.machine.progress import showing
 from arsrc._host.records.cache import ElementCache, open_cache
 from arsrc._host.records.codec_identity import describe
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.decoding import with_place
-from arsrc._host.records.leaves import Decoder
+from arsrc._host.records.documents import DocumentLengths
+from arsrc._host.records.faults import Faults
+from arsrc._host.records.kept_table import Bad, kept_table
+from arsrc._host.records.leaves import Decoder, TokenLeaves
+from arsrc._host.records.packed_rows import shapes_of
 from arsrc._host.records.selected import Records
-from arsrc.errors import ArsrcError, ArsrcReadError, RecordError
+from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcValueError, RecordError
+from arsrc.views import pack_table
+from arsrc.views.pack_table import PackTable
+from arsrc.views.packing import Packing
 
 if TYPE_CHECKING:
     from arsrc.config import ArrayRecordSourceConfig
@@ -21,6 +31,9 @@ class Decoded:
 
     Attributes:
         decoder: With the codec, in which everything is filled in that it takes from its first record.
+        tokens: Where the tokens of documents stand, None where rows are records.
+        table: Which documents stand in which row, None where rows are records.
+        lost: Documents that are in no row since they are bad, and what is wrong with them.
         cache: Where decoded elements are kept, None if they are not.
     """
 
@@ -34,22 +47,47 @@ class Decoded:
             view: Says which they are; empty: all.
         """
         self.decoder = _decoder(config, records)
+        self.tokens: TokenLeaves | None = None
+        self.table: PackTable | None = None
+        self.lost: Bad = []
         self.cache: ElementCache | None = None
-        if not config.cacheable:
-            return
 
         def identity() -> str:
             what = f"{data_set.content_hash()} {data_set.stamps()} {describe(self.decoder.codec)}"
             return f"{what} {view}" if view else what
 
+        read, num_rows, shapes = config.read, records.num_records, self.decoder.shapes
         try:
-            read = config.read
-            self.cache = open_cache(
-                records.num_records, self.decoder.shapes, read.cache_bytes, read.cache_dir, identity
-            )
+            if config.pack is not None:
+                self.tokens = self.decoder.tokens()
+                self.table, self.lost = self._packed(config, config.pack, records, identity)
+                num_rows, shapes = self.table.num_rows, shapes_of(self.table)
+            if config.cacheable:
+                self.cache = open_cache(num_rows, shapes, read.cache_bytes, read.cache_dir, identity)
         except BaseException:
             self.decoder.rest()  # at once: the error's traceback keeps it
             raise
+
+    def _packed(
+        self, config: "ArrayRecordSourceConfig", packing: Packing, records: Records, identity: Callable[[], str]
+    ) -> tuple[PackTable, Bad]:
+        """Return which documents stand in which row, and those that stand in none."""
+        tokens, label = self.tokens, label_of(config.name)
+        assert tokens is not None
+
+        def build() -> tuple[PackTable, Bad]:
+            faults = Faults(label, config._masks)
+            lengths = DocumentLengths(
+                records, self.decoder, tokens, config.exclude, config._masks, faults, label
+            ).find()
+            table = pack_table.build(packing, lengths, track=functools.partial(_shown, f"pack documents{label}"))
+            return table, [(record_id, met.reason) for record_id, met in faults.met().items()]
+
+        table, lost = kept_table(packing, config.read.cache_dir, identity, build)
+        if not table.num_rows:
+            fix = "Documents without tokens are in no row, nor are those that are excluded or dropped."
+            raise ArsrcValueError("pack", "no document has tokens", fix, num_documents=table.num_documents)
+        return table, lost
 
 
 def first_record(config: "ArrayRecordSourceConfig", first: int = 0) -> int:
@@ -57,6 +95,15 @@ def first_record(config: "ArrayRecordSourceConfig", first: int = 0) -> int:
     for start, stop in config.exclude:
         first = stop if start <= first < stop else first
     return first
+
+
+def _shown(label: str, windows: Any) -> Any:
+    """Show how far the packing of windows `(start, stop)` of documents is."""
+    windows = list(windows)
+    with showing(label, windows[-1][1] if windows else 0) as advance:
+        for start, stop in windows:
+            yield start, stop
+            advance(stop - start)
 
 
 def label_of(name: str | None) -> str:

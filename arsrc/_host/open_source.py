@@ -14,10 +14,12 @@ from arsrc._host.machine import profile
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
 from arsrc._host.open_files import OpenFiles
+from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.elements import Elements
 from arsrc._host.records.faults import Faults
 from arsrc._host.records.leaves import Leaves
-from arsrc._host.records.record_rows import RecordRows
+from arsrc._host.records.packed_rows import PackedRows
+from arsrc._host.records.record_rows import RecordRows, RowReader
 from arsrc._host.records.selected import Part, records_of
 from arsrc._host.serving.loading import Loader
 from arsrc._host.serving.read_ahead import Client
@@ -29,6 +31,7 @@ from arsrc.order.plan import Plan
 
 if TYPE_CHECKING:
     from arsrc.codecs import Codec
+    from arsrc.codecs.packed import Packed
     from arsrc.config import ArrayRecordSourceConfig
 
 
@@ -42,13 +45,13 @@ class Schema:
     Attributes:
         config: The config.
         plan: The static numbers.
-        codec: The codec, resolved.
+        codec: The codec, resolved; or what has the spec of rows that are packed.
         files: Tells files from others at the same paths.
     """
 
     config: "ArrayRecordSourceConfig"
     plan: Plan
-    codec: "Codec"
+    codec: "Codec | Packed"
     files: int
 
     def fits(self, other: "Schema") -> bool:
@@ -99,12 +102,14 @@ class OpenSource:
         self._is_closed = False
         data_set, label = group.files.data_set, label_of(config.name)
         self.records = records_of(data_set, group.parts)
-        self.plan = _plan(config, group.parts[0].sizes(data_set))
-        self.schema = Schema(config, self.plan, decoded.decoder.codec, hash(data_set.stamps()))
+        _check_excluded(config.exclude, self.records.num_records)
+        self.plan = _plan(config, _rows_of_files(data_set, group))
+        self.schema = Schema(config, self.plan, config._row_codec(decoded.decoder.codec), hash(data_set.stamps()))
         self.masks = config._masks
         self.decoder = decoded.decoder.like(config.codec)
-        reader = RecordRows(self.records, self.decoder, self._metrics, label)
-        self.elements = Elements(reader, decoded.cache, self._metrics, Faults(label, self.masks), label)
+        faults = Faults(label, self.masks, decoded.lost)
+        reader = self._reader(config, decoded, faults, label)
+        self.elements = Elements(reader, decoded.cache, self._metrics, faults, label)
         self._waiting = f"arsrc: wait for a batch{label}"
         self._loader = Loader(self.plan, self.elements, self.masks)
         self.ahead = "never" if is_forked() or config.read.read_ahead_bytes == 0 else config.read.ahead
@@ -116,6 +121,23 @@ class OpenSource:
             config.read.num_threads,
             data_set.is_grouped,
             self._metrics,
+        )
+
+    def _reader(self, config: "ArrayRecordSourceConfig", decoded: Decoded, faults: Faults, label: str) -> RowReader:
+        """Return what reads its rows."""
+        if decoded.table is None or decoded.tokens is None:
+            return RecordRows(self.records, self.decoder, self._metrics, label)
+        return PackedRows(
+            self.records,
+            self.decoder,
+            decoded.tokens,
+            decoded.table,
+            config.exclude,
+            self.masks,
+            faults,
+            self._metrics,
+            self.files.data_set.buffers,
+            label,
         )
 
     @property
@@ -259,6 +281,26 @@ def part_of(config: "ArrayRecordSourceConfig", files: OpenFiles) -> Part:
     return Part(slices.start, slices.stop, selection.ids)
 
 
+def _check_excluded(exclude: tuple[tuple[int, int], ...], num_records: int) -> None:
+    if exclude and exclude[-1][0] >= num_records:
+        what = f"no such record: the data set has {num_records}"
+        raise ArsrcValueError("exclude", what, exclude=exclude[-1])
+    if sum(min(stop, num_records) - min(start, num_records) for start, stop in exclude) == num_records:
+        raise ArsrcValueError("exclude", f"excludes all {num_records} records", exclude=exclude)
+
+
+def _rows_of_files(data_set: DataSet, group: Group) -> NDArray[np.int64]:
+    """Return the rows of each file, i64[num_files]; a packed row is of the file in which its first document lies."""
+    sizes = np.concatenate([part.sizes(data_set) for part in group.parts])
+    if (table := group.decoded.table) is None:
+        return sizes
+    if not group.configs[0].shuffle_files:
+        return np.array([table.num_rows])
+    ends = np.cumsum(sizes)
+    files = np.searchsorted(ends, table.first_documents(np.arange(table.num_rows)), side="right")
+    return np.bincount(files, minlength=len(sizes))
+
+
 def _plan(config: "ArrayRecordSourceConfig", file_sizes: NDArray[np.int64]) -> Plan:
     num_records = int(file_sizes.sum())
     by_block = config.shuffle_records and config.shuffle_block_size > 1
@@ -271,13 +313,8 @@ def _plan(config: "ArrayRecordSourceConfig", file_sizes: NDArray[np.int64]) -> P
         shuffle_records=config.shuffle_records,
         file_sizes=tuple(file_sizes.tolist()) if config.shuffle_files else (),
         blocks=Blocks(num_records, config.shuffle_block_size, window_size) if by_block else None,
-        exclude=config.exclude,
+        exclude=() if config.pack is not None else config.exclude,
     )
-    if config.exclude and config.exclude[-1][0] >= num_records:
-        what = f"no such record: the data set has {num_records}"
-        raise ArsrcValueError("exclude", what, exclude=config.exclude[-1])
-    if sum(min(stop, num_records) - min(start, num_records) for start, stop in config.exclude) == num_records:
-        raise ArsrcValueError("exclude", f"excludes all {num_records} records", exclude=config.exclude)
     if plan.steps_per_epoch == 0:
         raise ArsrcValueError(
             "batch_size",

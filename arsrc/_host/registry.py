@@ -121,11 +121,12 @@ class _Registry:
 
         def decode() -> Decoded:
             view = "" if config.select is None else f"selected {config.select.ids.digest}"
+            view += "" if config.pack is None else f" packed {config.pack}"
             return Decoded(config, files.data_set, records_of(files.data_set, parts), view)
 
         decoded_once, decoded = self._share(
             self.decoded,
-            (files, config.codec, first_record(config), cache, config.on_bad_record, config.select),
+            (files, config.codec, first_record(config), cache, config.on_bad_record, config.select, config.pack),
             decode,
             lambda _: True,
         )

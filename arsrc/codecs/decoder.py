@@ -20,6 +20,7 @@ from arsrc.codecs.bytes_codec import Bytes
 from arsrc.codecs.element_tree import ElementTree, plain_template
 from arsrc.codecs.image_codec import Image
 from arsrc.codecs.map_codec import Map
+from arsrc.codecs.packed import TokenLeaves, token_leaves
 from arsrc.codecs.ragged_codec import Ragged
 from arsrc.codecs.struct_codec import Struct
 from arsrc.errors import said
@@ -42,6 +43,14 @@ class ElementDecoder:
         self._num_processes = 0
         self._processes = Processes(functools.partial(_setup, codec, self._tree)) if isinstance(codec, Map) else None
         self.use(codec)
+
+    def tokens(self) -> TokenLeaves:
+        """Return where the tokens of documents stand.
+
+        Raises:
+            ArsrcValueError: There is no one array of them.
+        """
+        return token_leaves(self.codec, self._tree)
 
     def use(self, codec: Codec) -> None:
         """Decode by as many processes as a codec wants that is equal to this one but for that.

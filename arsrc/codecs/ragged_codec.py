@@ -82,7 +82,7 @@ class Ragged(Terse):
         """
         if self.dtype.itemsize == 1:
             return self.decode_pieces(records.data, records.offsets[:-1], records.lengths)
-        lengths = self._num_items(records.lengths)  # i64[num_records]
+        lengths = self.num_items(records.lengths)  # i64[num_records]
         kept = np.minimum(lengths, self.max_length)
         first, last = int(records.offsets[0]), int(records.offsets[-1])
         items = from_stored(records.data[first:last].view(stored_dtype(self.dtype)), self.dtype)
@@ -100,7 +100,7 @@ class Ragged(Terse):
         if self.dtype.itemsize > 1:
             offsets = np.concatenate(([0], np.cumsum(lengths)))
             return self.decode(RecordBatch(end_to_end(data, begins, lengths), offsets))
-        kept = np.minimum(self._num_items(lengths), self.max_length)
+        kept = np.minimum(self.num_items(lengths), self.max_length)
         values = padded(data, begins, kept, self.max_length, self._pad_bytes[0])
         return {
             "values": from_stored(values.view(stored_dtype(self.dtype)), self.dtype),
@@ -134,8 +134,12 @@ class Ragged(Terse):
         np.cumsum(lengths * self.dtype.itemsize, out=offsets[1:])
         return RecordBatch(items.astype(stored_dtype(self.dtype)).view(np.uint8), offsets)
 
-    def _num_items(self, num_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return i64[num_records], the items of each record, checked."""
+    def num_items(self, num_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the items of records of some lengths in bytes, i64[num_records], those that are cut off too.
+
+        Raises:
+            RecordError: As for `decode`.
+        """
         lengths, rest = np.divmod(num_bytes, self.dtype.itemsize)
         if rest.any():
             row = int((rest != 0).argmax())

@@ -40,52 +40,114 @@ def write_rows(
         ArsrcValueError: A token does not fit int32.
     """
     if outs is None:
-        outs = [np.empty((num_rows, packing.length), np.int32) for _ in range(5 if packing.targets else 3)]
-    positions, segment_ids, *of_targets, tokens = (out.reshape(-1) for out in outs)
-    number = np.arange(len(begins))
-    number -= np.maximum.accumulate(np.where(pieces.columns == 0, number, 0)) - 1  # from 1 in each row
+        outs = empty_rows(packing, num_rows)
+    number = _numbers(pieces)
     if masked is not None and np.count_nonzero(masked):
         is_there = ~masked
         pieces, begins, number = Pieces(*(values[is_there] for values in pieces)), begins[is_there], number[is_there]
+    tokens = outs[-1].reshape(-1)
+    _write_tokens(packing, pieces, Runs(_places(packing, pieces), pieces.lengths, len(tokens)), data, begins, tokens)
+    following = _following(packing, pieces, data, begins) if packing.targets else None
+    _finish(packing, pieces, number, following, outs)
+    return list(outs)
 
-    at = pieces.rows * packing.length + pieces.columns  # i64[num_pieces]
+
+def empty_rows(packing: Packing, num_rows: int) -> list[NDArray[np.int32]]:
+    """Return arrays for rows, i32[num_rows, length] each, that hold anything."""
+    return [np.empty((num_rows, packing.length), np.int32) for _ in range(5 if packing.targets else 3)]
+
+
+def write_around(
+    packing: Packing,
+    pieces: Pieces,
+    stored: NDArray[Any],
+    following: NDArray[Any] | None,
+    outs: Sequence[NDArray[np.int32]],
+) -> None:
+    """Write the arrays of rows of which the tokens that documents hold stand in their places.
+
+    Args:
+        packing: How the rows are packed.
+        pieces: What stands in them.
+        stored: integer[num_rows, length], anything where no document's token stands; may be the last of `outs`.
+        following: With targets, the token of its document behind each piece, integer[num_pieces]; anything where there
+            is none.
+        outs: Arrays to write to, contiguous.
+
+    Raises:
+        ArsrcValueError: A token does not fit int32.
+    """
+    if not _fits(stored.dtype):
+        in_data = np.minimum(pieces.lengths, pieces.document_lengths - pieces.starts)
+        flat = stored.reshape(-1)
+        flat[Runs(_places(packing, pieces), in_data, len(flat)).padding()] = 0
+        _check_fit(packing, pieces, flat)
+    if stored is not outs[-1]:
+        outs[-1][...] = stored
+    _write_ends(packing, pieces, outs[-1].reshape(-1))
+    behind = None if following is None else _behind(packing, pieces, following)
+    _finish(packing, pieces, _numbers(pieces), behind, outs)
+
+
+def _finish(
+    packing: Packing,
+    pieces: Pieces,
+    number: NDArray[np.int64],
+    following: tuple[NDArray[np.int64], NDArray[np.bool_]] | None,
+    outs: Sequence[NDArray[np.int32]],
+) -> None:
+    """Write what stands beside tokens, and padding."""
+    positions, segment_ids, *of_targets, tokens = (out.reshape(-1) for out in outs)
+    at = _places(packing, pieces)
     runs = Runs(at, pieces.lengths, len(tokens))
     padding = runs.padding()
     places = np.arange(packing.length, dtype=np.int32)
     np.subtract(places, runs.spread(pieces.columns).reshape(outs[0].shape), out=outs[0])
     positions[padding] = 0
     segment_ids[...] = runs.spread(number)
-    _write_tokens(packing, pieces, runs, data, begins, tokens)
     tokens[padding] = packing.pad_value
-    if of_targets:
+    if following is not None:
         target_segment_ids, targets = of_targets
         targets[:-1] = tokens[1:]
         targets[padding] = packing.pad_value
         target_segment_ids[...] = segment_ids
         lasts = at + pieces.lengths - 1
-        targets[lasts], is_last = _following(packing, pieces, data, begins)
+        targets[lasts], is_last = following
         target_segment_ids[lasts[is_last]] = 0
-    return list(outs)
+
+
+def _numbers(pieces: Pieces) -> NDArray[np.int64]:
+    """Return the number of each piece in its row, from 1 on, i64[num_pieces]."""
+    number = np.arange(len(pieces.columns))
+    number -= np.maximum.accumulate(np.where(pieces.columns == 0, number, 0)) - 1
+    return number
+
+
+def _places(packing: Packing, pieces: Pieces) -> NDArray[np.int64]:
+    """Return where in rows that lie end to end pieces begin, i64[num_pieces]."""
+    return pieces.rows * packing.length + pieces.columns
 
 
 def _write_tokens(
     packing: Packing, pieces: Pieces, runs: Runs, data: NDArray[Any], begins: NDArray[np.int64], out: _Flat
 ) -> None:
     """Write the tokens of pieces; what stands in padding is to be written afterwards."""
-    at = pieces.rows * packing.length + pieces.columns
     in_data = np.minimum(pieces.lengths, pieces.document_lengths - pieces.starts)  # but for end-of-document tokens
     if packing.end_of_document is not None:
-        runs = Runs(at, in_data, len(out))
+        runs = Runs(_places(packing, pieces), in_data, len(out))
     found = runs.take(data, begins + pieces.starts)
     if not _fits(data.dtype):
         found[runs.padding()] = 0
-        wrong = _misfit(found)
-        if wrong is not None:
-            document = pieces.documents[np.searchsorted(at, wrong, side="right") - 1]
-            raise _error(document, found[wrong])
+        _check_fit(packing, pieces, found)
     out[...] = found
+    _write_ends(packing, pieces, out)
+
+
+def _write_ends(packing: Packing, pieces: Pieces, out: _Flat) -> None:
+    """Write end-of-document tokens."""
     if packing.end_of_document is not None:
-        out[(at + in_data)[in_data < pieces.lengths]] = packing.end_of_document
+        is_end = pieces.starts + pieces.lengths > pieces.document_lengths
+        out[(_places(packing, pieces) + pieces.lengths - 1)[is_end]] = packing.end_of_document
 
 
 def _following(
@@ -94,17 +156,34 @@ def _following(
     """Return the token of its document behind each piece, and whether there is none and it is padding."""
     after = pieces.starts + pieces.lengths
     in_data = np.flatnonzero(after < pieces.document_lengths)
-    found = data[begins[in_data] + after[in_data]]
-    wrong = None if _fits(data.dtype) else _misfit(found)
+    following = np.zeros(len(after), data.dtype)
+    following[in_data] = data[begins[in_data] + after[in_data]]
+    return _behind(packing, pieces, following)
+
+
+def _behind(packing: Packing, pieces: Pieces, following: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return what `_following` does, where the tokens that documents hold are there; anything where there is none."""
+    after = pieces.starts + pieces.lengths
+    in_data = np.flatnonzero(after < pieces.document_lengths)
+    found = following[in_data]
+    wrong = None if _fits(found.dtype) else _misfit(found)
     if wrong is not None:
         raise _error(pieces.documents[in_data[wrong]], found[wrong])
-    following = np.full(len(after), packing.pad_value)
-    following[in_data] = found
+    behind = np.full(len(after), packing.pad_value)
+    behind[in_data] = found
     is_last = after >= pieces.document_lengths
     if packing.end_of_document is not None:
-        following[after == pieces.document_lengths] = packing.end_of_document
+        behind[after == pieces.document_lengths] = packing.end_of_document
         is_last = after > pieces.document_lengths
-    return following, is_last
+    return behind, is_last
+
+
+def _check_fit(packing: Packing, pieces: Pieces, tokens: NDArray[Any]) -> None:
+    """Raise an error if a token of rows, integer[num_places], does not fit int32."""
+    wrong = _misfit(tokens)
+    if wrong is not None:
+        document = pieces.documents[np.searchsorted(_places(packing, pieces), wrong, side="right") - 1]
+        raise _error(document, tokens[wrong])
 
 
 def _fits(dtype: np.dtype[Any]) -> bool:

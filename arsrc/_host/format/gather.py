@@ -108,6 +108,64 @@ def _join(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[n
     return b"".join(records)
 
 
+def scatter(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    out: NDArray[np.uint8],
+    places: NDArray[np.int64],
+) -> None:
+    """Copy runs of bytes out of a range of blocks, each to a place of its own; between them stands anything then.
+
+    Args:
+        data: u8[range_bytes], whole files.
+        starts: i64[n], logical positions of the runs.
+        lengths: i64[n], bytes of each.
+        out: u8[...] to write into, contiguous.
+        places: i64[n], where in it each run shall begin; ascending, one behind the other.
+    """
+    begins = to_physical(starts)
+    cut = np.flatnonzero(starts % STREAM_BYTES > STREAM_BYTES - lengths)
+    if len(cut):
+        rows, cut_begins, sizes = pieces(starts[cut], lengths[cut])
+        before = np.cumsum(sizes) - sizes
+        cut_places = places[cut][rows] + before - before[np.searchsorted(rows, rows)]
+        places, begins, lengths = (
+            np.concatenate((np.delete(whole, cut), parts))
+            for whole, parts in ((places, cut_places), (begins, cut_begins), (lengths, sizes))
+        )
+        order = np.argsort(places, kind="stable")
+        places, begins, lengths = places[order], begins[order], lengths[order]
+    copy_runs(data, begins, lengths, out, places)
+
+
+def copy_runs(
+    data: NDArray[np.uint8],
+    begins: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    out: NDArray[np.uint8],
+    places: NDArray[np.int64],
+) -> None:
+    """Do what `scatter` does, with physical positions of runs that no block header cuts."""
+    if not len(places):
+        return
+    ends = places + lengths
+    gaps = np.append(places[1:], ends[-1]) - ends
+    gap_rows = np.flatnonzero(gaps)
+    # Copied twice, the first time into the cache: quicker than each to its place.
+    slab = max(1, _JOIN_BYTES * len(places) // max(int(ends[-1] - places[0]), 1))
+    for first in range(0, len(places), slab):
+        last = min(first + slab, len(places))
+        memory = data.data
+        bounds = zip(begins[first:last].tolist(), (begins + lengths)[first:last].tolist(), strict=True)
+        runs: list[Any] = [memory[begin:end] for begin, end in bounds]
+        some = gap_rows[np.searchsorted(gap_rows, first) : np.searchsorted(gap_rows, last)]
+        for number, row in enumerate(some.tolist()):
+            runs.insert(row - first + 1 + number, bytes(gaps[row]))
+        joined = np.frombuffer(b"".join(runs), np.uint8)
+        out[places[first] : places[first] + len(joined)] = joined
+
+
 def pieces(
     starts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

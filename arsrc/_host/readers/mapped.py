@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from arsrc._host.format.careful import copy_equal, copy_records
 from arsrc._host.format.file_index import FileIndex
-from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
+from arsrc._host.format.gather import LARGE_RECORD_BYTES, copy_runs, gather_equal, gather_ragged, scatter
 from arsrc._host.format.layout import CHUNK_HEADER_BYTES
 from arsrc._host.format.numbering import Found, Integers, Numbering
 from arsrc._host.format.record_index import Located, RecordIndex
@@ -86,17 +86,44 @@ class MappedFiles:
         def read(area: AddressRange, is_careful: bool) -> RecordBatch:
             return self._gather(area, located, out, is_careful)
 
-        return self.reads.run(located.slices, lambda: self._ranges(located), read)
+        return self.reads.run(located.slices, lambda: self._ranges(located, located), read)
+
+    def copy_parts(
+        self, located: Located, skips: Integers, lengths: Integers, out: NDArray[np.uint8], places: Integers
+    ) -> None:
+        """Copy some bytes of each record that `locate` found, each run to a place of its own.
+
+        Args:
+            located: Where the records lie.
+            skips: i64[n], bytes of each that are left out in front.
+            lengths: i64[n], bytes of each that are copied.
+            out: u8[...] to write into, contiguous.
+            places: i64[n], where in it those of each shall begin.
+
+        Raises:
+            ArsrcReadError: As for `copy`.
+            BadRows: As for `copy`; what `out` holds is not known then.
+        """
+        parts = located._replace(starts=located.starts + skips, lengths=lengths)
+        # A thread that is left behind must not write to what the caller has.
+        target = out if self.reads.limit is None else np.empty_like(out)
+
+        def read(area: AddressRange, is_careful: bool) -> None:
+            self._scatter(area, located, parts, target, places, is_careful)
+
+        self.reads.run(located.slices, lambda: self._ranges(located, parts), read)
+        if target is not out:
+            out[...] = target
 
     def locate(self, found: Found) -> Located:
         """Return where records lie, to be copied at any later time."""
         return self._index.locate(found)
 
-    def _ranges(self, located: Located) -> tuple[Integers, Integers]:
-        """Return where what is read begins and ends: records, and what is checked around them."""
+    def _ranges(self, located: Located, parts: Located) -> tuple[Integers, Integers]:
+        """Return where what is read begins and ends: parts of records, and what is checked around these."""
         chunks = self._index.enclosing(located)
-        begins = chunks.begins, located.starts, chunks.ends
-        ends = chunks.begins + CHUNK_HEADER_BYTES, located.starts + located.lengths, chunks.ends + CHUNK_HEADER_BYTES
+        begins = chunks.begins, parts.starts, chunks.ends
+        ends = chunks.begins + CHUNK_HEADER_BYTES, parts.starts + parts.lengths, chunks.ends + CHUNK_HEADER_BYTES
         return np.concatenate(begins), np.concatenate(ends)
 
     def _gather(
@@ -155,18 +182,43 @@ class MappedFiles:
             offsets: i64[n + 1], where each record shall stand.
             out: The bytes are the beginning of it where it is given.
         """
-        lengths, is_single = located.lengths, self._index.is_single
-        if is_single and length is not None and length <= LARGE_RECORD_BYTES:
+        if self._index.is_single and length is not None and length <= LARGE_RECORD_BYTES:
             result, wrong = copy_singles(area.data, located.begins, uncompressed(length), out)
             return result, _NONE, wrong
-        # First what is around them: their own bytes are on the way then.
-        if is_single and not isinstance(lengths, int) and lengths.max(initial=0) <= LARGE_RECORD_BYTES:
-            wrong = damaged_singles(area.data, located.starts, located.begins, lengths)
-        else:
-            wrong = damaged(lambda begins, n: gather_equal(area.data, begins, n, None), located, self._index)
+        wrong = self._damaged(area, located)  # first what is around them: their own bytes are on the way then
         if length is not None and length <= LARGE_RECORD_BYTES:
             return gather_equal(area.data, located.begins, length, out), _NONE, wrong
         return gather_ragged(area.data, located.starts, offsets, out), _NONE, wrong
+
+    def _damaged(self, area: AddressRange, located: Located) -> Integers:
+        """Return the rows of records around which something else stands."""
+        lengths = located.lengths
+        is_small = not isinstance(lengths, int) and lengths.max(initial=0) <= LARGE_RECORD_BYTES
+        if self._index.is_single and is_small and not isinstance(lengths, int):
+            return damaged_singles(area.data, located.starts, located.begins, lengths)
+        return damaged(lambda begins, n: gather_equal(area.data, begins, n, None), located, self._index)
+
+    def _scatter(
+        self,
+        area: AddressRange,
+        located: Located,
+        parts: Located,
+        out: NDArray[np.uint8],
+        places: Integers,
+        is_careful: bool,
+    ) -> None:
+        """Copy parts of records to places of their own."""
+        lengths = parts.lengths
+        assert not isinstance(lengths, int)
+        if not (area.can_copy and is_careful):
+            _raise_bad(_NONE, self._damaged(area, located))
+            scatter(area.data, parts.starts, lengths, out, places)
+            return
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        copy = np.empty(offsets[-1], np.uint8)
+        missing = copy_records(area, parts.starts, offsets, copy)
+        _raise_bad(missing, damaged(functools.partial(copy_equal, area), located, self._index))
+        copy_runs(copy, offsets[:-1], lengths, out, places)
 
     def _copy_carefully(
         self,

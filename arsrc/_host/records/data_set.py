@@ -14,6 +14,7 @@ from arsrc._host.machine.copying import Copier
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.readers.files import Files, How, files_of
 from arsrc._host.readers.group_cache import GroupCache
+from arsrc._host.records.lengths import known_lengths
 from arsrc._host.records.record_reads import OnBad, Read, RecordReads, Rows
 from arsrc._host.storage.paths import FileSlice
 from arsrc._host.storage.stamps import FileStamp, check_same
@@ -40,6 +41,7 @@ class DataSet:
         num_records: Records in all.
         files: What is open of them, and by whom it is read.
         copier: Threads for large copies.
+        buffers: Where large batches come from.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class DataSet:
             groups: Keeps decoded groups.
             limit: Most seconds that a read may take, None for any.
         """
-        self.copier = Copier()
+        self.copier, self.buffers = Copier(), buffers
         self.files = Files(
             slices,
             checksum=checksum,
@@ -162,6 +164,35 @@ class DataSet:
             ArsrcReadError: A file changed since it was opened, or the files were closed.
         """
         return self._reads.copy(located, out, on_bad)
+
+    def copy_parts(
+        self,
+        located: Located,
+        skips: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        out: NDArray[np.uint8],
+        places: NDArray[np.int64],
+    ) -> bool:
+        """Copy some bytes of each record that `locate` found, each run to a place of its own.
+
+        Args:
+            located: Where the records lie.
+            skips: i64[num_rows], bytes of each that are left out in front.
+            lengths: i64[num_rows], bytes of each that are copied.
+            out: u8[...] to write into, contiguous.
+            places: i64[num_rows], where in it those of each shall begin.
+
+        Returns:
+            Whether no record looks wrong. Else `read` tells what is wrong, and nobody knows what `out` holds.
+
+        Raises:
+            ArsrcReadError: As for `copy`.
+        """
+        return self._reads.copy_parts(located, skips, lengths, out, places)
+
+    def lengths(self, record_ids: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the bytes of records, i64[num_rows]; None where some lie in groups, of which only sums are known."""
+        return known_lengths(self.files, record_ids)
 
     def is_current(self) -> bool:
         """Whether all paths still lead to the files that were opened, unchanged."""

@@ -108,9 +108,7 @@ class Elements:
         for start in track(range(0, self.num_records, rows), label, self.num_records, rows):
             yield np.arange(start, min(start + rows, self.num_records), dtype=np.uint32)
 
-    def _read_valid(
-        self, ids: NDArray[np.int64], stop: Stop | None, masks: bool, outs: Leaves | None
-    ) -> Leaves:
+    def _read_valid(self, ids: NDArray[np.int64], stop: Stop | None, masks: bool, outs: Leaves | None) -> Leaves:
         outside = ids >= self.num_records
         if outside.any():
             raise ArsrcIndexError(

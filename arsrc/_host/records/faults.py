@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,11 +33,12 @@ class Faults:
     Args:
         label: What names the source in the log.
         are_masked: Whether they are served as masked rows, of which the log tells.
+        met: Those that are known from the start, and why they are bad.
     """
 
-    def __init__(self, label: str, are_masked: bool) -> None:
+    def __init__(self, label: str, are_masked: bool, met: Iterable[tuple[int, str]] = ()) -> None:
         self._label, self.are_masked = label, are_masked
-        self._met: dict[int, Met] = {}
+        self._met = {record_id: Met(1, reason) for record_id, reason in met}
         self._lock = threading.RLock()  # a signal may come while it is held, and its handler read
 
     def note(self, record_ids: Sequence[int], error: ArsrcError) -> None:
@@ -70,18 +71,19 @@ class Rows:
 
     Attributes:
         ids: As given.
+        masks: As given.
         bad: bool[num_rows], which rows are bad; None as long as none is.
     """
 
     def __init__(self, ids: NDArray[np.int64], faults: Faults, masks: bool) -> None:
         self.ids = ids
         self.bad: NDArray[np.bool_] | None = None
-        self._faults, self._masks = faults, masks
+        self._faults, self.masks = faults, masks
 
     def fail(self, rows: NDArray[np.int64], error: ArsrcError) -> None:
         """Note that some rows are bad, or raise why."""
         self._faults.note(self.ids[rows].tolist(), error)
-        if not self._masks:
+        if not self.masks:
             raise error
         self.bad = np.zeros(len(self.ids), np.bool_) if self.bad is None else self.bad
         self.bad[rows] = True
@@ -92,7 +94,7 @@ class Rows:
         With masks there is one more, bool[num_rows], which are good.
         """
         if self.bad is None:
-            return [*leaves, np.ones(len(self.ids), np.bool_)] if self._masks else leaves
+            return [*leaves, np.ones(len(self.ids), np.bool_)] if self.masks else leaves
         good = ~self.bad
         whole: Leaves = [np.zeros((len(good), *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
         for zeros, leaf in zip(whole, leaves, strict=True):

@@ -16,6 +16,33 @@ Load: TypeAlias = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], Leaves]
 LeafShapes = Sequence[tuple[tuple[int, ...], np.dtype[Any]]]
 
 
+class TokenLeaves(Protocol):
+    """Where the tokens of decoded documents stand, or of records that are tokens as they stand."""
+
+    @property
+    def values(self) -> int:
+        """Number of the leaf, integer[max_length]."""
+        ...
+
+    @property
+    def length(self) -> int | None:
+        """Number of the leaf that says how many of them a document has; None: it has all of them."""
+        ...
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any] | None:
+        """Dtype of the tokens in the bytes of a record, where these are its tokens; else None."""
+        ...
+
+    def lengths(self, num_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many tokens records of so many bytes have.
+
+        Raises:
+            RecordError: A record is no whole number of tokens, or has too many.
+        """
+        ...
+
+
 class Decoder(Protocol):
     """A codec as the host is given it: which tree the arrays form is known in front of the bridge alone."""
 
@@ -34,6 +61,14 @@ class Decoder(Protocol):
 
         Raises:
             RecordError: A record does not fit the codec.
+        """
+        ...
+
+    def tokens(self) -> TokenLeaves:
+        """Return where the tokens of documents stand.
+
+        Raises:
+            ArsrcValueError: There is no one array of them.
         """
         ...
 

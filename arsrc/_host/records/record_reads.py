@@ -100,6 +100,16 @@ class RecordReads:
         rows = np.delete(np.arange(len(located.starts)), bad)
         return in_order(parts + self._from_map(lambda some: mapped.copy(located.at(some)), found, rows, on_bad))
 
+    def copy_parts(self, located: Located, skips: Rows, lengths: Rows, out: NDArray[np.uint8], places: Rows) -> bool:
+        """Copy some bytes of each of mapped records that were located; returns whether none of them looks wrong."""
+        if (mapped := self._files.opened.mapped) is None:
+            raise closed()
+        try:
+            mapped.copy_parts(located, skips, lengths, out, places)
+        except BadRows:
+            return False
+        return True
+
     def _alone(
         self, opened: Opened, how: How, found: Found, rows: Rows, on_bad: OnBad, out: NDArray[np.uint8] | None
     ) -> Parts:

@@ -35,8 +35,18 @@ class Records(Protocol):
         """Return what `DataSet.copy` does."""
         ...
 
+    def copy_parts(
+        self, located: Located, skips: Integers, lengths: Integers, out: NDArray[np.uint8], places: Integers
+    ) -> bool:
+        """Do what `DataSet.copy_parts` does."""
+        ...
+
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a record and its position in it."""
+        ...
+
+    def lengths(self, record_ids: Integers) -> Integers | None:
+        """Return the bytes of records where that is known without reading them, else None."""
         ...
 
 
@@ -101,9 +111,19 @@ class SelectedRecords:
         """Return the records that `locate` found; see `DataSet.copy`."""
         return self._data_set.copy(located, out, on_bad)
 
+    def copy_parts(
+        self, located: Located, skips: Integers, lengths: Integers, out: NDArray[np.uint8], places: Integers
+    ) -> bool:
+        """Copy some bytes of each record that `locate` found; see `DataSet.copy_parts`."""
+        return self._data_set.copy_parts(located, skips, lengths, out, places)
+
     def where(self, record_id: int) -> tuple[str, int]:
         """Return the file of a row's record and its position in it."""
         return self._data_set.where(int(self.ids(np.array([record_id]))[0]))
+
+    def lengths(self, record_ids: Integers) -> Integers | None:
+        """Return the bytes of rows' records; see `DataSet.lengths`."""
+        return self._data_set.lengths(self.ids(record_ids))
 
 
 def records_of(data_set: DataSet, parts: Sequence[Part]) -> Records:

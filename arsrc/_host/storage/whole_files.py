@@ -13,8 +13,6 @@ from arsrc._host.storage.file_names import kind_of
 from arsrc._host.storage.open_file import OpenFile
 from arsrc._host.storage.set_lock import sync_folder
 
-_HEADER_BYTES = 4096  # most of the line in front
-
 
 def write_whole(path: str, kind: str, facts: dict[str, Any], data: bytes) -> None:
     """Write a file: a line of JSON that says of what kind it is and what is in it, then data.
@@ -56,7 +54,8 @@ def read_whole(path: str, kind: str) -> tuple[dict[str, Any], bytes]:
         content = bytearray()
         while len(content) < num_bytes and (part := file.read(num_bytes - len(content), len(content))):
             content += part
-    line, _, data = bytes(content[:_HEADER_BYTES]).partition(b"\n")
+    end = content.find(b"\n")
+    line, data = bytes(content[: max(end, 0)]), bytes(content[end + 1 :])
     try:
         facts = json.loads(line)
         is_one = facts["kind"] == kind
@@ -64,7 +63,6 @@ def read_whole(path: str, kind: str) -> tuple[dict[str, Any], bytes]:
         is_one = False
     if not is_one:
         raise ValueError("it is of another kind")
-    data = bytes(content[len(line) + 1 :])
     if facts.get("num_bytes") != len(data) or facts.get("sha256") != hashlib.sha256(data).hexdigest():
         raise ValueError("it is not what was written: it was cut, or its bytes have changed")
     return facts, data
