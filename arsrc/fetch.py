@@ -25,6 +25,7 @@ from arsrc.devices.resident import check_table, gather, table_spec
 from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, ArsrcValueError, sides
 from arsrc.host_call import HostCall, Leaves
+from arsrc.keys import order_words
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID
 from arsrc.programs import compiled_for_each
@@ -115,7 +116,7 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
         config: The source.
         state: Gives key and epoch; its index plays no part.
         start: Position in `[-num_records, num_records)`, negative from the end; int or integer[], may be
-            traced, and is then taken modulo `num_records`.
+            traced, and is then taken modulo `num_records`. Of a mixture, a position in its own epoch.
         size: Records, static; defaults to `batch_size`.
 
     Returns:
@@ -133,11 +134,11 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
     if shape := position.shape:
         fix = "Use take for positions that are not neighbours, or jax.vmap."
         raise ArsrcTypeError("batch_at", "start must be one position", fix, shape=shape)
-    num_records = schema.plan.num_records
+    epoch_size = schema.plan.epoch_size
     if isinstance(position, jax.core.Tracer):
-        position = _modulo(position, num_records)
+        position = _modulo(position, epoch_size)
     else:
-        position = checked_ids("batch_at", "start", position, -num_records, num_records)
+        position = checked_ids("batch_at", "start", position, -epoch_size, epoch_size)
     return _batch_at(schema, size, state, position)
 
 
@@ -200,7 +201,7 @@ def _next_batches(
         data, held = gather(plan, resident, record_ids, mask, schema.config._masks)
     else:
         where = jnp.stack([jnp.asarray(rows[0], jnp.uint32), state.index, state.epoch])
-        words = jnp.concatenate([where, jax.random.key_data(state.key)])
+        words = jnp.concatenate([where, order_words(plan, state.key)])
         read = _ReadBatches(schema, steps, rows[1], num_askers(axis_name))
         data, held = _call_host(read, schema, (steps, rows[1]), words)
     batch = _batch(data, mask, record_ids, epochs, held)
@@ -213,11 +214,11 @@ def _next_batches(
 @compiled_for_each(2)
 def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Batch:
     plan = schema.plan
-    row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
-    position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records))
-    ids = record_order.record_at(jnp, plan, jax.random.key_data(state.key), state.epoch, position)
-    batch = _take(schema, position.shape, record_order.served(jnp, plan, ids, jnp.ones(size, bool))[0])
-    return dataclasses.replace(batch, epochs=jnp.full(size, state.epoch))
+    row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.epoch_size)
+    position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.epoch_size))
+    words, valid = order_words(plan, state.key), jnp.ones(size, bool)
+    ids, _, epochs = record_order.rows_at(jnp, plan, words, state.epoch, position, valid)
+    return dataclasses.replace(_take(schema, ids.shape, ids), epochs=jnp.broadcast_to(epochs, ids.shape))
 
 
 @compiled_for_each(2)
@@ -235,16 +236,15 @@ def _batch(data: Any, mask: Array, record_ids: Array, epochs: Array, held: Array
     return Batch(data=data, mask=mask, record_ids=record_ids, epochs=epochs)
 
 
-def _modulo(start: Array, num_records: int) -> Array:
-    """Return a traced integer modulo `num_records` as u32, without leaving 32 bits."""
+def _modulo(start: Array, size: int) -> Array:
+    """Return a traced integer modulo `size` as u32, without leaving 32 bits."""
     if start.dtype.itemsize == 8:
-        return (start % np.array(num_records, start.dtype)).astype(jnp.uint32)
-    size = np.uint32(num_records)
+        return (start % np.array(size, start.dtype)).astype(jnp.uint32)
     if jnp.iinfo(start.dtype).min == 0:
-        return start.astype(jnp.uint32) % size
+        return start.astype(jnp.uint32) % np.uint32(size)
     start = start.astype(jnp.int32)
-    distance = abs(start).astype(jnp.uint32) % size  # that of -2**31 is right as a u32
-    return jnp.where((start < 0) & (distance > 0), size - distance, distance)
+    distance = abs(start).astype(jnp.uint32) % np.uint32(size)  # that of -2**31 is right as a u32
+    return jnp.where((start < 0) & (distance > 0), np.uint32(size) - distance, distance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +257,7 @@ class _ReadBatches:
     num_askers: int
 
     def __call__(self, words: np.ndarray, outs: Leaves | None) -> tuple[Leaves, np.ndarray]:
-        """Read for `words` u32[num_members, 3 + num_key_words]: first row, index, epoch, key of each member."""
+        """Read for `words` u32[num_members, 3 + num_key_words]: first row, index, epoch, key words of each member."""
         first_row, states = words[0, 0], words[:, 1:]
         request = Request(
             states=tuple(map(tuple, states.tolist())),

@@ -16,6 +16,7 @@ from arsrc.devices.placement import Placement, check_placement, place, placer, r
 from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcTypeError
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
+from arsrc.keys import order_words
 from arsrc.order.plan import PAD_ID
 from arsrc.state import init
 from arsrc.types import Batch, SourceState, check_state
@@ -63,6 +64,7 @@ def _batches(
     paths = leaf_paths(schema.codec.element_spec()) + ["mask"] * schema.config._masks
     key_words = np.asarray(jax.random.key_data(start.key))
     place_both = placer(placement, rows.start, config.batch_size, schema)
+    order = np.asarray(order_words(schema.plan, start.key))
     key = jax.random.wrap_key_data(place(key_words, replicated(placement)), impl=jax.random.key_impl(start.key))
 
     def source() -> OpenSource:
@@ -94,7 +96,7 @@ def _batches(
         state = SourceState(index=index, epoch=epoch, key=key)
         return loaded.after, place_both(state, batch)
 
-    state = (int(start.index), int(start.epoch), *key_words.tolist())
+    state = (int(start.index), int(start.epoch), *order.tolist())
     request = Request((state,), 1, rows.start, len(rows))
     item: tuple[Request, tuple[SourceState, Batch]] | None = None
     failed: Exception | None = None

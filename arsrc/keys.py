@@ -10,6 +10,7 @@ import numpy as np
 
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
+from arsrc.order.plan import Plan
 from arsrc.types import is_deleted
 
 Array = jax.Array
@@ -31,6 +32,21 @@ def order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] 
             stream_name=config.stream_name,
         )
     return jax.random.fold_in(_typed_key(key), np.uint32(zlib.crc32(config.stream_name.encode())))
+
+
+def order_words(plan: Plan, key: Array) -> Array:
+    """Return the words that the order depends on, u32[num_words]: of the key, or of a mixture those of its sources'.
+
+    The host cannot derive keys, so that they cross the bridge: source `s` has the key `fold_in(key, s)`.
+    """
+    if plan.mixture is None:
+        return jax.random.key_data(key)
+    numbers = np.arange(len(plan.mixture.sources), dtype=np.uint32)
+    words_of = lambda number: jax.random.key_data(jax.random.fold_in(key, number))  # noqa: E731
+    # Keys of some kinds are folded in another way under vmap, and each source's is to be that of the source alone.
+    is_elementwise = jax.random.key_impl(key) in ("threefry2x32", "rbg")
+    words: Array = jax.vmap(words_of)(numbers) if is_elementwise else jax.lax.map(words_of, numbers)
+    return words.ravel()
 
 
 def _typed_key(key: Any) -> Array:

@@ -16,7 +16,7 @@ from arsrc._host import registry
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.shards import AxisName, hashable, rows_of_device
 from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError
-from arsrc.keys import order_key
+from arsrc.keys import order_key, order_words
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID, Plan
 from arsrc.programs import compiled_for_each
@@ -88,7 +88,7 @@ def step_of(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
 
 
 def is_exhausted(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
-    """Return bool[], whether `num_epochs` lie behind `state` and no batch is left."""
+    """Return bool[], whether the end of the stream lies behind `state` and no batch is left."""
     return _is_exhausted(*_checked("is_exhausted", config, state))
 
 
@@ -154,10 +154,20 @@ def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int |
 
     Raises:
         ArsrcIndexError: An id is not in the data set (where it is not traced).
+        ArsrcValueError: `config` is a mixture.
     """
     plan, state = _checked("locate", config, state)
+    refuse_mixture(plan)
     ids = checked_ids("locate", "record_id", record_id, 0, plan.num_records)
     return _locate(plan, ids.shape, state, ids)
+
+
+def refuse_mixture(plan: Plan) -> None:
+    """Raise `ArsrcValueError` for the plan of a mixture, whose order has no inverse."""
+    if plan.mixture is not None:
+        what = "a mixture serves a record of a small source several times in an epoch, and one of a large source never"
+        fix = "Locate it in its source, with a state of that: its key is jax.random.fold_in(state.key, number)."
+        raise ArsrcValueError("locate", what, fix)
 
 
 def checked_ids(
@@ -238,9 +248,8 @@ def next_rows(
     """
     row = np.arange(num_rows or plan.batch_size, dtype=np.uint32) + jnp.asarray(first_row, jnp.uint32)
     position, epoch, valid = arithmetic.rows(jnp, plan, state.index, state.epoch, row)
-    ids = record_order.record_at(jnp, plan, jax.random.key_data(state.key), epoch, position)
-    ids, valid = record_order.served(jnp, plan, ids, valid)
-    return ids, valid, jnp.broadcast_to(epoch, ids.shape)
+    ids, valid, epochs = record_order.rows_at(jnp, plan, order_words(plan, state.key), epoch, position, valid)
+    return ids, valid, jnp.broadcast_to(epochs, ids.shape)
 
 
 @compiled_for_each()
@@ -256,10 +265,7 @@ def _step_of(plan: Plan, state: SourceState) -> Array:
 
 @compiled_for_each()
 def _is_exhausted(plan: Plan, state: SourceState) -> Array:
-    if plan.num_epochs < 0:
-        return jnp.zeros_like(state.epoch, bool)
-    _, epoch = arithmetic.settle(jnp, plan, state.index, state.epoch)
-    return epoch >= np.uint32(plan.num_epochs)
+    return arithmetic.is_end(jnp, plan, *arithmetic.settle(jnp, plan, state.index, state.epoch))
 
 
 @compiled_for_each(2)
@@ -278,4 +284,4 @@ def _record_keys(shape: tuple[int, ...], key: Array, epochs: Array, record_ids: 
 @compiled_for_each(2)
 def _locate(plan: Plan, shape: tuple[int, ...], state: SourceState, record_id: Array) -> Array:
     del shape
-    return record_order.position_of(jnp, plan, jax.random.key_data(state.key), state.epoch, record_id)
+    return record_order.position_of(jnp, plan, order_words(plan, state.key), state.epoch, record_id)

@@ -4,6 +4,8 @@ Small sizes are compared with a listing, batch by batch, in test_laws.py; here a
 does not reach, and the agreement of NumPy and JAX.
 """
 
+import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -318,10 +320,78 @@ def test_a_plan_knows_how_many_epochs_a_batch_can_touch() -> None:
         assert int(epochs.max()) + 1 == plan.epochs_in_batch, (n, b)
 
 
+# Ends within an epoch: a run of rows, of which the last is any.
+
+
+@st.composite
+def ending(draw: st.DrawFn) -> tuple[Plan, int, int]:
+    """A plan that ends at any row, with a state of it, or past it."""
+    size = draw(positive)
+    end = draw(st.integers(0, MAX_EPOCHS)) * size + draw(u32s) % size
+    plan = plan_of(size, draw(batch_sizes), "wrap", end // size)
+    plan = dataclasses.replace(plan, end_index=end % size)
+    assume(end > 0)
+    near = st.integers(-20, 20).map(lambda by: min(max(end + by, 0), MAX * size))
+    slot = draw(near | st.integers(0, MAX * size))
+    return plan, slot % size, slot // size
+
+
+@given(ending(), u32s)
+@example((dataclasses.replace(plan_of(MAX, 1, "wrap", MAX_EPOCHS), end_index=MAX - 1), 0, 0), MAX)
+@example((dataclasses.replace(plan_of(3, MAX_BATCH_SIZE, "wrap", MAX_EPOCHS), end_index=2), 1, MAX_EPOCHS), 1)
+@example((dataclasses.replace(plan_of(3, MAX_BATCH_SIZE, "wrap", 0), end_index=2), 1, 7), 1)
+def test_a_stream_may_end_within_an_epoch(case: tuple[Plan, int, int], steps: int) -> None:
+    plan, index, epoch = case
+    size, batch_size = plan.epoch_size, plan.batch_size
+    end = plan.num_epochs * size + plan.end_index
+    slot = min(epoch * size + index, end)
+    after = arithmetic.advance(np, plan, u32(index), u32(epoch), u32(steps))
+    assert pair(after) == tuple(reversed(divmod(min(slot + steps * batch_size, end), size)))
+    assert pair(arithmetic.advance(np, plan, u32(index), u32(epoch), steps)) == pair(after)
+    assert arithmetic.is_end(np, plan, *after).tolist() == [slot + steps * batch_size >= end]
+    assert pair(arithmetic.settle(np, plan, u32(index), u32(epoch))) == tuple(reversed(divmod(slot, size)))
+    assert arithmetic.step_of(np, plan, u32(index), u32(epoch)).tolist() == [min(-(-slot // batch_size), MAX)]
+    assert plan.total_steps == -(-end // batch_size)
+    row = u32(0, 1, batch_size // 2, batch_size - 1)
+    valid = arithmetic.rows(np, plan, u32(index), u32(epoch), row)[2]
+    assert valid[0].tolist() == [slot + one < end for one in row.tolist()]
+
+
+@given(u32s, st.integers(1, MAX), u32s)
+@example(MAX, MAX, MAX - 1)
+@example(MAX, 2**31, 2**31 - 1)
+@example(MAX, 2**31 + 1, 2**31)
+@example(2**16, 2**31 + 2**16 - 1, 2**31)
+def test_mul_divmod_each_is_divmod_of_the_exact_product(x: int, divisor: int, factor: int) -> None:
+    shift = 32 - divisor.bit_length()
+    factor %= divisor
+    quotient, rest = divmod(x * factor, divisor)
+    arguments = u32(x), u32(factor << shift), u32(divisor << shift)
+    assert pair(arithmetic.mul_divmod_each(np, *arguments)) == (quotient, rest << shift)
+    assert pair(DIVIDED(*map(jnp.asarray, arguments))) == (quotient, rest << shift)
+
+
+DIVIDED = jax.jit(functools.partial(arithmetic.mul_divmod_each, jnp))
+
+
+def test_mul_divmod_each_is_right_where_a_digit_is_guessed_too_large() -> None:
+    random = np.random.default_rng(0)
+    x, factor, divisor = random.integers(0, 2**32, (3, 10**6), np.uint32)
+    low = random.integers(0, 2**32, 10**6, np.uint32) >> random.integers(0, 32, 10**6, np.uint32)
+    divisor = np.where(random.random(10**6) < 0.5, np.uint32(2**31) + (low >> 1), divisor | np.uint32(2**31))
+    factor = np.minimum(factor, divisor - np.uint32(1))
+    for device, host in zip(
+        DIVIDED(x, factor, divisor), arithmetic.mul_divmod_each(np, x, factor, divisor), strict=True
+    ):
+        assert np.array_equal(device, host)
+
+
 # NumPy and JAX.
 
 
 PLANS = [
+    dataclasses.replace(plan_of(1000, 7, "wrap", 2**31), end_index=999),
+    dataclasses.replace(plan_of(MAX, MAX_BATCH_SIZE, "wrap", MAX_EPOCHS), end_index=5),
     plan_of(MAX, 7, "drop"),
     plan_of(MAX, 3, "pad", MAX_EPOCHS),
     plan_of(MAX - 1, MAX_BATCH_SIZE, "wrap"),

@@ -33,6 +33,10 @@ from arsrc import ArrayRecordSourceConfig, ReadOptions, Selection, tfds
 from arsrc._host import registry
 from arsrc.codecs import Bytes, Json, Map, MsgPack, Ragged, Struct, TFExample
 from arsrc.errors import message
+from arsrc.order.mixture import mixture_plan
+from arsrc.order.plan import Plan
+from arsrc.order.spread import whole_quotas
+from arsrc.state import refuse_mixture
 from arsrc.views.id_set import IdSet
 
 PACKAGE = Path(arsrc.__file__).parent
@@ -917,6 +921,21 @@ CASES = {
         TYPE,
         "operation_stats",
         ("runs on the host",),
+    ),
+    "a weight that gets no row": Case(
+        lambda world: whole_quotas([(1 - 1e-6, 1e-6)]), VALUE, "weights", ("source 1", "weight=1e-06", "or 0")
+    ),
+    "sources that hold too many records": Case(
+        lambda world: mixture_plan([Plan(2**32 - 1, 1, -1, "drop", False)] * 2, 1, [(0, (0.5, 0.5))], "first"),
+        VALUE,
+        "sources",
+        ("num_records=8589934590",),
+    ),
+    "a record located in a mixture": Case(
+        lambda world: refuse_mixture(mixture_plan([Plan(9, 1, -1, "drop", False)], 1, [(0, (1.0,))], "first")),
+        VALUE,
+        "locate",
+        ("several times", "Locate it in its source"),
     ),
 }
 

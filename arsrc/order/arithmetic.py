@@ -21,15 +21,19 @@ u32 = np.uint32
 def settle(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Array, Array]:
     """Return the (index, epoch) of the next batch: past an epoch's last batch is the next epoch's first.
 
-    Past the last epoch it is `(0, num_epochs)`: the one exhausted state.
+    Past the end it is `(end_index, num_epochs)`: the one exhausted state.
     """
-    left = u32(plan.num_records) - xp.minimum(index, u32(plan.num_records))
+    index, epoch = _later(xp, plan, index, xp.zeros_like(epoch), epoch)  # so that one more epoch still fits
+    left = u32(plan.epoch_size) - xp.minimum(index, u32(plan.epoch_size))
     ended = left < u32(plan.batch_size if plan.remainder == "drop" else 1)
-    index = xp.where(ended, u32(0), index)
-    if plan.num_epochs >= 0:
-        epoch = xp.minimum(epoch, u32(plan.num_epochs))  # so that one more still fits
-    epoch = epoch + ended.astype(u32)
-    return _clamp(xp, plan, index, epoch)
+    return _later(xp, plan, xp.where(ended, u32(0), index), epoch, ended.astype(u32))
+
+
+def is_end(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> Array:
+    """Return whether a place that `settle` or `advance` gives is the exhausted state, bool[...]."""
+    if plan.num_epochs < 0:
+        return xp.zeros_like(epoch, bool)
+    return (epoch == u32(plan.num_epochs)) & (index == u32(plan.end_index))
 
 
 def advance(xp: ModuleType, plan: Plan, index: Array, epoch: Array, steps: Array | int) -> tuple[Array, Array]:
@@ -45,10 +49,7 @@ def advance(xp: ModuleType, plan: Plan, index: Array, epoch: Array, steps: Array
     index, epoch = settle(xp, plan, index, epoch)
     move = _move_wrap if plan.remainder == "wrap" else _move_whole_epochs
     index, ahead = move(xp, plan, index, steps)
-    if plan.num_epochs >= 0:
-        # Compare distances: the sum may not fit.
-        ahead = xp.minimum(ahead, u32(plan.num_epochs) - epoch)
-    return _clamp(xp, plan, index, epoch + ahead)
+    return _later(xp, plan, index, epoch, ahead)
 
 
 def rows(
@@ -70,9 +71,9 @@ def rows(
     index, epoch = settle(xp, plan, index, epoch)
     index, epoch = index[..., None], epoch[..., None]
     row = np.arange(plan.batch_size, dtype=u32) if row is None else row
-    room = u32(plan.num_records) - index  # u32[..., 1], records left in the epoch, at least 1
+    room = u32(plan.epoch_size) - index  # u32[..., 1], records left in the epoch, at least 1
     if plan.remainder == "wrap":
-        passes, rest = row // u32(plan.num_records), row % u32(plan.num_records)
+        passes, rest = row // u32(plan.epoch_size), row % u32(plan.epoch_size)
         ends = rest >= room
         position = xp.where(ends, rest - room, index + rest)
         ahead = passes + ends.astype(u32)
@@ -82,7 +83,7 @@ def rows(
         valid = row < room
         position = index + row
     if plan.num_epochs >= 0:
-        valid = valid & (ahead < u32(plan.num_epochs) - epoch)  # distances: the sum may not fit
+        valid = valid & ~_is_past(plan, position, epoch, ahead)
     epoch = epoch + ahead
     return xp.where(valid, position, u32(0)), epoch, valid
 
@@ -93,8 +94,8 @@ def step_of(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> Array:
     size = plan.batch_size
     if plan.remainder != "wrap":
         return _saturating_add(xp, _saturating_mul(xp, epoch, plan.steps_per_epoch), index // u32(size))
-    # ceil((epoch * num_records + index) / batch_size); only the exhausted state is no multiple.
-    batches, rest = mul_divmod(xp, epoch, plan.num_records, size)
+    # ceil((epoch * epoch_size + index) / batch_size); only the exhausted state is no multiple.
+    batches, rest = mul_divmod(xp, epoch, plan.epoch_size, size)
     rest = rest + index % u32(size)
     part = index // u32(size) + (rest + u32(size - 1)) // u32(size)
     return _saturating_add(xp, batches, part)
@@ -119,18 +120,27 @@ def mul_divmod(xp: ModuleType, x: Array, factor: int, divisor: int, saturate: bo
     return quotient, rest
 
 
-def _clamp(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Array, Array]:
+def _later(xp: ModuleType, plan: Plan, index: Array, epoch: Array, ahead: Array) -> tuple[Array, Array]:
+    """Return (index, epoch) with `epoch` so many later, no later than the end; `epoch` is not past it."""
     if plan.num_epochs < 0:
-        return index, epoch
-    last = u32(plan.num_epochs)
-    return xp.where(epoch >= last, u32(0), index), xp.minimum(epoch, last)
+        return index, epoch + ahead
+    index = xp.where(_is_past(plan, index, epoch, ahead), u32(plan.end_index), index)
+    return index, epoch + xp.minimum(ahead, u32(plan.num_epochs) - epoch)
+
+
+def _is_past(plan: Plan, index: Array, epoch: Array, ahead: Array) -> Array:
+    """Return whether (index, epoch + ahead) is no place before the end."""
+    room = u32(plan.num_epochs) - epoch  # distances: the sum may not fit
+    if plan.end_index == 0:
+        return ahead >= room
+    return (ahead > room) | ((ahead == room) & (index >= u32(plan.end_index)))
 
 
 def _move_whole_epochs(xp: ModuleType, plan: Plan, index: Array, steps: Array | int) -> tuple[Array, Array]:
     """Return (index, epochs ahead) after `steps` batches of epochs that each start with a fresh batch."""
     size, per_epoch = u32(plan.batch_size), u32(plan.steps_per_epoch)
     steps = xp.full_like(index, steps) if isinstance(steps, int) else steps
-    room = u32(plan.num_records) - index
+    room = u32(plan.epoch_size) - index
     left = room // size if plan.remainder == "drop" else (room - u32(1)) // size + u32(1)
     over = steps - left  # garbage where the epoch does not end, and masked there
     ends = steps >= left
@@ -142,12 +152,12 @@ def _move_wrap(xp: ModuleType, plan: Plan, index: Array, steps: Array | int) -> 
     """Return (index, epochs ahead) after `steps` batches of one endless run of records."""
     finite = plan.num_epochs >= 0
     if isinstance(steps, int):
-        whole, part = divmod(steps * plan.batch_size, plan.num_records)
+        whole, part = divmod(steps * plan.batch_size, plan.epoch_size)
         whole = min(whole, PAD_ID) if finite else whole % 2**32
         ahead, rest = xp.full_like(index, whole), xp.full_like(index, part)
     else:
-        ahead, rest = mul_divmod(xp, steps, plan.batch_size, plan.num_records, saturate=finite)
-    index, carry = add_mod(xp, index, rest, u32(plan.num_records))
+        ahead, rest = mul_divmod(xp, steps, plan.batch_size, plan.epoch_size, saturate=finite)
+    index, carry = add_mod(xp, index, rest, u32(plan.epoch_size))
     return index, _saturating_add(xp, ahead, carry) if finite else ahead + carry
 
 
@@ -156,6 +166,34 @@ def add_mod(xp: ModuleType, a: Array, b: Array, modulus: np.uint32) -> tuple[Arr
     room = modulus - a
     ends = b >= room
     return xp.where(ends, b - room, a + b), ends.astype(u32)
+
+
+def mul_divmod_each(xp: ModuleType, x: Array, factor: Array, divisor: Array) -> tuple[Array, Array]:
+    """Return `divmod(x * factor, divisor)`, all u32[...], where `factor < divisor` and `divisor >= 2**31`.
+
+    So the quotient has 32 bits. The product has 64, which JAX may not have: two halves, divided digit by digit, in
+    digits of 16 bits (Warren, Hacker's Delight, second edition, figure 9-3). Smaller divisors are shifted first,
+    together with their factors.
+    """
+    if xp is np:
+        wide = np.divmod(x.astype(np.uint64) * factor, divisor)
+        return wide[0].astype(u32), wide[1].astype(u32)
+    low, high = lambda word: word & u32(0xFFFF), lambda word: word >> u32(16)
+    lower, upper = low(x) * high(factor), high(x) * low(factor)
+    carry = high(low(x) * low(factor)) + low(lower) + low(upper)
+    rest = high(x) * high(factor) + high(lower) + high(upper) + high(carry)  # the upper half of the product
+    product = x * factor
+    quotient = xp.zeros_like(rest)
+    for digit in (high(product), low(product)):
+        part = rest // high(divisor)
+        left = rest - part * high(divisor)
+        for _ in range(2):  # so much too large at most
+            over = left < u32(2**16)
+            over &= (part >= u32(2**16)) | (part * low(divisor) > (left << u32(16)) + digit)
+            part, left = part - over.astype(u32), left + over.astype(u32) * high(divisor)
+        rest = (rest << u32(16)) + digit - part * divisor
+        quotient = (quotient << u32(16)) + part
+    return quotient, rest
 
 
 def _saturating_add(xp: ModuleType, a: Array, b: Array) -> Array:

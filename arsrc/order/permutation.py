@@ -123,12 +123,61 @@ def unpermute(xp: ModuleType, value: Array, round_keys: Sequence[Array], n: int)
     return _join(row, column, n).reshape(shape)
 
 
+def permute_each(
+    xp: ModuleType, position: Array, key_words: Array, epoch: Array, which: Array, sizes: tuple[int, ...]
+) -> Array:
+    """Map positions of many permutations at once, each to what `permute` gives for it with its own key and n.
+
+    Args:
+        xp: `numpy` or `jax.numpy`.
+        position: u32[...], each below the size of its permutation.
+        key_words: u32[num_sizes, num_words], the words of the key of each permutation.
+        epoch: u32[...], of the shape of `position`.
+        which: u32[...], likewise: number of the permutation.
+        sizes: Number of cells of each, static; 0 leaves its positions where they are.
+
+    Returns:
+        u32[...], of the shape of `position`.
+    """
+    table, lanes = _tables(sizes)
+    keys = xp.asarray(lanes)  # u32[num_sizes, max_rounds]
+    for word in xp.moveaxis(key_words, 1, 0):
+        keys = mix(xp.broadcast_to(word[:, None], keys.shape), keys)
+    of_cell = lambda values: xp.moveaxis(xp.take(values, which, axis=0, mode="clip"), -1, 0)  # noqa: E731
+    keys = of_cell(keys)  # u32[max_rounds, ...]
+    keys = mix(xp.broadcast_to(epoch, keys.shape), keys)
+    num_columns, last_row, full_rows, rounds = of_cell(xp.asarray(table))
+    columns, rows = _Lines(last_row, _word(1), full_rows), _Lines(full_rows, num_columns - last_row, last_row)
+    row = position // num_columns
+    column = position - row * num_columns
+    fewest = min(map(num_rounds, filter(None, sizes)), default=0)
+    for number, (column_key, row_key) in enumerate(zip(keys[::2], keys[1::2], strict=True)):
+        turns = (rounds > np.uint32(2 * number)).astype(np.uint32) if 2 * number >= fewest else None
+        row = _forward(xp, row, *_rotation(columns, column, column_key, turns))
+        column = _forward(xp, column, *_rotation(rows, row, row_key, turns))
+    return row * num_columns + column
+
+
+@functools.lru_cache(64)
+def _tables(sizes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Describe each grid, u32[num_sizes, 4], and start the keys of its rounds, u32[num_sizes, max_rounds]."""
+    counts = [num_rounds(n) if n else 0 for n in sizes]
+    lanes = np.zeros((len(sizes), max(counts)), np.uint32)
+    grids = np.array([[1, 0, 0, 0]] * len(sizes), np.uint32)  # lines without cells do not turn
+    for number, n in enumerate(sizes):
+        if n:
+            _, num_rows, num_columns, last_row = grid(n)
+            grids[number] = num_columns, last_row, num_rows - 1, counts[number]
+            lanes[number, : counts[number]] = _lanes(n)
+    return grids, lanes
+
+
 class _Lines(NamedTuple):
     """All columns, or all rows: the first `num_long` have length `short + difference`, the others `short`."""
 
-    num_long: Array  # u32[]
-    difference: Array  # u32[]
-    short: Array  # u32[]
+    num_long: Array  # u32[], or u32[...] of the grid of each cell, as the others
+    difference: Array
+    short: Array
 
 
 @functools.lru_cache
@@ -162,12 +211,13 @@ def _join(row: Array, column: Array, n: int) -> Array:
     return row * np.uint32(grid(n).num_columns) + column
 
 
-def _rotation(lines: _Lines, line: Array, key: Array) -> tuple[Array, Array]:
-    """Draw by how much each line turns; give that and the line's length."""
+def _rotation(lines: _Lines, line: Array, key: Array, turns: Array | None = None) -> tuple[Array, Array]:
+    """Draw by how much each line turns, none where `turns` is 0; give that and the line's length."""
     length = (line < lines.num_long).astype(np.uint32)  # by arithmetic: numpy.where is five times slower
     length *= lines.difference
     length += lines.short
-    return _below(length, mix(line, key)), length
+    amount = _below(length, mix(line, key))
+    return amount if turns is None else amount * turns, length
 
 
 def _forward(xp: ModuleType, x: Array, amount: Array, length: Array) -> Array:

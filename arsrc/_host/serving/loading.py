@@ -1,6 +1,5 @@
 """Requests to batches: the order of an epoch, computed on the host from the device's definition."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -47,25 +46,22 @@ class Loader:
     def __init__(self, plan: Plan, elements: Elements, masks: bool) -> None:
         self._plan, self._elements, self._masks = plan, elements, masks
         self._label = f"arsrc: load batches{elements.label}"
-        self._record_at = functools.partial(record_order.record_at, np, plan)
 
     def plan(self, request: Request, count: int) -> Planned:
-        """Return `request` and the `count - 1` after it; fewer where the last epoch of all its members ends."""
+        """Return `request` and the `count - 1` after it; fewer where the streams of all its members end."""
         steps = [request.num_batches * ahead for ahead in range(1, count + 1)]
         index, epoch = arithmetic.advance(np, self._plan, *_states([request]), np.array(steps, np.uint32))
         states = zip(index[0].T.tolist(), epoch[0].T.tolist(), strict=True)
         later = [_with_states(request, *state) for state in states]
-        exhausted = (epoch[0] == self._plan.num_epochs).all(axis=0) & (self._plan.num_epochs >= 0)  # bool[count]
+        exhausted = arithmetic.is_end(np, self._plan, index[0], epoch[0]).all(axis=0)  # bool[count]
         if exhausted.any():
             later = later[: int(exhausted.argmax()) + 1]
         return Planned([request, *later[:-1]], later[-1], bool(exhausted[len(later) - 1]))
 
     def is_exhausted(self, request: Request) -> bool:
-        """Whether the last epoch lies behind all members of a request."""
-        if self._plan.num_epochs < 0:
-            return False
-        _, epoch = arithmetic.settle(np, self._plan, *_states([request]))
-        return bool((epoch == self._plan.num_epochs).all())
+        """Whether the end of the stream lies behind all members of a request."""
+        settled = arithmetic.settle(np, self._plan, *_states([request]))
+        return bool(arithmetic.is_end(np, self._plan, *settled).all())
 
     def locate(self, requests: Sequence[Request]) -> Rows:
         """Return what the rows of consecutive requests hold."""
@@ -74,15 +70,15 @@ class Loader:
         index, epoch = arithmetic.advance(np, self._plan, *_states(requests), steps)  # u32[requests, states, batches]
         row = np.arange(first.first_row, first.first_row + first.num_rows, dtype=np.uint32)
         position, epoch, valid = arithmetic.rows(np, self._plan, index, epoch, row)
-        ids = np.empty(position.shape, np.uint32)
-        for member, key_words in enumerate(_key_words(first)):
-            at = np.s_[:, member]
-            ids[at] = self._record_at(key_words, epoch[at], position[at])
-        ids, valid = record_order.served(np, self._plan, ids, valid)
-        whole = valid.all((1, 2, 3)).tolist()
+        members = [
+            record_order.rows_at(np, self._plan, words, epoch[:, member], position[:, member], valid[:, member])
+            for member, words in enumerate(_key_words(first))
+        ]
+        ids, valid, epoch = (np.stack(found, 1) for found in zip(*members, strict=True))
+        whole: Any = valid.all((1, 2, 3))  # bool[num_requests]
         one_member = len(first.states) == 1
         located = self._elements.locate(np.where(valid, ids, np.uint32(0))) if one_member else None
-        return Rows(ids, epoch, whole, located)
+        return Rows(ids, epoch, whole.tolist(), located)
 
     def load(
         self, planned: Planned, rows: Rows, first: int, last: int, outs: Leaves | None = None, stop: Stop | None = None
@@ -124,7 +120,7 @@ class Loader:
 
 
 def _key_words(request: Request) -> list[Array]:
-    """Return the key words of each member, u32[num_key_words]."""
+    """Return the words of each member that the order depends on, u32[num_words]."""
     return [np.array(state[2:], np.uint32) for state in request.states]
 
 
