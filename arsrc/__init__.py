@@ -6,6 +6,7 @@
 A map of the package, in the order in which data flows:
 
     config.py       what is fixed: ArrayRecordSourceConfig, ReadOptions
+    mixture_config.py  several sources in fixed shares: MixtureConfig
     types.py        what moves, and what it brings: SourceState, Batch
     state.py        init and the arithmetic of states
     keys.py         keys and streams

@@ -33,9 +33,9 @@ from arsrc import ArrayRecordSourceConfig, ReadOptions, Selection, tfds
 from arsrc._host import registry
 from arsrc.codecs import Bytes, Json, Map, MsgPack, Ragged, Struct, TFExample
 from arsrc.errors import message
+from arsrc.mixture_config import MixtureConfig
 from arsrc.order.mixture import mixture_plan
 from arsrc.order.plan import Plan
-from arsrc.order.spread import whole_quotas
 from arsrc.state import refuse_mixture
 from arsrc.views.id_set import IdSet
 
@@ -91,6 +91,13 @@ class World(NamedTuple):
 
     def state(self, **fields: Any) -> arsrc.SourceState:
         return arsrc.init(self.config(**fields))
+
+
+def mixture(weights: Any = None, **fields: Any) -> Callable[[World], MixtureConfig]:
+    """What makes a mixture of two sources."""
+    return lambda world: MixtureConfig(
+        **({"sources": [world.config()] * 2, "weights": weights, "batch_size": 4} | fields)
+    )
 
 
 def write_all(path: Path, write_records: Any, options: str, data: np.ndarray = DATA) -> str:
@@ -923,7 +930,26 @@ CASES = {
         ("runs on the host",),
     ),
     "a weight that gets no row": Case(
-        lambda world: whole_quotas([(1 - 1e-6, 1e-6)]), VALUE, "weights", ("source 1", "weight=1e-06", "or 0")
+        mixture((1 - 1e-6, 1e-6)), VALUE, "weights", ("source 1", "weight=1e-06", "or 0")
+    ),
+    "weights that are no numbers": Case(mixture("ab"), TYPE, "weights", ("weights='ab'",)),
+    "a weight for each of fewer sources": Case(mixture((1,)), VALUE, "weights", ("2 sources and 1 weights",)),
+    "a negative weight": Case(mixture((1, -2)), VALUE, "weights", ("weights=[1.0, -2.0]",)),
+    "weights of zero": Case(mixture((0, 0)), VALUE, "weights", ("all weights are 0",)),
+    "weights and stages": Case(mixture((1, 1), stages=[(0, (1, 1))]), VALUE, "weights", ("Give one of them",)),
+    "stages that are none": Case(mixture(stages=[3]), TYPE, "stages", ("stages=[3]",)),
+    "stages that do not begin at 0": Case(mixture(stages=[(5, (1, 1))]), VALUE, "stages", ("steps=[5]",)),
+    "sources that are none": Case(mixture((1,), sources=3), TYPE, "sources", ("sources='int'",)),
+    "no sources": Case(mixture((), sources=()), VALUE, "sources", ("sources=()",)),
+    "a source that is none": Case(mixture((1,), sources=["a"]), TYPE, "sources", ("source 0", "source='a'")),
+    "a mixture of mixtures": Case(
+        lambda world: mixture((1,), sources=[mixture((1, 1))(world)])(world), TYPE, "sources", ("multiplied",)
+    ),
+    "a stochastic source of a mixture": Case(
+        lambda world: mixture((1,), sources=[world.config(stochastic=True, stream_name="a")])(world),
+        VALUE,
+        "sources",
+        ("stream_name='a'",),
     ),
     "sources that hold too many records": Case(
         lambda world: mixture_plan([Plan(2**32 - 1, 1, -1, "drop", False)] * 2, 1, [(0, (0.5, 0.5))], "first"),

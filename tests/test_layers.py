@@ -50,6 +50,7 @@ FLOORS = [
     "arsrc.slow_loops",
     "arsrc.keys",
     "arsrc.types",
+    "arsrc.mixture_config",
     "arsrc.config",
     "arsrc.selection",
     "arsrc.codecs.*",
