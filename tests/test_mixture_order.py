@@ -5,6 +5,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import arsrc
+from arsrc import state as states
+from arsrc._host import registry
+from arsrc._host.serving.loading import Loader
+from arsrc._host.serving.requests import Request
 from arsrc.errors import ArsrcValueError
 from arsrc.keys import order_words
 from arsrc.order import arithmetic, permutation, record_order
@@ -21,6 +27,7 @@ from arsrc.order.blocks import Blocks
 from arsrc.order.mixture import Mixture, mixture_plan, rows_before, source_of
 from arsrc.order.plan import PAD_ID, Plan
 from arsrc.order.spread import MOST_SLOTS, spread, whole_quotas
+from arsrc.state import next_rows
 
 MAX = 2**32 - 1
 
@@ -457,3 +464,66 @@ def test_the_words_of_a_mixture_are_those_of_the_folded_keys(impl: str) -> None:
 def test_the_words_of_one_source_are_those_of_its_key() -> None:
     key = jax.random.key(42)
     assert order_words(source(10), key).tolist() == jax.random.key_data(key).tolist()
+
+
+# Callers: the same rows on the device and on the host.
+
+
+@pytest.fixture(scope="module")
+def opened(records_dir: Path, write_records: Any) -> Any:
+    """A data set of 60 records, whose ids are those of three sources one behind the other."""
+    path = write_records(records_dir / "mixed.array_record", [bytes([number] * 4) for number in range(60)])
+    return registry.source(arsrc.ArrayRecordSourceConfig(path, 1))
+
+
+@pytest.mark.parametrize("stop", ["first", "all"])
+def test_the_host_loads_the_rows_that_a_program_computes_up_to_the_end(opened: Any, stop: str) -> None:
+    plans = [source(30, num_epochs=2), source(20, "blocks", num_epochs=1), source(10, "stored", num_epochs=3)]
+    plan = mixed(plans, (0, (3, 2, 1)), (6, (1, 2, 3)), batch_size=7, stop=stop)
+    loader = Loader(plan, opened.elements, masks=False)
+    state = state_of(jax.random.key(7))
+    request = Request(((0, 0, *order_words(plan, state.key).tolist()),), 1, 0, plan.batch_size)
+    planned = loader.plan(request, 1000)
+    assert len(planned.requests) == plan.total_steps
+    assert loader.is_exhausted(planned.after)
+    assert not loader.is_exhausted(planned.requests[-1])
+    located = loader.locate(planned.requests)
+    loaded = loader.load(planned, located, 0, len(planned.requests))
+    next_batch = jax.jit(lambda state: (*next_rows(plan, state), states._advance(plan, state, jnp.uint32(1))))
+    for number, one in enumerate(loaded):
+        assert one is not None
+        ids, mask, epochs, state = next_batch(state)
+        assert one.record_ids[0, 0].tolist() == ids.tolist()
+        assert np.array_equal(one.epochs[0, 0][mask], epochs[mask])
+        assert one.leaves[0][0, 0, :, 0].tolist() == np.where(mask, ids, 0).tolist()
+        assert int(states._step_of(plan, state)) == number + 1
+        assert bool(states._is_exhausted(plan, state)) == (number + 1 == len(loaded))
+    counts = np.bincount(np.concatenate([one.record_ids.ravel() for one in loaded if one]) % PAD_ID, minlength=60)
+    if stop == "all":  # each source in all its epochs; padding counts as record 0
+        assert counts[1:].tolist() == [2] * 29 + [1] * 20 + [3] * 10
+
+
+def state_of(key: Any) -> arsrc.SourceState:
+    return arsrc.SourceState(index=jnp.uint32(0), epoch=jnp.uint32(0), key=key)
+
+
+def test_members_of_an_ensemble_have_rows_of_their_own(opened: Any) -> None:
+    plan = mixed([source(40), source(20, "stored")], [2, 1], batch_size=12)
+    keys = jax.vmap(jax.random.key)(jnp.arange(3, dtype=jnp.uint32))
+    members = [(5 * n, n, *order_words(plan, keys[n]).tolist()) for n in range(3)]
+    rows = Loader(plan, opened.elements, masks=False).locate([Request(tuple(members), 2, 0, 12)])
+    start = arsrc.SourceState(index=jnp.uint32([0, 5, 10]), epoch=jnp.arange(3, dtype=jnp.uint32), key=keys)
+    ids, _, epochs = jax.vmap(lambda state: next_rows(plan, state))(start)
+    assert rows.ids[0, :, 0].tolist() == ids.tolist()
+    assert rows.epochs[0, :, 0].tolist() == epochs.tolist()
+    assert rows.whole == [True]
+
+
+def test_a_part_of_a_batch_is_what_the_batch_holds_there() -> None:
+    files = dataclasses.replace(source(33, "stored"), file_sizes=(11, 3, 19))
+    plan = mixed([source(50), files], [1, 3], batch_size=24)
+    state = arsrc.SourceState(index=jnp.uint32(31), epoch=jnp.uint32(5), key=jax.random.key(3))
+    whole = next_rows(plan, state)
+    parts = [next_rows(plan, state, first, 8) for first in (0, 8, 16)]
+    for number, one in enumerate(whole):
+        assert one.tolist() == np.concatenate([part[number] for part in parts]).tolist()
