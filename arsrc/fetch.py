@@ -120,7 +120,8 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
         size: Records, static; defaults to `batch_size`.
 
     Returns:
-        A batch of `size` rows, all of the state's epoch, all valid but those of excluded records.
+        A batch of `size` rows, all of the state's epoch, all valid but those of excluded records, and of a mixture's
+        sources that have ended.
 
     Raises:
         ArsrcIndexError: `start` is out of range (where it is not traced).
