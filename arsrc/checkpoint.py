@@ -27,8 +27,8 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
     """Return a text that is equal for equal data in equal order; host.
 
     Enter: record counts, file sizes, and hashes that the format keeps (of the footers and of a spread of chunks),
-    which reads kilobytes, not the data; slices; which records are selected; which order, and its version; excluded
-    records. Do not enter: where the files lie, seed, batch size, remainder, epochs, codec, `read`, `name`, statistics.
+    which reads kilobytes, not the data; slices; which records are selected; how they are packed; which order, and its
+    version; excluded records. Do not enter: where the files lie, seed, batch size, remainder, epochs, codec, `read`, `name`, statistics.
 
     Raises:
         ArsrcReadError: A file cannot be read.
@@ -48,9 +48,11 @@ def _data_and_order(config: ArrayRecordSourceConfig, host: OpenSource) -> str:
         order = "shuffled files"
     else:
         order = "as stored"
-    rows = f"{host.plan.num_records} records"
+    rows = f"{host.records.num_records} records"
     if config.select is not None:
         rows += f" selected of {host.num_stored} by {config.select.ids.digest}"
+    if config.pack is not None:
+        rows = f"{host.plan.num_records} rows of {config.pack.length} tokens by {host.table_digest}, {rows}"
     return f"{rows}, data {host.content_hash()}, order {ORDER_VERSION} {order}"
 
 

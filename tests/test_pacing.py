@@ -34,7 +34,7 @@ def paced(gaps: list[float], costs: list[float]) -> Pace:
 
 
 def reads_ahead(pace: Pace, ahead: str = "auto", is_quick: bool = True, is_shared: bool = False) -> bool:
-    return pacing.reads_ahead(pace, ahead, ROWS, is_quick, is_shared)
+    return pacing.reads_ahead(pace, ahead, ROWS, 0, is_quick, is_shared)
 
 
 def test_a_run_of_which_nothing_is_known_is_read_ahead() -> None:
@@ -60,14 +60,14 @@ def test_slow_programs_and_dear_loads_are_read_ahead(gap: float, cost: float) ->
 @pytest.mark.parametrize("num_rows", [1, 256, 10_000])
 def test_a_load_may_cost_more_the_more_rows_it_has(num_rows: int) -> None:
     dear = pacing.CHEAP + pacing.CHEAP_ROW * num_rows
-    assert pacing.reads_ahead(paced([QUICK], [dear]), "auto", num_rows, True, False)
-    assert not pacing.reads_ahead(paced([QUICK], [just_below(dear)]), "auto", num_rows, True, False)
+    assert pacing.reads_ahead(paced([QUICK], [dear]), "auto", num_rows, 0, True, False)
+    assert not pacing.reads_ahead(paced([QUICK], [just_below(dear)]), "auto", num_rows, 0, True, False)
 
 
 def test_a_program_that_is_away_for_less_than_a_cheap_load_takes_has_nothing_to_hide_it_behind() -> None:
     cost, num_rows = 10 * pacing.TIGHT_GAP, round(20 * pacing.TIGHT_GAP / pacing.CHEAP_ROW)
-    assert pacing.reads_ahead(paced([cost], [cost]), "auto", num_rows, True, False)
-    assert not pacing.reads_ahead(paced([just_below(cost)], [cost]), "auto", num_rows, True, False)
+    assert pacing.reads_ahead(paced([cost], [cost]), "auto", num_rows, 0, True, False)
+    assert not pacing.reads_ahead(paced([just_below(cost)], [cost]), "auto", num_rows, 0, True, False)
 
 
 def test_one_long_gap_or_load_changes_little_and_many_do() -> None:

@@ -1,6 +1,7 @@
 """How the records of files are decoded, and what is kept of it, of one source or of several."""
 
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,15 @@ class Decoded:
             fix = "Documents without tokens are in no row, nor are those that are excluded or dropped."
             raise ArsrcValueError("pack", "no document has tokens", fix, num_documents=table.num_documents)
         return table, lost
+
+    @functools.cached_property
+    def table_digest(self) -> str:
+        """Tells which documents stand in which row."""
+        assert self.table is not None
+        digest = hashlib.sha256()
+        for array in self.table.to_arrays().values():
+            digest.update(array)
+        return digest.hexdigest()[:32]
 
 
 def first_record(config: "ArrayRecordSourceConfig", first: int = 0) -> int:

@@ -227,6 +227,11 @@ class OpenSource:
         return self.files.data_set.content_hash(self.files.slices_of(self.group.configs[0].paths))
 
     @property
+    def table_digest(self) -> str:
+        """Tells which documents stand in which row, where they are packed."""
+        return self.group.decoded.table_digest
+
+    @property
     def num_stored(self) -> int:
         """Records of its files, whether they are rows or not."""
         slices = self.files.slices_of(self.group.configs[0].paths)

@@ -12,6 +12,10 @@ TIGHT_GAP = 400e-6
 CHEAP = 100e-6
 """Seconds that a load takes which copies and decodes nothing; `CHEAP_ROW` more for each row."""
 CHEAP_ROW = 1.5e-6
+CHEAP_BYTE = 0.5e-9
+"""Seconds that a byte may take besides: to copy it once more is what threads cost at least."""
+SHORT_GAP = 0.25
+"""Share of a load's time: where the program is away for less, threads have little to hide, and copying costs more."""
 GROWTH = 1.2
 """Times go up by so much at most from one to the next: one long one, as at an epoch's end, says little."""
 FORGETTING = 0.5
@@ -60,25 +64,29 @@ def loaded_ahead(pace: Pace, seconds: float, cpu_seconds: float, waited: bool) -
     return Pace(pace.gap, cost, seconds)
 
 
-def is_tight(pace: Pace, num_rows: int) -> bool:
-    """Whether cheap requests of so many rows come in so quick a succession that threads would be no help."""
+def is_tight(pace: Pace, num_rows: int, num_bytes: int) -> bool:
+    """Whether cheap requests of so many rows and bytes come in so quick a succession that threads would be no help."""
     if pace.gap is None or pace.cost is None:
         return False
-    return pace.cost < CHEAP + CHEAP_ROW * num_rows and pace.gap < max(TIGHT_GAP, pace.cost)
+    cheap = CHEAP + CHEAP_ROW * num_rows
+    if pace.cost < cheap:
+        return pace.gap < max(TIGHT_GAP, pace.cost)
+    return pace.cost < cheap + CHEAP_BYTE * num_bytes and pace.gap < SHORT_GAP * pace.cost
 
 
-def reads_ahead(pace: Pace, ahead: str, num_rows: int, is_quick: bool, is_shared: bool) -> bool:
+def reads_ahead(pace: Pace, ahead: str, num_rows: int, num_bytes: int, is_quick: bool, is_shared: bool) -> bool:
     """Whether threads are to load what a run will ask for.
 
     Args:
         pace: What was measured of the run.
         ahead: "auto", "always" or "never".
         num_rows: Rows of a request.
+        num_bytes: Its decoded bytes.
         is_quick: Whether a load copies what lies in memory, and computes and waits for little else.
         is_shared: Whether several devices ask for the same.
     """
     if ahead == "auto":
-        return is_shared or not is_quick or not is_tight(pace, num_rows)
+        return is_shared or not is_quick or not is_tight(pace, num_rows, num_bytes)
     return ahead == "always"
 
 

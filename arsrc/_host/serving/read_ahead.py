@@ -251,7 +251,9 @@ class ReadAhead:
         return Place(run, chunk, row), part
 
     def _reads_ahead(self, client: Client, run: Run, request: Request) -> bool:
-        return pacing.reads_ahead(run.pace, client.ahead, request.num_elements, client.is_quick, run.num_askers > 1)
+        return pacing.reads_ahead(
+            run.pace, client.ahead, request.num_elements, run.request_bytes, client.is_quick, run.num_askers > 1
+        )
 
     def _is_kept(self, client: Client, run: Run, number: int, reads_ahead: bool) -> bool:
         """Whether others may find what a request brings that is asked for now; it is loaded alone where not."""
