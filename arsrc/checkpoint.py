@@ -27,8 +27,9 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
     """Return a text that is equal for equal data in equal order; host.
 
     Enter: record counts, file sizes, and hashes that the format keeps (of the footers and of a spread of chunks),
-    which reads kilobytes, not the data; slices; which records are selected; how they are packed; which order, and its
-    version; excluded records. Do not enter: where the files lie, seed, batch size, remainder, epochs, codec, `read`, `name`, statistics.
+    which reads kilobytes, not the data; slices; which records are selected, and how they are packed; which order, and
+    its version; excluded records. Do not enter: where the files lie, seed, batch size, remainder, epochs, codec,
+    `read`, `name`, statistics.
 
     Raises:
         ArsrcReadError: A file cannot be read.

@@ -81,12 +81,13 @@ CLASSES = {
         "shuffle_records=False, shuffle_block_size=1, shuffle_window_blocks=32, remainder='drop', "
         "exclude=(), stochastic=False, stream_name=None, local_files_only=False, cacheable=False, "
         "batch_stats_fn=None, precomputed_stats=None, name=None, read=ReadOptions(), "
-        "on_bad_record='raise', select=None)"
+        "on_bad_record='raise', select=None, pack=None)"
     ),
     "ReadOptions": (
         "(num_threads=2, read_ahead_bytes=268435456, max_open_files=256, cache_bytes=4294967296, "
         "cache_dir=None, checksum='auto', ahead='auto', timeout_seconds=None)"
     ),
+    "Packing": "(length, how='split', *, longer='cut', end_of_document=None, pad_value=0, targets=False)",
     "SourceState": "(index, epoch, key)",
     "Batch": "(data, mask, record_ids, epochs)",
     "LeafStatistics": "(count, mean, variance, min, max)",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import arsrc
-from arsrc import ArrayRecordSourceConfig, ReadOptions
+from arsrc import ArrayRecordSourceConfig, Packing, ReadOptions
 from arsrc.codecs import Bytes, Map, Ragged, Struct
 
 
@@ -482,6 +482,7 @@ CHANGES: list[dict[str, Any]] = [
     {"read": ReadOptions()},
     {"on_bad_record": "mask"},
     {"select": [(0, 7)]},
+    {"pack": Packing(8)},
 ]
 
 

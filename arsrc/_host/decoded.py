@@ -96,7 +96,7 @@ class Decoded:
         assert self.table is not None
         digest = hashlib.sha256()
         for array in self.table.to_arrays().values():
-            digest.update(array)
+            digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:32]
 
 
