@@ -76,6 +76,9 @@ from arsrc.iterate import iterate as iterate
 from arsrc.keys import ensure_rng_streams as ensure_rng_streams
 from arsrc.keys import requires_rng_streams as requires_rng_streams
 from arsrc.mesh import next_global_batch as next_global_batch
+from arsrc.mixture_config import MixtureConfig as MixtureConfig
+from arsrc.mixtures import source_counts as source_counts
+from arsrc.mixtures import source_ids as source_ids
 from arsrc.read_records import read_records as read_records
 from arsrc.scan import scan_epoch as scan_epoch
 from arsrc.scan import scan_steps as scan_steps
@@ -122,6 +125,7 @@ __all__ = [
     "BadRecords",
     "Batch",
     "LeafStatistics",
+    "MixtureConfig",
     "Packing",
     "ReadOptions",
     "RecordError",
@@ -162,6 +166,8 @@ __all__ = [
     "scan_epoch",
     "scan_steps",
     "select_records",
+    "source_counts",
+    "source_ids",
     "state_at",
     "step_of",
     "steps_per_epoch",

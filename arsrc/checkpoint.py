@@ -12,18 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arsrc import mixtures
 from arsrc._host import registry
+from arsrc._host.groups import Group
 from arsrc._host.open_source import OpenSource
+from arsrc.any_config import AnyConfig
 from arsrc.config import ArrayRecordSourceConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, said, sides
+from arsrc.mixture_config import MixtureConfig
+from arsrc.order.mixture import rows_before
 from arsrc.order.plan import ORDER_VERSION, PAD_ID
 from arsrc.types import SourceState, check_state
 
 FORMAT_VERSION = 1
+_BETWEEN = " | "
 _FIELDS = ("version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude")
 
 
-def fingerprint(config: ArrayRecordSourceConfig) -> str:
+def fingerprint(config: AnyConfig) -> str:
     """Return a text that is equal for equal data in equal order; host.
 
     Enter: record counts, file sizes, and hashes that the format keeps (of the footers and of a spread of chunks),
@@ -34,13 +40,29 @@ def fingerprint(config: ArrayRecordSourceConfig) -> str:
     Raises:
         ArsrcReadError: A file cannot be read.
     """
-    excluded = ", ".join(f"{start}..{stop - 1}" for start, stop in config.exclude)
     found = _data_and_order(config, registry.source(config, strict=True))
-    return found + (f", without records {excluded}" if excluded else "")
+    excluded = "; ".join(filter(None, map(_excluded, config._sources)))
+    found += f", without records {excluded}" if excluded else ""
+    return found if isinstance(config, ArrayRecordSourceConfig) else f"{found} | {_weights(config)}"
 
 
-def _data_and_order(config: ArrayRecordSourceConfig, host: OpenSource) -> str:
-    """Return the fingerprint but for excluded records: they change what is served, and no place of any other."""
+def _excluded(config: ArrayRecordSourceConfig) -> str:
+    return ", ".join(f"{start}..{stop - 1}" for start, stop in config.exclude)
+
+
+def _weights(config: MixtureConfig) -> str:
+    """Say which shares sources have, and how long."""
+    steps = [f"from row {step * config.batch_size} on {list(weights)}" for step, weights in config._stages]
+    return f"weights {', '.join(steps)}, stop {config.stop}"
+
+
+def _data_and_order(config: AnyConfig, host: OpenSource) -> str:
+    """Return the fingerprint but for excluded records and weights, which change no place of any other record."""
+    texts = [_of_source(one, *place) for one, place in zip(config._sources, host.sources, strict=True)]
+    return texts[0] if isinstance(config, ArrayRecordSourceConfig) else _BETWEEN.join([f"{len(texts)} sources", *texts])
+
+
+def _of_source(config: ArrayRecordSourceConfig, group: Group, place: int) -> str:
     if config.shuffle_records and config.shuffle_block_size > 1:
         order = f"shuffled blocks of {config.shuffle_block_size} in windows of {config.shuffle_window_blocks}"
     elif config.shuffle_records:
@@ -49,15 +71,16 @@ def _data_and_order(config: ArrayRecordSourceConfig, host: OpenSource) -> str:
         order = "shuffled files"
     else:
         order = "as stored"
-    rows = f"{host.records.num_records} records"
+    rows = f"{group.num_documents(place)} records"
     if config.select is not None:
-        rows += f" selected of {host.num_stored} by {config.select.ids.digest}"
+        rows += f" selected of {group.num_stored(place)} by {config.select.ids.digest}"
     if config.pack is not None:
-        rows = f"{host.plan.num_records} rows of {config.pack.length} tokens by {host.table_digest}, {rows}"
-    return f"{rows}, data {host.content_hash()}, order {ORDER_VERSION} {order}"
+        num_rows = group.plans[place].num_records
+        rows = f"{num_rows} rows of {config.pack.length} tokens by {group.decoded.table_digest}, {rows}"
+    return f"{rows}, data {group.content_hash(place)}, order {ORDER_VERSION} {order}"
 
 
-def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[str, Any]:
+def to_state_dict(config: AnyConfig, state: SourceState) -> dict[str, Any]:
     """Return `state` as plain Python values, fit for JSON, with format version, fingerprint and exclusions; host.
 
     A signal handler may call it at any moment: of a source that is open it looks at no file a second time.
@@ -71,22 +94,29 @@ def to_state_dict(config: ArrayRecordSourceConfig, state: SourceState) -> dict[s
         raise ArsrcTypeError("to_state_dict", "runs on the host, not inside a JAX transformation")
     with jax.ensure_compile_time_eval():  # JAX may be tracing what a signal handler interrupts
         key_words = np.asarray(jax.random.key_data(state.key)).tolist()
-    return {
+    host = registry.opened(config)
+    found = {
         "version": FORMAT_VERSION,
         "index": int(state.index),
         "epoch": int(state.epoch),
         "key_impl": str(jax.random.key_impl(state.key)),
         "key_words": key_words,
-        "fingerprint": _data_and_order(config, registry.opened(config)),
-        "exclude": [list(pair) for pair in config.exclude],
+        "fingerprint": _data_and_order(config, host),
+        "exclude": [list(pair) for pair in host.exclude],
     }
+    if isinstance(config, MixtureConfig) and host.plan.mixture is not None:
+        row = mixtures.row_of(host.plan, int(state.index), int(state.epoch))
+        found["row"], found["source_rows"] = row, rows_before(host.plan.mixture, row)
+        found["stages"] = [[step * config.batch_size, list(weights)] for step, weights in config._stages]
+    return found
 
 
-def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, Any]) -> SourceState:
+def from_state_dict(config: AnyConfig, state_dict: Mapping[str, Any]) -> SourceState:
     """Return the state that `to_state_dict` saved; host.
 
     `batch_size`, `remainder`, `num_epochs` and the places of the files may have changed since, and more records may be
-    excluded: the stream goes on at the same record.
+    excluded: the stream goes on at the same record. Weights of a mixture may change from there on: what lies behind
+    stays, as a stage, and each source goes on where it stands.
 
     Args:
         config: The source to go on with.
@@ -94,7 +124,7 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
 
     Raises:
         ArsrcValueError: It was saved from other data or another order, by another format version, or is damaged; or
-            records that were excluded would come back.
+            records that were excluded would come back; or weights would have changed before.
     """
     where = "from_state_dict"
     if not isinstance(state_dict, Mapping):
@@ -104,7 +134,7 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
             "Arguments are the config, then what to_state_dict gave: json.loads(text), say.",
             state_dict=type(state_dict).__name__,
         )
-    state_dict = _plain(state_dict)
+    given, state_dict = state_dict, _plain(state_dict)
     if _integers([state_dict.get("version", FORMAT_VERSION)]) != [FORMAT_VERSION]:
         raise ArsrcValueError(
             where,
@@ -115,30 +145,39 @@ def from_state_dict(config: ArrayRecordSourceConfig, state_dict: Mapping[str, An
     missing = sorted(set(_FIELDS) - set(state_dict))
     if missing:
         raise ArsrcValueError(where, "is no source state", "Use to_state_dict.", missing=missing)
-    saved, here = state_dict["fingerprint"], _data_and_order(config, registry.source(config, strict=True))
+    host = registry.source(config, strict=True)
+    saved, here = state_dict["fingerprint"], _data_and_order(config, host)
     if not isinstance(saved, str):
         raise ArsrcValueError(where, "the fingerprint is no text", fingerprint=saved)
     if saved != here:
         raise ArsrcValueError(
             where,
             "the state belongs to other data or another order",
-            "Restore it with the config it was saved with:" + sides(saved=saved, config=here),
+            "Restore it with the config it was saved with:" + _differences(saved, here),
         )
     excluded = _pairs(state_dict["exclude"])
-    back = [
-        pair for pair in excluded if not any(start <= pair[0] and pair[1] <= stop for start, stop in config.exclude)
-    ]
+    back = [pair for pair in excluded if not any(start <= pair[0] and pair[1] <= stop for start, stop in host.exclude)]
     if back:
         raise ArsrcValueError(
             where,
             "records that the run had excluded would come back",
-            "Exclude at least what it excluded:" + sides(saved=str(excluded), config=str(list(config.exclude))),
+            "Exclude at least what it excluded:" + sides(saved=str(excluded), config=str(list(host.exclude))),
         )
+    index, epoch = _u32(state_dict, "index"), _u32(state_dict, "epoch")
+    if isinstance(config, MixtureConfig):
+        index, epoch = mixtures.resumed(config, host.plan, given)
     return SourceState(
-        index=jnp.asarray(_u32(state_dict, "index")),
-        epoch=jnp.asarray(_u32(state_dict, "epoch")),
-        key=_key(state_dict["key_words"], state_dict["key_impl"]),
+        index=jnp.asarray(index), epoch=jnp.asarray(epoch), key=_key(state_dict["key_words"], state_dict["key_impl"])
     )
+
+
+def _differences(saved: str, here: str) -> str:
+    """Return both sides, of mixtures of as many sources only those that differ."""
+    pairs = list(zip(saved.split(_BETWEEN), here.split(_BETWEEN), strict=False))
+    if pairs[0][0] != pairs[0][1] or len(pairs) == 1:
+        return sides(saved=saved, config=here)
+    found = [(number - 1, *pair) for number, pair in enumerate(pairs) if pair[0] != pair[1]]
+    return "".join(sides(**{f"saved, source {number}": a, f"config, source {number}": b}) for number, a, b in found)
 
 
 def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from arsrc.codecs.decoder import ElementDecoder, decoder_of
 from arsrc.codecs.packed import Packed
 from arsrc.errors import ArsrcTypeError, ArsrcValueError, said
 from arsrc.frozen import FrozenStats, HashOnce, Terse
+from arsrc.order.plan import Plan
 from arsrc.selection import parse_ranges, selection_of
 from arsrc.views.packing import Packing
 
@@ -272,8 +273,35 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
         """Return what decodes the records, with the codec resolved by the first one; host only."""
         return decoder_of(self.codec, first_record)
 
-    def _row_codec(self, codec: Codec) -> Codec | Packed:
-        """Return what has the spec of rows, where `codec` decodes their records."""
+    @property
+    def _sources(self) -> "tuple[ArrayRecordSourceConfig, ...]":
+        """The sources, as a mixture has several."""
+        return (self,)
+
+    @property
+    def _groups(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers of the sources that are read together."""
+        return ((0,),)
+
+    def _plan(self, plans: Sequence[Plan]) -> Plan:
+        """Return the plan, where those of the sources are these.
+
+        Raises:
+            ArsrcValueError: There is no batch.
+        """
+        (plan,) = plans
+        if plan.steps_per_epoch == 0:
+            raise ArsrcValueError(
+                "batch_size",
+                f"is larger than the data set ({plan.num_records} records) and remainder is 'drop'",
+                'Use a smaller batch_size, or remainder="pad" or "wrap".',
+                batch_size=self.batch_size,
+            )
+        return plan
+
+    def _row_codec(self, codecs: Sequence[Codec]) -> Codec | Packed:
+        """Return what has the spec of rows, where these decode the records of groups."""
+        (codec,) = codecs
         return codec if self.pack is None else Packed(codec, self.pack)
 
     def _shown(self, field: str) -> str:

@@ -1,53 +1,104 @@
 """`explain`: how a source is read, what limits it, and what would help, in words."""
 
+from collections.abc import Sequence
+
 from arsrc._host import registry
+from arsrc._host.groups import Group, random_access
 from arsrc._host.machine.threads import num_cores
-from arsrc._host.open_source import OpenSource, random_access
+from arsrc._host.open_source import OpenSource
 from arsrc.advice import Facts, limits
 from arsrc.amounts import counted, in_bytes, in_seconds
+from arsrc.any_config import AnyConfig
 from arsrc.codecs import Map
 from arsrc.config import ArrayRecordSourceConfig
+from arsrc.mixture_config import MixtureConfig
 
 
-def explain(config: ArrayRecordSourceConfig) -> str:
+def explain(config: AnyConfig) -> str:
     """Return how this source is read, what limits it, and what would help, in a few lines of text; host.
 
     It judges by the files, by the options, and by what `io_metrics` has counted so far: ask after some hundred steps of
     the training loop. Its wording may change; programs ask `io_metrics`.
     """
-    source = registry.opened(config)
-    facts = _facts(config, source)
-    found = limits(facts)
-    lines = [
-        f"{config.name or 'source'}: {source.files.data_set.files}",
-        f"files: {source.files.data_set.files.describe()}",
-        f"order: {_order(config)}; {counted(source.plan.steps_per_epoch, 'batch')} of {config.batch_size} an epoch",
-        f"elements: {facts.codec}, {counted(source.elements.num_bytes, 'byte')} each; {_cache(source)}",
-        f"ahead: {_ahead(facts)}",
-        f"so far: {_so_far(facts)}",
+    host = registry.opened(config)
+    facts = [_facts(one, host, *place) for one, place in zip(config._sources, host.sources, strict=True)]
+    found = list(dict.fromkeys(limit for one in facts for limit in limits(one)))
+    lines = _of_mixture(config, host, facts) if isinstance(config, MixtureConfig) else _of_one(config, host, facts[0])
+    lines += [
+        f"ahead: {_ahead(facts[0])}",
+        f"so far: {_so_far(facts[0])}",
         *(f"limited: {limit.what}\n  would help: {'; or '.join(limit.helps)}" for limit in found),
     ]
     if not found:
-        lines.append("limited: " + ("by nothing here" if facts.is_measured else "ask again after some hundred steps"))
+        lines.append(
+            "limited: " + ("by nothing here" if facts[0].is_measured else "ask again after some hundred steps")
+        )
     return "\n".join(lines)
 
 
-def _facts(config: ArrayRecordSourceConfig, source: OpenSource) -> Facts:
-    data_set, num_bytes = source.files.data_set, source.elements.num_bytes
-    opened = data_set.files.opened
-    blocks = source.plan.blocks
+def _of_mixture(config: MixtureConfig, host: OpenSource, facts: Sequence[Facts]) -> list[str]:
+    """Return what there is to say of a mixture and its sources."""
+    stages = "" if len(config._stages) == 1 else f", in {len(config._stages)} stages"
+    epoch = f"{counted(host.plan.steps_per_epoch, 'batch')} of {config.batch_size} an epoch"
+    lines = [f"{config.name or 'mixture'}: {counted(len(facts), 'source')}{stages}; {epoch}"]
+    shares = zip(*(weights for _, weights in config._stages), strict=True)
+    for number, (source, place, fact, share) in enumerate(
+        zip(config._sources, host.sources, facts, shares, strict=True)
+    ):
+        first, *others = _of_source(source, host, *place, fact, _order(source))
+        parts = ", then ".join(f"{part:.1%}" for part in share)
+        lines += [f"source {number}, {parts}: {first}", *(f"  {line}" for line in others)]
+    return lines
+
+
+def _of_one(config: ArrayRecordSourceConfig, host: OpenSource, facts: Facts) -> list[str]:
+    """Return what there is to say of a source that is none of a mixture."""
+    order = f"{_order(config)}; {counted(host.plan.steps_per_epoch, 'batch')} of {config.batch_size} an epoch"
+    first, *others = _of_source(config, host, *host.sources[0], facts, order)
+    return [f"{config.name or 'source'}: {first}", *others]
+
+
+def _of_source(
+    config: ArrayRecordSourceConfig, host: OpenSource, group: Group, place: int, facts: Facts, order: str
+) -> list[str]:
+    """Return what there is to say of any source."""
+    files, each = group.files.data_set.files, counted(host.elements.num_bytes, "byte")
+    kept = "not cached" if group.decoded.cache is None else str(group.decoded.cache)
+    return [
+        str(files),
+        f"files: {files.describe()}",
+        f"order: {order}",
+        f"elements: {facts.codec}{_view(config, group, place)}, {each} each; {kept}",
+    ]
+
+
+def _view(config: ArrayRecordSourceConfig, group: Group, place: int) -> str:
+    """Say which records are rows, where these are not all of them."""
+    text = ""
+    if config.select is not None:
+        text += f", {group.num_documents(place):,} of {counted(group.num_stored(place), 'record')} selected"
+    if config.pack is not None and group.decoded.table is not None:
+        rows, share = counted(group.plans[place].num_records, "row"), group.decoded.table.fill
+        text += f", packed into {rows} of {config.pack.length} tokens ({config.pack.how}), {share:.1%} full"
+    return text
+
+
+def _facts(config: ArrayRecordSourceConfig, source: OpenSource, group: Group, place: int) -> Facts:
+    data_set, num_bytes = group.files.data_set, source.elements.num_bytes
+    opened, plan = data_set.files.opened, group.plans[place]
+    blocks = plan.blocks
     window_size = blocks.window_size if blocks else opened.max_group_size * config.shuffle_window_blocks
-    codec = source.schema.codec
+    codec = group.decoded.decoder.codec
     return Facts(
-        batch_bytes=config.batch_size * num_bytes,
-        all_bytes=source.plan.num_records * num_bytes,
+        batch_bytes=source.plan.batch_size * num_bytes,
+        all_bytes=plan.num_records * num_bytes,
         encodings=tuple(opened.not_mapped),
         compressions=tuple(opened.decoded),
         is_verifying=data_set.is_verifying,
         group_size=opened.max_group_size,
         is_random=random_access(config),
         block_size=config.shuffle_block_size,
-        window_bytes=min(window_size, source.plan.num_records) * _record_bytes(source),
+        window_bytes=min(window_size, plan.num_records) * _record_bytes(source),
         is_cached=config.cacheable,
         codec=type(codec).__name__,
         is_python=isinstance(codec, Map),
@@ -73,12 +124,8 @@ def _order(config: ArrayRecordSourceConfig) -> str:
     if config.shuffle_block_size > 1:
         return f"blocks of {config.shuffle_block_size}, mixed in windows of {config.shuffle_window_blocks} blocks"
     if config.shuffle_records:
-        return "all records shuffled"
+        return "all records shuffled" if config.pack is None else "all rows shuffled"
     return "files shuffled" if config.shuffle_files else "as stored"
-
-
-def _cache(source: OpenSource) -> str:
-    return "not cached" if source.elements.cache is None else str(source.elements.cache)
 
 
 def _ahead(facts: Facts) -> str:

@@ -17,10 +17,10 @@ import numpy as np
 from arsrc._host import registry
 from arsrc._host.open_source import OpenSource, Schema
 from arsrc._host.serving.requests import Request
+from arsrc.any_config import AnyConfig
 from arsrc.bridge import call_host
 from arsrc.codecs.check import whole_number
 from arsrc.codecs.element_tree import leaf_paths
-from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.resident import check_table, gather, table_spec
 from arsrc.devices.shards import AxisName, hashable, num_askers, rows_of_device
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, ArsrcValueError, sides
@@ -38,7 +38,7 @@ _MOST_BYTES = 2**48  # XLA ends the process where sizes overflow
 
 
 def next_batch(
-    config: ArrayRecordSourceConfig,
+    config: AnyConfig,
     state: SourceState,
     *,
     axis_name: AxisName | None = None,
@@ -75,7 +75,7 @@ def next_batch(
 
 
 def next_batches(
-    config: ArrayRecordSourceConfig,
+    config: AnyConfig,
     state: SourceState,
     num_batches: int,
     *,
@@ -102,12 +102,12 @@ def next_batches(
     return _next("next_batches", config, num_batches, state, axis_name, resident)
 
 
-def peek(config: ArrayRecordSourceConfig, state: SourceState) -> Batch:
+def peek(config: AnyConfig, state: SourceState) -> Batch:
     """Return the batch that `next_batch` would give, without a new state."""
     return _next("peek", config, None, state, None, None)[1]
 
 
-def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | Array, size: int | None = None) -> Batch:
+def batch_at(config: AnyConfig, state: SourceState, start: int | Array, size: int | None = None) -> Batch:
     """Return `size` records from position `start` of the state's epoch, going on at its beginning after its end.
 
     Random access in the epoch's order; the state does not move.
@@ -143,7 +143,7 @@ def batch_at(config: ArrayRecordSourceConfig, state: SourceState, start: int | A
     return _batch_at(schema, size, state, position)
 
 
-def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
+def take(config: AnyConfig, record_ids: Any) -> Batch:
     """Return the records with these ids, in this order.
 
     Args:
@@ -166,13 +166,13 @@ def take(config: ArrayRecordSourceConfig, record_ids: Any) -> Batch:
     return _take(schema, record_ids.shape, record_ids)
 
 
-def _schema(config: ArrayRecordSourceConfig) -> Schema:
+def _schema(config: AnyConfig) -> Schema:
     return registry.source(config).schema
 
 
 def _next(
     where: str,
-    config: ArrayRecordSourceConfig,
+    config: AnyConfig,
     num_batches: int | None,
     state: SourceState,
     axis_name: AxisName | None,

@@ -10,8 +10,8 @@ from arsrc import sizes
 from arsrc._host import registry
 from arsrc._host.open_source import OpenSource
 from arsrc._host.serving.requests import Request
+from arsrc.any_config import AnyConfig
 from arsrc.codecs.element_tree import leaf_paths
-from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.placement import Placement, check_placement, place, placer, replicated, rows_of_process
 from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcTypeError
 from arsrc.fetch import read_from, source_of
@@ -23,7 +23,7 @@ from arsrc.types import Batch, SourceState, check_state
 
 
 def iterate(
-    config: ArrayRecordSourceConfig,
+    config: AnyConfig,
     state: SourceState | None = None,
     *,
     device: Placement = None,
@@ -55,7 +55,7 @@ def iterate(
 
 
 def _batches(
-    host: OpenSource, config: ArrayRecordSourceConfig, start: SourceState, placement: Placement, rows: range
+    host: OpenSource, config: AnyConfig, start: SourceState, placement: Placement, rows: range
 ) -> Iterator[tuple[SourceState, Batch]]:
     schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]

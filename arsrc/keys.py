@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arsrc.config import ArrayRecordSourceConfig
+from arsrc.any_config import AnyConfig
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.order.plan import Plan
 from arsrc.types import is_deleted
@@ -16,7 +16,7 @@ from arsrc.types import is_deleted
 Array = jax.Array
 
 
-def order_key(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None) -> Array:
+def order_key(config: AnyConfig, key: Array | Mapping[str, Array] | None) -> Array:
     """Return the key of the order that `init(config, key)` is to have."""
     if not config.stochastic:
         return jax.random.key(config.seed) if key is None else _typed_key(key)
@@ -65,12 +65,12 @@ def _typed_key(key: Any) -> Array:
     raise ArsrcTypeError("init", "key is no single PRNG key", "Use jax.random.key(seed).", key=shown)
 
 
-def requires_rng_streams(config: ArrayRecordSourceConfig) -> list[str] | None:
+def requires_rng_streams(config: AnyConfig) -> list[str] | None:
     """Return the names of the key streams that `init` needs, None if it needs none."""
     return [config.stream_name] if config.stream_name is not None else None
 
 
-def ensure_rng_streams(config: ArrayRecordSourceConfig, names: list[str]) -> None:
+def ensure_rng_streams(config: AnyConfig, names: list[str]) -> None:
     """Check that the key streams that `init` needs are among `names`.
 
     Args:

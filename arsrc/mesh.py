@@ -8,7 +8,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from arsrc import fetch
 from arsrc._host import registry
-from arsrc.config import ArrayRecordSourceConfig
+from arsrc.any_config import AnyConfig
 from arsrc.devices.shards import AxisName, hashable
 from arsrc.errors import ArsrcValueError
 from arsrc.programs import compiled_for_each
@@ -16,7 +16,7 @@ from arsrc.types import Batch, SourceState, check_state
 
 
 def next_global_batch(
-    config: ArrayRecordSourceConfig,
+    config: AnyConfig,
     state: SourceState,
     *,
     mesh: Mesh,
@@ -55,7 +55,7 @@ def next_global_batch(
 
 @compiled_for_each(4)
 def _next_global_batch(
-    config: ArrayRecordSourceConfig,
+    config: AnyConfig,
     mesh: Mesh,
     axis_name: AxisName | None,
     num_batches: int | None,

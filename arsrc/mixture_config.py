@@ -10,7 +10,10 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
+from arsrc.codecs import Codec
 from arsrc.codecs.check import whole_number
+from arsrc.codecs.element_tree import tree_text
+from arsrc.codecs.packed import Mixed, Packed
 from arsrc.config import (
     MAX_BATCH_SIZE,
     ArrayRecordSourceConfig,
@@ -20,8 +23,10 @@ from arsrc.config import (
     _frozen,
     _one_of,
 )
-from arsrc.errors import ArsrcTypeError, ArsrcValueError, said
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, said, sides
 from arsrc.frozen import HashOnce, Terse
+from arsrc.order.mixture import mixture_plan
+from arsrc.order.plan import Plan
 from arsrc.order.spread import whole_quotas
 
 Stop = Literal["first", "all"]
@@ -45,7 +50,8 @@ class MixtureConfig(HashOnce, Terse):
     The sources' own orders hold (`shuffle_*`, `exclude`). Source `s` has the key `jax.random.fold_in(state.key, s)`,
     and goes through its own epochs at its own pace: its rows are, one after another, those of all its epochs, whatever
     the others do. No row of an epoch is left out, so that `batch_size` and `remainder` of sources play no part, nor do
-    their `seed`, `name` and statistics.
+    their `seed`, `name` and statistics. Each is read as its `read` says; threads and memory for batches that are read
+    ahead are those of the first one. All have one `on_bad_record`.
 
     The state is that of any source. An epoch of a mixture is a whole number of periods, about as many rows as its
     sources hold together; it has no rest: batches run over its end. `record_ids` number the sources' records one source
@@ -68,7 +74,6 @@ class MixtureConfig(HashOnce, Terse):
         stochastic: The caller gives the key at `init`; needs `stream_name`. Sources must not be stochastic themselves.
         stream_name: Name of the caller's key stream; folded into the key.
         name: A label for errors, metrics and profiles.
-        read: Threads and memory with which the mixture is read ahead: speed only.
         batch_stats_fn: Function behind `compute_statistics`.
         precomputed_stats: What `get_statistics` gives; excludes `batch_stats_fn`. Copied: arrays too.
 
@@ -87,7 +92,6 @@ class MixtureConfig(HashOnce, Terse):
     stochastic: bool = False
     stream_name: str | None = None
     name: str | None = None
-    read: ReadOptions = ReadOptions()
     batch_stats_fn: Callable[[Any], Any] | None = None
     precomputed_stats: Mapping[str, Any] | None = None
 
@@ -112,8 +116,6 @@ class MixtureConfig(HashOnce, Terse):
         put("precomputed_stats", _frozen(self.precomputed_stats))
         if self.name is not None and not isinstance(self.name, str):
             raise ArsrcTypeError("name", "must be a string or None", name=self.name)
-        if not isinstance(self.read, ReadOptions):
-            raise ArsrcTypeError("read", "must be a ReadOptions", read=self.read)
         try:
             hash(self)
         except Exception as error:
@@ -130,9 +132,54 @@ class MixtureConfig(HashOnce, Terse):
         return found
 
     @property
+    def read(self) -> ReadOptions:
+        """How batches are read ahead: as the first source says."""
+        options: ReadOptions = self.sources[0].read
+        return options
+
+    @property
+    def _sources(self) -> tuple[ArrayRecordSourceConfig, ...]:
+        """The sources."""
+        sources: tuple[ArrayRecordSourceConfig, ...] = self.sources
+        return sources
+
+    @functools.cached_property
+    def _groups(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers of the sources that are read together: those that decode, keep and read alike."""
+        groups: dict[Any, list[int]] = {}
+        for number, source in enumerate(self._sources):
+            groups.setdefault((source.codec, source.pack, source.cacheable, source.read), []).append(number)
+        return tuple(map(tuple, groups.values()))
+
+    def _plan(self, plans: Sequence[Plan]) -> Plan:
+        """Return the plan, where those of the sources are these.
+
+        Raises:
+            ArsrcValueError: They hold too many rows together.
+        """
+        return mixture_plan(plans, self.batch_size, self._stages, self.stop)
+
+    def _row_codec(self, codecs: Sequence[Codec]) -> Codec | Packed | Mixed:
+        """Return what has the spec of rows, where these decode the records of groups.
+
+        Raises:
+            ArsrcValueError: Their specs differ.
+        """
+        configs = [self._sources[sources[0]] for sources in self._groups]
+        found = [config._row_codec([codec]) for config, codec in zip(configs, codecs, strict=True)]
+        texts = [tree_text(codec.element_spec()) for codec in found]
+        for sources, text in zip(self._groups, texts, strict=True):
+            if text != texts[0]:
+                what = f"sources 0 and {sources[0]} have other elements"
+                fix = "Let all sources give elements of one structure, shapes and dtypes:"
+                both = sides(**{"source 0": texts[0], f"source {sources[0]}": text})
+                raise ArsrcValueError("sources", what, fix + both)
+        return found[0] if len(found) == 1 else Mixed(tuple(found))
+
+    @property
     def _masks(self) -> bool:
-        """Whether bad records of a source are masked rows."""
-        return any(source._masks for source in self.sources)
+        """Whether bad records are masked rows."""
+        return self._sources[0]._masks
 
     @property
     def _stages(self) -> tuple[tuple[int, Weights], ...]:
@@ -156,6 +203,9 @@ def _sources(given: Any) -> tuple[ArrayRecordSourceConfig, ...]:
             raise ArsrcTypeError("sources", f"source {number} is a mixture, and mixtures do not nest", fix)
         if not isinstance(source, ArrayRecordSourceConfig):
             raise ArsrcTypeError("sources", f"source {number} is no ArrayRecordSourceConfig", source=source)
+        if source.on_bad_record != given[0].on_bad_record:
+            what = f"sources 0 and {number} differ in on_bad_record"
+            raise ArsrcValueError("sources", what, "Let all sources have one.", on_bad_record=source.on_bad_record)
         if source.stochastic:
             what = f"source {number} is stochastic, and the keys of sources are made from that of the mixture"
             raise ArsrcValueError("sources", what, "Make the mixture stochastic.", stream_name=source.stream_name)

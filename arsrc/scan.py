@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from arsrc import fetch, sizes, slow_loops
+from arsrc.any_config import AnyConfig
 from arsrc.codecs.check import whole_number
-from arsrc.config import ArrayRecordSourceConfig
 from arsrc.devices.shards import AxisName
 from arsrc.errors import ArsrcTypeError, ArsrcValueError
 from arsrc.mesh import next_global_batch
@@ -21,7 +21,7 @@ Body = Callable[[Carry, Any], tuple[Carry, Any]]
 
 
 def scan_epoch(
-    config: ArrayRecordSourceConfig,
+    config: AnyConfig,
     state: SourceState,
     carry: Carry,
     body: Body[Carry],
@@ -69,7 +69,7 @@ def scan_epoch(
 
 
 def scan_steps(
-    config: ArrayRecordSourceConfig,
+    config: AnyConfig,
     state: SourceState,
     carry: Carry,
     body: Body[Carry],
@@ -168,7 +168,7 @@ def _fetcher(
     axis_name: AxisName | None,
     mesh: Mesh | None,
     resident: Any,
-) -> Callable[[ArrayRecordSourceConfig, SourceState, int], tuple[SourceState, Any]]:
+) -> Callable[[AnyConfig, SourceState, int], tuple[SourceState, Any]]:
     """Return what brings batches: `fetch(config, state, num_batches)`, without an axis of batches if it is one."""
     options = {"axis_name": axis_name, "mesh": mesh, "resident": resident}
     given = [name for name, value in options.items() if value is not None]

@@ -45,13 +45,17 @@ def select_records(config: ArrayRecordSourceConfig, predicate: Callable[[Batch],
     if not callable(given):
         fix = "Give a function of a batch that returns a boolean for each row."
         raise ArsrcTypeError("select_records", "predicate is no function", fix, predicate=type(given).__name__)
+    if config._sources != (config,) or config.pack is not None:
+        what = "selects records of one source, which are not packed"
+        raise ArsrcValueError("select_records", what, "Select in the sources, and pack what is selected.")
     host = registry.source(config, strict=True)
+    ((group, place),) = host.sources
     kept = [batch.record_ids[_verdict(predicate, batch)] for batch in _batches(host, config)]
     rows = np.concatenate(kept) if kept else np.zeros(0, np.uint32)
     if not len(rows):
         raise ArsrcValueError("select_records", "predicate holds for no record")
     ids = rows if config.select is None else config.select.ids.take(rows.astype(np.int64)).astype(np.uint32)
-    return Selection(IdSet.of_ids(ids), host.num_stored, host.content_hash())
+    return Selection(IdSet.of_ids(ids), group.num_stored(place), group.content_hash(place))
 
 
 def _batches(host: OpenSource, config: ArrayRecordSourceConfig) -> Iterator[Batch]:

@@ -6,16 +6,16 @@ import jax
 import numpy as np
 
 from arsrc._host import registry
-from arsrc.config import ArrayRecordSourceConfig
+from arsrc.any_config import AnyConfig
 from arsrc.types import Batch
 
 
-def num_records(config: ArrayRecordSourceConfig) -> int:
+def num_records(config: AnyConfig) -> int:
     """Return the number of records in the data set; host, or while tracing."""
     return registry.source(config, strict=True).plan.num_records
 
 
-def steps_per_epoch(config: ArrayRecordSourceConfig) -> int:
+def steps_per_epoch(config: AnyConfig) -> int:
     """Return the number of batches in an epoch; host, or while tracing.
 
     `num_records // batch_size` with `remainder="drop"`, else rounded up. Under "wrap" epochs do not end with a
@@ -24,12 +24,12 @@ def steps_per_epoch(config: ArrayRecordSourceConfig) -> int:
     return registry.source(config).plan.steps_per_epoch
 
 
-def total_steps(config: ArrayRecordSourceConfig) -> int | None:
+def total_steps(config: AnyConfig) -> int | None:
     """Return the number of batches until the source is exhausted, None if endless; host, or while tracing."""
     return registry.source(config).plan.total_steps
 
 
-def element_spec(config: ArrayRecordSourceConfig) -> Any:
+def element_spec(config: AnyConfig) -> Any:
     """Return the PyTree of `jax.ShapeDtypeStruct` of one element; host, or while tracing.
 
     Dtypes are those that arrive on the device: with 64-bit types off, 64-bit leaves arrive with 32.
@@ -40,7 +40,7 @@ def element_spec(config: ArrayRecordSourceConfig) -> Any:
     )
 
 
-def batch_spec(config: ArrayRecordSourceConfig) -> Batch:
+def batch_spec(config: AnyConfig) -> Batch:
     """Return the `Batch` of `jax.ShapeDtypeStruct` that `next_batch` gives; host, or while tracing."""
     size = (config.batch_size,)
     spec: Any = Batch  # of specs in place of arrays
@@ -53,12 +53,12 @@ def batch_spec(config: ArrayRecordSourceConfig) -> Batch:
     return batch
 
 
-def reset_cache(config: ArrayRecordSourceConfig) -> None:
+def reset_cache(config: AnyConfig) -> None:
     """Forget the decoded elements that `cacheable=True` keeps; host."""
     registry.opened(config).reset_cache()
 
 
-def close(config: ArrayRecordSourceConfig | None = None) -> None:
+def close(config: AnyConfig | None = None) -> None:
     """Close the source of `config`, or all; host. Files, threads and caches open again when they are next used.
 
     Files that another open config reads too stay open. Returns within a second, whatever codecs are doing.
@@ -69,7 +69,7 @@ def close(config: ArrayRecordSourceConfig | None = None) -> None:
     registry.close(config)
 
 
-def io_metrics(config: ArrayRecordSourceConfig) -> dict[str, float]:
+def io_metrics(config: AnyConfig) -> dict[str, float]:
     """Return what the host did since the source was opened; host.
 
     Configs that differ in `seed` or statistics alone are one source. A batch that was read and not asked for yet may be

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from arsrc._host import registry
-from arsrc.config import ArrayRecordSourceConfig
+from arsrc.any_config import AnyConfig
 from arsrc.devices.shards import AxisName, hashable, rows_of_device
 from arsrc.errors import ArsrcError, ArsrcIndexError, ArsrcTypeError, ArsrcValueError
 from arsrc.keys import order_key, order_words
@@ -26,7 +26,7 @@ Array = jax.Array
 T = TypeVar("T")
 
 
-def init(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None = None) -> SourceState:
+def init(config: AnyConfig, key: Array | Mapping[str, Array] | None = None) -> SourceState:
     """Return the state before the first batch; opens the files.
 
     Runs eagerly, and in `jit` and `vmap` with a traced `key` (an ensemble of orders). The arrays of the state are its
@@ -49,12 +49,12 @@ def init(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | Non
     return _first(config, key)
 
 
-def _first(config: ArrayRecordSourceConfig, key: Array | Mapping[str, Array] | None) -> SourceState:
+def _first(config: AnyConfig, key: Array | Mapping[str, Array] | None) -> SourceState:
     index, epoch = jnp.zeros((), jnp.uint32), jnp.zeros((), jnp.uint32)  # two buffers: states are donated
     return SourceState(index=index, epoch=epoch, key=order_key(config, key))
 
 
-def advance(config: ArrayRecordSourceConfig, state: SourceState, steps: int | Array = 1) -> SourceState:
+def advance(config: AnyConfig, state: SourceState, steps: int | Array = 1) -> SourceState:
     """Return the state `steps` batches later, in closed form, without reading; an exhausted state stays.
 
     Args:
@@ -68,7 +68,7 @@ def advance(config: ArrayRecordSourceConfig, state: SourceState, steps: int | Ar
     return _advance(*_checked("advance", config, state), _count("advance", "steps", steps))
 
 
-def state_at(config: ArrayRecordSourceConfig, step: int | Array, key: Any = None) -> SourceState:
+def state_at(config: AnyConfig, step: int | Array, key: Any = None) -> SourceState:
     """Return the state after `step` batches from `init(config, key)`, in closed form, without reading.
 
     Args:
@@ -82,17 +82,17 @@ def state_at(config: ArrayRecordSourceConfig, step: int | Array, key: Any = None
     return _advance(_plan(config), _first(config, key), _count("state_at", "step", step))
 
 
-def step_of(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
+def step_of(config: AnyConfig, state: SourceState) -> Array:
     """Return u32[], the number of batches between `init` and `state`; saturates at 2**32 - 1."""
     return _step_of(*_checked("step_of", config, state))
 
 
-def is_exhausted(config: ArrayRecordSourceConfig, state: SourceState) -> Array:
+def is_exhausted(config: AnyConfig, state: SourceState) -> Array:
     """Return bool[], whether the end of the stream lies behind `state` and no batch is left."""
     return _is_exhausted(*_checked("is_exhausted", config, state))
 
 
-def record_ids(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
+def record_ids(config: AnyConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
     """Return u32[batch_size], ids of the records of the next batch; 2**32 - 1 in rows without a record.
 
     Nothing is read: records that `on_bad_record="mask"` will mask are among them.
@@ -106,7 +106,7 @@ def record_ids(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name
     return _rows(plan, hashable(axis_name), state)[0]
 
 
-def batch_mask(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
+def batch_mask(config: AnyConfig, state: SourceState, *, axis_name: AxisName | None = None) -> Array:
     """Return bool[batch_size], which rows of the next batch hold a record.
 
     Nothing is read: records that `on_bad_record="mask"` will mask count.
@@ -120,7 +120,7 @@ def batch_mask(config: ArrayRecordSourceConfig, state: SourceState, *, axis_name
     return _rows(plan, hashable(axis_name), state)[1]
 
 
-def record_keys(config: ArrayRecordSourceConfig, state: SourceState, batch: Batch) -> Array:
+def record_keys(config: AnyConfig, state: SourceState, batch: Batch) -> Array:
     """Return a PRNG key for each row of a batch, say for augmentation.
 
     A row's key depends on the state's key, its epoch and its record id alone: not on batch size, position or
@@ -142,7 +142,7 @@ def record_keys(config: ArrayRecordSourceConfig, state: SourceState, batch: Batc
     return _record_keys(batch.record_ids.shape, state.key, batch.epochs, batch.record_ids)
 
 
-def locate(config: ArrayRecordSourceConfig, state: SourceState, record_id: int | Array) -> Array:
+def locate(config: AnyConfig, state: SourceState, record_id: int | Array) -> Array:
     """Return u32[...], the positions at which the state's epoch serves records: the inverse of the order.
 
     With `remainder="drop"`, positions from `steps_per_epoch * batch_size` on are passed over.
@@ -228,11 +228,11 @@ def _count(where: str, name: str, value: int | Array) -> Array:
     return number
 
 
-def _plan(config: ArrayRecordSourceConfig) -> Plan:
+def _plan(config: AnyConfig) -> Plan:
     return registry.source(config).plan
 
 
-def _checked(where: str, config: ArrayRecordSourceConfig, state: SourceState) -> tuple[Plan, SourceState]:
+def _checked(where: str, config: AnyConfig, state: SourceState) -> tuple[Plan, SourceState]:
     plan = _plan(config)
     check_state(where, state)
     return plan, state

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from arsrc._host import registry
-from arsrc.config import ArrayRecordSourceConfig
+from arsrc.any_config import AnyConfig
 from arsrc.errors import ArsrcTypeError
 from arsrc.order.plan import PAD_ID
 from arsrc.types import SourceState, check_state
@@ -32,9 +32,7 @@ class LeafStatistics:
     max: np.ndarray
 
 
-def operation_stats(
-    config: ArrayRecordSourceConfig, state: SourceState, since: SourceState | None = None
-) -> dict[str, int]:
+def operation_stats(config: AnyConfig, state: SourceState, since: SourceState | None = None) -> dict[str, int]:
     """Return how many records were served and passed over, from the states alone; host.
 
     Args:
@@ -61,7 +59,7 @@ def operation_stats(
     return {"applied_count": applied, "skipped_count": skipped}
 
 
-def compute_statistics(config: ArrayRecordSourceConfig, data: Any) -> Any:
+def compute_statistics(config: AnyConfig, data: Any) -> Any:
     """Return `config.batch_stats_fn(data)`, None without one; the caller keeps the value.
 
     Args:
@@ -71,7 +69,7 @@ def compute_statistics(config: ArrayRecordSourceConfig, data: Any) -> Any:
     return None if config.batch_stats_fn is None else config.batch_stats_fn(data)
 
 
-def get_statistics(config: ArrayRecordSourceConfig, computed: Any = None) -> Any:
+def get_statistics(config: AnyConfig, computed: Any = None) -> Any:
     """Return a copy of the `precomputed_stats` that the config was made with, else `computed`.
 
     Args:
@@ -87,7 +85,7 @@ def get_statistics(config: ArrayRecordSourceConfig, computed: Any = None) -> Any
         return dict(config.precomputed_stats)
 
 
-def dataset_statistics(config: ArrayRecordSourceConfig) -> Any:
+def dataset_statistics(config: AnyConfig) -> Any:
     """Read every record once, and compute statistics over all of them; host.
 
     Means and variances are merged in float64 (Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm

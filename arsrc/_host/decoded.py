@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arsrc._host.machine.progress import showing
 from arsrc._host.records.cache import ElementCache, open_cache
@@ -18,7 +19,7 @@ from arsrc._host.records.kept_table import Bad, kept_table
 from arsrc._host.records.leaves import Decoder, TokenLeaves
 from arsrc._host.records.packed_rows import shapes_of
 from arsrc._host.records.selected import Records
-from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcValueError, RecordError
+from arsrc.errors import ArsrcError, ArsrcReadError, RecordError
 from arsrc.views import pack_table
 from arsrc.views.pack_table import PackTable
 from arsrc.views.packing import Packing
@@ -38,15 +39,26 @@ class Decoded:
         cache: Where decoded elements are kept, None if they are not.
     """
 
-    def __init__(self, config: "ArrayRecordSourceConfig", data_set: DataSet, records: Records, view: str) -> None:
-        """Find out what decodes records, and open the cache.
+    def __init__(
+        self,
+        config: "ArrayRecordSourceConfig",
+        data_set: DataSet,
+        records: Records,
+        firsts: NDArray[np.int64],
+        exclude: tuple[tuple[int, int], ...],
+        view: str,
+    ) -> None:
+        """Find out what decodes records, which of them rows are packed of, and open the cache.
 
         Args:
             config: Of the source, the first one where there are several.
             data_set: All records of the files.
-            records: Those of them that are rows.
+            records: Those of them that are rows, or documents of which rows are packed.
+            firsts: First of them of each source, i64[num_sources].
+            exclude: Ranges of them that nobody will read.
             view: Says which they are; empty: all.
         """
+        self._firsts, self._exclude = firsts, exclude
         self.decoder = _decoder(config, records)
         self.tokens: TokenLeaves | None = None
         self.table: PackTable | None = None
@@ -78,17 +90,12 @@ class Decoded:
 
         def build() -> tuple[PackTable, Bad]:
             faults = Faults(label, config._masks)
-            lengths = DocumentLengths(
-                records, self.decoder, tokens, config.exclude, config._masks, faults, label
-            ).find()
-            table = pack_table.build(packing, lengths, track=functools.partial(_shown, f"pack documents{label}"))
+            documents = DocumentLengths(records, self.decoder, tokens, self._exclude, config._masks, faults, label)
+            show = functools.partial(_shown, f"pack documents{label}")
+            table = pack_table.build(packing, documents.find(), self._firsts, show)
             return table, [(record_id, met.reason) for record_id, met in faults.met().items()]
 
-        table, lost = kept_table(packing, config.read.cache_dir, identity, build)
-        if not table.num_rows:
-            fix = "Documents without tokens are in no row, nor are those that are excluded or dropped."
-            raise ArsrcValueError("pack", "no document has tokens", fix, num_documents=table.num_documents)
-        return table, lost
+        return kept_table(packing, config.read.cache_dir, identity, build)
 
     @functools.cached_property
     def table_digest(self) -> str:

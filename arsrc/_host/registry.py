@@ -10,16 +10,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from arsrc._host.decoded import Decoded, first_record
+from arsrc._host.groups import Group, excluded, first_records, part_of, random_access
 from arsrc._host.machine.locks import LockOfThread, OwnedLock
 from arsrc._host.machine.once import Once
 from arsrc._host.open_files import OpenFiles
-from arsrc._host.open_source import Group, OpenSource, Schema, part_of, random_access
-from arsrc._host.records.selected import records_of
+from arsrc._host.open_source import OpenSource, Schema
+from arsrc._host.records.selected import Part, records_of
 from arsrc._host.storage.stamps import StaleFilesError
 from arsrc.errors import ArsrcReadError, ArsrcTypeError, message
 from arsrc.frozen import HashOnce
 
 if TYPE_CHECKING:
+    from arsrc.any_config import AnyConfig
     from arsrc.config import ArrayRecordSourceConfig
 
 _IDLE_SECONDS = 5.0  # so long nobody asked for it: a source is idle
@@ -31,6 +33,7 @@ _CLOSING_SECONDS = 0.7  # for threads to end; what they read then closes when th
 _LOG = logging.getLogger("arsrc")
 
 T = TypeVar("T")
+Configs: TypeAlias = "tuple[ArrayRecordSourceConfig, ...]"
 Table: TypeAlias = weakref.WeakValueDictionary[Hashable, Once[T]]
 
 
@@ -52,13 +55,13 @@ class _Registry:
         self.left_behind.append(self.__dict__.copy())
         self.lock = OwnedLock()
         self.opening = LockOfThread()
-        self.sources: dict[ArrayRecordSourceConfig, Once[OpenSource]] = {}
-        self.replaced: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []
-        self.closing: list[tuple[ArrayRecordSourceConfig, OpenSource]] = []  # whose closing has begun, and not ended
+        self.sources: dict[AnyConfig, Once[OpenSource]] = {}
+        self.replaced: list[tuple[AnyConfig, OpenSource]] = []
+        self.closing: list[tuple[AnyConfig, OpenSource]] = []  # whose closing has begun, and not ended
         self.files: Table[OpenFiles] = weakref.WeakValueDictionary()
         self.decoded: Table[Decoded] = weakref.WeakValueDictionary()
 
-    def open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
+    def open(self, config: "AnyConfig") -> OpenSource:
         """Return the source of `config`, opening it if it is not; another that is being opened holds up nobody."""
         self._refuse_handlers()
         while True:
@@ -78,7 +81,7 @@ class _Registry:
                 self._retire_idle()
                 return found
 
-    def reopen(self, config: "ArrayRecordSourceConfig", found: OpenSource) -> OpenSource:
+    def reopen(self, config: "AnyConfig", found: OpenSource) -> OpenSource:
         """Return a new source in place of one whose files are others now; loops that run on that one go on with it.
 
         Where there is none to be had, it stays in its place.
@@ -94,7 +97,7 @@ class _Registry:
         """Return the files of a config without a source: those of one that is open, else such as nobody shares."""
         self._refuse_handlers()
         with self.opening.lock:
-            return _in_some_tries(lambda: self._files(config)[1])
+            return _in_some_tries(lambda: self._files((config,))[1])
 
     def _refuse_handlers(self) -> None:
         """Refuse to open what others may be opening who wait for what this thread holds."""
@@ -102,39 +105,48 @@ class _Registry:
             what = "a signal handler asked for a source in the midst of opening or closing one"
             raise ArsrcReadError("open", what, "Let the handler set a flag, and ask when the step is over.")
 
-    def _open(self, config: "ArrayRecordSourceConfig") -> OpenSource:
+    def _open(self, config: "AnyConfig") -> OpenSource:
         return _in_some_tries(lambda: self._open_once(config))
 
-    def _files(self, config: "ArrayRecordSourceConfig") -> tuple[Once[OpenFiles], OpenFiles]:
+    def _files(self, configs: Configs) -> tuple[Once[OpenFiles], OpenFiles]:
         return self._share(
             self.files,
-            _files_of(config),
-            lambda: OpenFiles([config.paths], config.read, random_access(config)),
+            _files_of(configs),
+            lambda: OpenFiles(_path_sets(configs), configs[0].read, any(map(random_access, configs))),
             lambda files: not files.is_closed and files.is_current(strict=True),
         )
 
-    def _open_once(self, config: "ArrayRecordSourceConfig") -> OpenSource:
-        read = config.read
-        files_once, files = self._files(config)
-        cache = (read.cache_bytes, read.cache_dir) if config.cacheable else None
-        parts = (part_of(config, files),)
+    def _open_once(self, config: "AnyConfig") -> OpenSource:
+        groups: list[Group] = []
+        try:
+            groups.extend(map(self._group, _grouped(config)))
+            return OpenSource(config, groups)
+        except BaseException:
+            for group in groups:
+                group.decoded.decoder.rest()  # at once: the error's traceback keeps it
+            raise
+
+    def _group(self, configs: Configs) -> Group:
+        first, read = configs[0], configs[0].read
+        files_once, files = self._files(configs)
+        cache = (read.cache_bytes, read.cache_dir) if first.cacheable else None
+        parts = tuple(part_of(config, files) for config in configs)
 
         def decode() -> Decoded:
-            view = "" if config.select is None else f"selected {config.select.ids.digest}"
-            view += "" if config.pack is None else f" packed {config.pack}"
-            return Decoded(config, files.data_set, records_of(files.data_set, parts), view)
+            data_set, firsts = files.data_set, first_records(files, parts)
+            records = records_of(data_set, parts)
+            return Decoded(first, data_set, records, firsts[:-1], excluded(configs, firsts), _view_of(configs, parts))
 
+        # What is excluded counts for what is found out of records: the first one, and the lengths of documents.
+        exclude = first_record(first) if first.pack is None else tuple(config.exclude for config in configs)
+        selected = tuple((config.paths, config.select) for config in configs)
         decoded_once, decoded = self._share(
             self.decoded,
-            (files, config.codec, first_record(config), cache, config.on_bad_record, config.select, config.pack),
+            (files, first.codec, exclude, cache, first.on_bad_record, selected, first.pack),
             decode,
             lambda _: True,
         )
-        try:
-            return OpenSource(config, Group((config,), files, parts, decoded, (files_once, decoded_once)))
-        except BaseException:
-            decoded.decoder.rest()  # at once: the error's traceback keeps it
-            raise
+        return Group(configs, files, parts, decoded, (files_once, decoded_once))
 
     def _share(
         self, table: Table[T], key: Hashable, load: Callable[[], T], fits: Callable[[T], bool]
@@ -162,7 +174,7 @@ class _Registry:
         for files in unused:
             files.retire()
 
-    def close(self, config: "ArrayRecordSourceConfig | None", seconds: float) -> None:
+    def close(self, config: "AnyConfig | None", seconds: float) -> None:
         """Close a source or all, within so many seconds whatever their codecs are doing."""
         end = monotonic() + seconds
         with self.lock:
@@ -179,7 +191,7 @@ class _Registry:
 
     # The methods below run under the lock.
 
-    def _opened(self) -> "list[tuple[ArrayRecordSourceConfig, OpenSource]]":
+    def _opened(self) -> "list[tuple[AnyConfig, OpenSource]]":
         return [(config, value) for config, once in list(self.sources.items()) if (value := once.value) is not None]
 
     def _take(self, taken: Sequence[OpenSource]) -> set[OpenFiles]:
@@ -187,16 +199,20 @@ class _Registry:
         self.sources = {config: once for config, once in list(self.sources.items()) if once.value not in taken}
         self.replaced = [(config, source) for config, source in self.replaced if source not in taken]
         opening = [
-            self.files.get(_files_of(config)) for config, once in list(self.sources.items()) if once.value is None
+            self.files.get(_files_of(configs))
+            for config, once in list(self.sources.items())
+            if once.value is None
+            for configs in _grouped(config)
         ]
-        others = [source for _, source in self._opened() + self.replaced]
-        used = {source.files for source in others}
-        unused = {one.files for one in taken} - used - {once.value for once in opening if once is not None}
+        others = {group for _, source in self._opened() + self.replaced for group in source.groups}
+        groups = {group for one in taken for group in one.groups}
+        used = {group.files for group in others} | {once.value for once in opening if once is not None}
+        unused = {group.files for group in groups} - used
         for files in unused:
             files.is_closed = True
         for one in taken:
             one.close()
-        for decoded in {one.group.decoded for one in taken} - {source.group.decoded for source in others}:
+        for decoded in {group.decoded for group in groups} - {group.decoded for group in others}:
             decoded.decoder.rest()
         return unused
 
@@ -209,17 +225,37 @@ def _in_some_tries(open_it: Callable[[], T]) -> T:
     return open_it()
 
 
-def _files_of(config: "ArrayRecordSourceConfig") -> Hashable:
-    """Return what tells the files of a config apart from others."""
-    read = config.read
+def _grouped(config: "AnyConfig") -> list[Configs]:
+    """Return the sources of a config, those together that are read together."""
+    return [tuple(config._sources[source] for source in sources) for sources in config._groups]
+
+
+def _path_sets(configs: Configs) -> tuple[tuple[str, ...], ...]:
+    """Return the paths of configs that are read together, each set once."""
+    return tuple(dict.fromkeys(config.paths for config in configs))
+
+
+def _files_of(configs: Configs) -> Hashable:
+    """Return what tells the files of configs that are read together apart from others."""
+    read = configs[0].read
     limits = read.max_open_files, read.read_ahead_bytes, read.timeout_seconds
-    return config.paths, read.checksum, limits, random_access(config)
+    return _path_sets(configs), read.checksum, limits, any(map(random_access, configs))
+
+
+def _view_of(configs: Configs, parts: Sequence[Part]) -> str:
+    """Say which records are rows; empty where all are."""
+    if len(configs) == 1 and configs[0].select is None and configs[0].pack is None:
+        return ""
+    selected = [
+        f"{part.first_slice}:{part.stop_slice} {'all' if part.ids is None else part.ids.digest}" for part in parts
+    ]
+    return f"rows {', '.join(selected)}, packed {configs[0].pack}"
 
 
 _registry = _Registry()
 
 
-def source(config: "ArrayRecordSourceConfig", strict: bool = False) -> OpenSource:
+def source(config: "AnyConfig", strict: bool = False) -> OpenSource:
     """Return the open source of `config` for what begins: one of the files that its paths lead to now.
 
     Args:
@@ -234,18 +270,18 @@ def source(config: "ArrayRecordSourceConfig", strict: bool = False) -> OpenSourc
     if config._of_programs not in _registry.sources:
         return opened(config)  # which looks at the files
     found = opened(config)
-    if found.files.is_current(strict):
-        found.decoder.use(config.codec)
+    if found.is_current(strict):
+        found.use(config)
         return found
     new = _registry.reopen(config._of_programs, found)
     what = "files were changed or replaced since they were opened; those that are there now are read from here on"
     then, now = found.plan.num_records, new.plan.num_records
     level = logging.INFO if strict else logging.WARNING
-    _LOG.log(level, message("open", what, num_records_then=then, num_records=now, paths=config.paths[:3]))
+    _LOG.log(level, message("open", what, num_records_then=then, num_records=now, paths=config._sources[0].paths[:3]))
     return new
 
 
-def opened(config: "ArrayRecordSourceConfig") -> OpenSource:
+def opened(config: "AnyConfig") -> OpenSource:
     """Return the open source of `config` for what goes on, whatever became of its files; opens it if it is not.
 
     Raises:
@@ -288,10 +324,12 @@ def look_again() -> None:
 def _check(config: object) -> None:
     if not isinstance(config, HashOnce):
         fix = "Arguments are the config, then a state."
-        raise ArsrcTypeError("config", "is no ArrayRecordSourceConfig", fix, config=type(config).__name__)
+        raise ArsrcTypeError(
+            "config", "is no ArrayRecordSourceConfig or MixtureConfig", fix, config=type(config).__name__
+        )
 
 
-def close(config: "ArrayRecordSourceConfig | None" = None) -> None:
+def close(config: "AnyConfig | None" = None) -> None:
     """Close the source of `config` if it is open, or all; they open again when they are next used."""
     if config is not None:
         _check(config)

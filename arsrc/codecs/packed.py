@@ -37,6 +37,21 @@ class Packed:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mixed:
+    """Rows of several codecs, which have one spec.
+
+    Attributes:
+        codecs: What decodes them; resolved.
+    """
+
+    codecs: "tuple[Codec | Packed, ...]"
+
+    def element_spec(self) -> PyTree:
+        """Spec of one row."""
+        return self.codecs[0].element_spec()
+
+
+@dataclasses.dataclass(frozen=True)
 class TokenLeaves:
     """Where the tokens of decoded documents stand, or of records that are tokens as they stand.
 

@@ -11,7 +11,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from arsrc._host import registry
 from arsrc._host.machine import memory
 from arsrc._host.open_source import Schema
-from arsrc.config import ArrayRecordSourceConfig
+from arsrc.any_config import AnyConfig
 from arsrc.devices.placement import Placement, check_placement, place
 from arsrc.errors import ArsrcValueError, said, sides
 from arsrc.order.plan import Plan
@@ -20,7 +20,7 @@ Array = jax.Array
 Table = Any
 
 
-def load_resident(config: ArrayRecordSourceConfig, *, device: Placement = None) -> Table:
+def load_resident(config: AnyConfig, *, device: Placement = None) -> Table:
     """Read and decode every record into device arrays, once; host.
 
     Hand the table to `next_batch(..., resident=table)`: the same batches bit for bit, gathered on the device,

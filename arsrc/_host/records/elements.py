@@ -20,6 +20,13 @@ _SPAN_ROWS = 512  # a second of a slow codec, so that a progress bar moves
 _SPAN_BYTES = 32 * 2**20
 
 
+def all_spans(num_records: int, num_bytes: int, label: str) -> Iterator[NDArray[np.uint32]]:
+    """Yield the ids of all rows of so many bytes in order, some hundreds at a time, and show how far they are."""
+    rows = max(1, min(_SPAN_ROWS, _SPAN_BYTES // max(num_bytes, 1)))
+    for start in track(range(0, num_records, rows), label, num_records, rows):
+        yield np.arange(start, min(start + rows, num_records), dtype=np.uint32)
+
+
 class Elements:
     """Reads rows, decoded.
 
@@ -104,9 +111,7 @@ class Elements:
 
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of all records in order, some hundreds at a time, and show how far they are."""
-        rows = max(1, min(_SPAN_ROWS, _SPAN_BYTES // max(self.num_bytes, 1)))
-        for start in track(range(0, self.num_records, rows), label, self.num_records, rows):
-            yield np.arange(start, min(start + rows, self.num_records), dtype=np.uint32)
+        return all_spans(self.num_records, self.num_bytes, label)
 
     def _read_valid(self, ids: NDArray[np.int64], stop: Stop | None, masks: bool, outs: Leaves | None) -> Leaves:
         outside = ids >= self.num_records

@@ -11,6 +11,7 @@ from arsrc._host.machine import profile
 from arsrc._host.machine.stopping import Stop
 from arsrc._host.records.elements import Elements
 from arsrc._host.records.leaves import Leaves
+from arsrc._host.records.mixed_elements import MixedElements
 from arsrc._host.serving.requests import Loaded, Planned, Request
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID, Plan
@@ -43,7 +44,7 @@ class Loader:
         masks: Whether a bad record is a masked row, and no error.
     """
 
-    def __init__(self, plan: Plan, elements: Elements, masks: bool) -> None:
+    def __init__(self, plan: Plan, elements: Elements | MixedElements, masks: bool) -> None:
         self._plan, self._elements, self._masks = plan, elements, masks
         self._label = f"arsrc: load batches{elements.label}"
 

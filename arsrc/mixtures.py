@@ -1,0 +1,104 @@
+"""What is asked of mixtures alone: which rows of which source lie behind, and which source a row is of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arsrc._host import registry
+from arsrc.any_config import AnyConfig
+from arsrc.errors import ArsrcTypeError, ArsrcValueError, sides
+from arsrc.mixture_config import MixtureConfig
+from arsrc.order.mixture import rows_before, source_of
+from arsrc.order.plan import PAD_ID, Plan
+from arsrc.state import checked_ids
+from arsrc.types import SourceState, check_state
+
+Array = jax.Array
+
+
+def source_counts(config: AnyConfig, state: SourceState) -> tuple[int, ...]:
+    """Return how many rows of each source were served before `state`, exactly; host.
+
+    Excluded and masked rows count. Of a config that is no mixture it is the one number of its own rows.
+
+    Args:
+        config: The source.
+        state: A state of it; not traced.
+
+    Returns:
+        One integer for each source.
+    """
+    check_state("source_counts", state)
+    if isinstance(state.index, jax.core.Tracer):
+        raise ArsrcTypeError("source_counts", "runs on the host, not inside a JAX transformation")
+    plan = registry.source(config).plan
+    row = row_of(plan, int(state.index), int(state.epoch))
+    if plan.mixture is None:
+        return (row,)
+    counts = zip(rows_before(plan.mixture, row), plan.mixture.sources, strict=True)
+    return tuple(rows if one.num_epochs < 0 else min(rows, one.num_epochs * one.num_records) for rows, one in counts)
+
+
+def source_ids(config: AnyConfig, record_ids: Any) -> Array:
+    """Return u32[...], the number of the source that each record of a mixture is of; 2**32 - 1 of the padding id.
+
+    Args:
+        config: The source.
+        record_ids: integer[...] as in `batch.record_ids`; may be traced.
+
+    Raises:
+        ArsrcIndexError: An id is not in the data set (where it is not traced).
+    """
+    plan = registry.source(config).plan
+    ids = checked_ids("source_ids", "record_ids", record_ids, 0, 2**32)
+    mixture = plan.mixture
+    found = jnp.zeros_like(ids) if mixture is None else source_of(jnp, mixture, ids)
+    return jnp.where(ids == np.uint32(PAD_ID), np.uint32(PAD_ID), found)
+
+
+def row_of(plan: Plan, index: int, epoch: int) -> int:
+    """Return how many rows lie before a state, of all epochs."""
+    return epoch * plan.epoch_size + index
+
+
+def resumed(config: MixtureConfig, plan: Plan, state_dict: Mapping[str, Any]) -> tuple[np.uint32, np.uint32]:
+    """Return `(index, epoch)` where a mixture goes on that was saved, perhaps with other weights.
+
+    Raises:
+        ArsrcValueError: With the stages of the config, its sources would stand elsewhere; or the state is damaged.
+    """
+    mixture = plan.mixture
+    assert mixture is not None
+    row, counts, stages = _saved(state_dict)
+    here = rows_before(mixture, row)
+    if counts != here:
+        raise ArsrcValueError(
+            "from_state_dict",
+            "with these weights the sources would have served other rows than they have",
+            _advice(config, row, stages) + sides(saved=str(counts), config=str(here)),
+        )
+    epoch, index = divmod(row, plan.epoch_size)
+    return np.uint32(index), np.uint32(epoch % 2**32)
+
+
+def _saved(state_dict: Mapping[str, Any]) -> tuple[int, list[int], list[tuple[int, list[float]]]]:
+    try:
+        row, counts = int(state_dict["row"]), [int(count) for count in state_dict["source_rows"]]
+        stages = [(int(start), [float(weight) for weight in weights]) for start, weights in state_dict["stages"]]
+        if row < 0 or not stages:
+            raise ValueError("a number is negative, or there are no stages")
+    except Exception as error:  # of whatever stands there
+        what = f"is no state of a mixture ({type(error).__name__}: {error})"
+        raise ArsrcValueError("from_state_dict", what, "Use to_state_dict.") from error
+    return row, counts, stages
+
+
+def _advice(config: MixtureConfig, row: int, stages: list[tuple[int, list[float]]]) -> str:
+    size = config.batch_size
+    if row % size or any(start % size for start, _ in stages if start < row):
+        return f"What was served must stay as it was, and {row} rows are no whole number of batches of {size}:"
+    behind = "".join(f"({start // size}, {tuple(weights)}), " for start, weights in stages if start < row)
+    return f"Keep what lies behind, and give other weights from here on: stages=({behind}({row // size}, (...))):"
