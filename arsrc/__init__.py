@@ -79,6 +79,8 @@ from arsrc.mesh import next_global_batch as next_global_batch
 from arsrc.mixture_config import MixtureConfig as MixtureConfig
 from arsrc.mixtures import source_counts as source_counts
 from arsrc.mixtures import source_ids as source_ids
+from arsrc.origin import Origin as Origin
+from arsrc.origin import origin as origin
 from arsrc.read_records import read_records as read_records
 from arsrc.scan import scan_epoch as scan_epoch
 from arsrc.scan import scan_steps as scan_steps
@@ -126,6 +128,7 @@ __all__ = [
     "Batch",
     "LeafStatistics",
     "MixtureConfig",
+    "Origin",
     "Packing",
     "ReadOptions",
     "RecordError",
@@ -157,6 +160,7 @@ __all__ = [
     "next_global_batch",
     "num_records",
     "operation_stats",
+    "origin",
     "peek",
     "read_records",
     "record_ids",

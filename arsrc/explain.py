@@ -41,35 +41,34 @@ def _of_mixture(config: MixtureConfig, host: OpenSource, facts: Sequence[Facts])
     stages = "" if len(config._stages) == 1 else f", in {len(config._stages)} stages"
     epoch = f"{counted(host.plan.steps_per_epoch, 'batch')} of {config.batch_size} an epoch"
     lines = [f"{config.name or 'mixture'}: {counted(len(facts), 'source')}{stages}; {epoch}"]
+    lines += [f"files: {group.files.data_set.files}; {group.files.data_set.files.describe()}" for group in host.groups]
     shares = zip(*(weights for _, weights in config._stages), strict=True)
     for number, (source, place, fact, share) in enumerate(
         zip(config._sources, host.sources, facts, shares, strict=True)
     ):
-        first, *others = _of_source(source, host, *place, fact, _order(source))
         parts = ", then ".join(f"{part:.1%}" for part in share)
-        lines += [f"source {number}, {parts}: {first}", *(f"  {line}" for line in others)]
+        rows = counted(place[0].plans[place[1]].num_records, "row")
+        lines.append(f"source {number}, {parts}: {rows}; {_order(source)}; {_elements(source, host, *place, fact)}")
     return lines
 
 
 def _of_one(config: ArrayRecordSourceConfig, host: OpenSource, facts: Facts) -> list[str]:
     """Return what there is to say of a source that is none of a mixture."""
-    order = f"{_order(config)}; {counted(host.plan.steps_per_epoch, 'batch')} of {config.batch_size} an epoch"
-    first, *others = _of_source(config, host, *host.sources[0], facts, order)
-    return [f"{config.name or 'source'}: {first}", *others]
-
-
-def _of_source(
-    config: ArrayRecordSourceConfig, host: OpenSource, group: Group, place: int, facts: Facts, order: str
-) -> list[str]:
-    """Return what there is to say of any source."""
-    files, each = group.files.data_set.files, counted(host.elements.num_bytes, "byte")
-    kept = "not cached" if group.decoded.cache is None else str(group.decoded.cache)
+    files = host.files.data_set.files
+    epoch = f"{counted(host.plan.steps_per_epoch, 'batch')} of {config.batch_size} an epoch"
     return [
-        str(files),
+        f"{config.name or 'source'}: {files}",
         f"files: {files.describe()}",
-        f"order: {order}",
-        f"elements: {facts.codec}{_view(config, group, place)}, {each} each; {kept}",
+        f"order: {_order(config)}; {epoch}",
+        f"elements: {_elements(config, host, *host.sources[0], facts)}",
     ]
+
+
+def _elements(config: ArrayRecordSourceConfig, host: OpenSource, group: Group, place: int, facts: Facts) -> str:
+    """Say what rows are, and whether they are kept."""
+    kept = "not cached" if group.decoded.cache is None else str(group.decoded.cache)
+    each = counted(host.elements.num_bytes, "byte")
+    return f"{facts.codec}{_view(config, group, place)}, {each} each; {kept}"
 
 
 def _view(config: ArrayRecordSourceConfig, group: Group, place: int) -> str:

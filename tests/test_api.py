@@ -68,6 +68,7 @@ FUNCTIONS = {
     "reset_cache": "(config)",
     "close": "(config=None)",
     "select_records": "(config, predicate)",
+    "origin": "(config, record_ids)",
     "io_metrics": "(config)",
     "bad_records": "(config)",
     "explain": "(config)",
@@ -92,7 +93,7 @@ CLASSES = {
     "Batch": "(data, mask, record_ids, epochs)",
     "LeafStatistics": "(count, mean, variance, min, max)",
     "Selection": "(ids, num_records=None, data=None)",
-    "BadRecords": "(ids=(), paths=(), positions=(), reasons=(), counts=())",
+    "BadRecords": "(ids=(), paths=(), positions=(), reasons=(), counts=(), sources=())",
 }
 
 ERRORS = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged
+from arsrc._host.format.gather import LARGE_RECORD_BYTES, gather_equal, gather_ragged, scatter
 from arsrc._host.format.layout import BLOCK_BYTES, BLOCK_HEADER_BYTES, STREAM_BYTES, to_physical
 
 DATA = np.random.default_rng(0).integers(0, 256, 4 * BLOCK_BYTES, np.uint8)
@@ -48,3 +48,17 @@ def test_records_of_any_lengths_are_copied_whole_wherever_headers_cut_them(num_r
     for out in outputs(len(wanted)):
         assert gather_ragged(DATA, starts, offsets, out).tobytes() == wanted
         assert out is None or out.tobytes() == wanted + b"\xaa" * 5
+
+
+@pytest.mark.parametrize("length", [0, 1, 25, 784, STREAM_BYTES, 2 * STREAM_BYTES + 7])
+@pytest.mark.parametrize("gap", [0, 1, 300])
+def test_runs_are_copied_each_to_its_place_wherever_a_header_cuts_them(length: int, gap: int) -> None:
+    starts = starts_around(length)[:: max(1, length // 100)]
+    lengths = np.full(len(starts), length)
+    places = np.arange(len(starts)) * (length + gap) + 3
+    out = np.full(int(places[-1]) + length + 5, 0xAA, np.uint8)
+    scatter(DATA, starts, lengths, out, places)
+    found = b"".join(out[place : place + length].tobytes() for place in places)
+    assert found == expected(starts, lengths)
+    assert out[:3].tolist() == [0xAA] * 3
+    assert out[places[-1] + length :].tolist() == [0xAA] * 5

@@ -103,12 +103,16 @@ def test_rows_hold_each_token_once(path: str, packing: Packing):
 
 
 @pytest.mark.parametrize("packing", PACKINGS[::3], ids=repr)
-@pytest.mark.parametrize("checksum", ["auto", "always"])
+@pytest.mark.parametrize(
+    "options", [{}, {"checksum": "always"}, {"checksum": "first"}, {"timeout_seconds": 60}, {"read_ahead_bytes": 0}]
+)
 def test_rows_are_the_same_however_files_are_laid_out_and_read(
-    path: str, paths: tuple[str, ...], packing: Packing, checksum: Any
+    path: str, paths: tuple[str, ...], packing: Packing, options: Any
 ):
     wanted = rows_of(Config(path, 4, CODEC, pack=packing))
-    read = arsrc.ReadOptions(checksum=checksum)
+    read = arsrc.ReadOptions(**options)
+    for _ in range(2):
+        assert equal(rows_of(Config(path, 4, CODEC, pack=packing, read=read)), wanted)
     assert equal(rows_of(Config(paths, 4, CODEC, pack=packing, read=read)), wanted)
     for alone in paths:
         config = Config(alone, 1, CODEC, pack=packing, read=read)
