@@ -35,7 +35,7 @@ def staged(*stages: Any) -> MixtureConfig:
         (7e307, 3e307),
         iter((7, 3)),
     ],
-    ids=repr,
+    ids=lambda weights: type(weights).__name__,
 )
 def test_weights_are_kept_as_floats_that_sum_to_1(weights: Any) -> None:
     config = mixture(weights)

@@ -378,8 +378,32 @@ def test_what_is_no_packing_is_refused():
         Config("/a", 1, pack=16)
 
 
-def test_tokens_that_do_not_fit_are_an_error(tmp_path: Path, write_records: WriteRecords):
-    path = write_records(tmp_path / "large", [np.array([1, 2**31], np.uint32).tobytes()])
-    config = Config(path, 1, Ragged("uint32", max_length=4), pack=Packing(4))
-    with pytest.raises(arsrc.ArsrcValueError, match="does not fit int32"):
-        arsrc.load_resident(config)
+def test_a_token_that_does_not_fit_is_its_documents_fault(tmp_path: Path, write_records: WriteRecords):
+    documents = [np.array([1, 2], np.uint32), np.array([3, 2**31], np.uint32), np.array([4], np.uint32)]
+    for options in LAYOUTS[:2]:
+        path = write_records(tmp_path / "large", [d.tobytes() for d in documents], options)
+        config = Config(path, 1, Ragged("uint32", max_length=4), pack=Packing(2), **OPTIONS)
+        for batches_per_fetch in (1, 2):
+            with pytest.raises(Exception, match=r"record 1 \(record 1 of .*does not fit int32: 2147483648"):
+                arsrc.scan_epoch(
+                    config,
+                    arsrc.init(config),
+                    0,
+                    lambda carry, batch: (carry, batch.data),
+                    batches_per_fetch=batches_per_fetch,
+                )
+        with pytest.raises(arsrc.ArsrcValueError, match=r"record 1 \(record 1 of ") as caught:
+            list(arsrc.iterate(config))
+        assert (caught.value.record_id, caught.value.position) == (1, 1)
+        assert arsrc.bad_records(config).ids == (1,)
+        masked = dataclasses.replace(config, on_bad_record="mask")
+        wanted = [batch.data for _, batch in arsrc.iterate(dataclasses.replace(config, exclude=[1]))]
+        assert equal([batch.data for _, batch in arsrc.iterate(masked)], wanted)
+
+
+def test_rows_without_a_record_are_zero(path: str):
+    config = Config(path, 2, CODEC, pack=Packing(16, pad_value=5))
+    batch = arsrc.take(config, [2**32 - 1, 0, 2**32 - 1])
+    assert batch.mask.tolist() == [False, True, False]
+    assert not np.asarray(batch.data["tokens"])[[0, 2]].any()
+    assert not np.asarray(arsrc.take(config, [2**32 - 1]).data["tokens"]).any()

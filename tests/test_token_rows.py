@@ -151,7 +151,7 @@ def test_a_token_that_does_not_fit_is_an_error_that_names_its_document(dtype: st
         data[place] = token
         begins = np.array([0, 2])[pieces.documents]
         with pytest.raises(
-            ArsrcValueError, match=rf"^\[arsrc\] tokens: .* fit int32; got document={document}, token={token}\.$"
+            ArsrcValueError, match=rf"^\[arsrc\] tokens: .* fit int32: {token}; got document={document}\.$"
         ):
             write_rows(packing, pieces, 3, data, begins)
         masked = pieces.documents == document

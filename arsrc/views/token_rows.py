@@ -14,6 +14,18 @@ from arsrc.views.runs import Runs
 _Flat = NDArray[np.int32]  # rows end to end
 
 
+class MisfitError(ArsrcValueError):
+    """A document has a token that does not fit.
+
+    Attributes:
+        document: Its number.
+    """
+
+    def __init__(self, document: int, what: str) -> None:
+        super().__init__("tokens", what, document=document)
+        self.document = document
+
+
 def write_rows(
     packing: Packing,
     pieces: Pieces,
@@ -37,7 +49,7 @@ def write_rows(
         outs: Arrays to write to, contiguous.
 
     Raises:
-        ArsrcValueError: A token does not fit int32.
+        MisfitError: A token does not fit int32.
     """
     if outs is None:
         outs = empty_rows(packing, num_rows)
@@ -75,7 +87,7 @@ def write_around(
         outs: Arrays to write to, contiguous.
 
     Raises:
-        ArsrcValueError: A token does not fit int32.
+        MisfitError: A token does not fit int32.
     """
     if not _fits(stored.dtype):
         in_data = np.minimum(pieces.lengths, pieces.document_lengths - pieces.starts)
@@ -198,6 +210,5 @@ def _misfit(tokens: NDArray[Any]) -> int | None:
     return int(((tokens >= 2**31) | (tokens < -(2**31))).argmax())
 
 
-def _error(document: np.int64, token: np.generic) -> ArsrcValueError:
-    what = "a token does not fit int32"
-    return ArsrcValueError("tokens", what, document=int(document), token=int(token))
+def _error(document: np.int64, token: np.generic) -> MisfitError:
+    return MisfitError(int(document), f"a token does not fit int32: {int(token)}")

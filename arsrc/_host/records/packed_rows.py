@@ -11,14 +11,15 @@ from arsrc._host.machine import profile
 from arsrc._host.machine.buffers import BufferPool
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.stopping import Stop, check
-from arsrc._host.records.decoding import Decoding
+from arsrc._host.records.decoding import Decoding, with_place
 from arsrc._host.records.faults import Faults, Rows
 from arsrc._host.records.leaves import Decoder, LeafShapes, Leaves, TokenLeaves
 from arsrc._host.records.selected import Records
 from arsrc._host.records.stoppable import Stoppable
+from arsrc.errors import RecordError
 from arsrc.views.pack_table import PackTable
 from arsrc.views.pieces import Pieces
-from arsrc.views.token_rows import write_around, write_rows
+from arsrc.views.token_rows import MisfitError, write_around, write_rows
 
 Integers = NDArray[np.int64]
 Ranges = tuple[tuple[int, int], ...]
@@ -63,7 +64,8 @@ class PackedRows:
         self._decoding = Decoding(source, decoder, label)
         self._exclude = np.array(exclude, np.int64).reshape(-1, 2)
         self._masks, self._faults, self._metrics = masks, faults, metrics
-        self._label = f"arsrc: read documents{label}"
+        self._name, self._label = label, f"arsrc: read documents{label}"
+        self._misfits = np.zeros(0, np.int64)  # documents with tokens that do not fit
         self.num_rows = table.num_rows
         self.shapes = shapes_of(table)
 
@@ -73,10 +75,21 @@ class PackedRows:
             num_rows, packing = len(rows.ids), self._table.packing
             leaves = [self._rows_in(out, num_rows) for out in outs or self._memory(num_rows)]
             pieces = self._table.pieces(rows.ids)
-            if len(self._exclude) or not self._copy(pieces, leaves, stop):
-                data, begins, masked = self._documents(pieces, rows, stop)
-                write_rows(packing, pieces, num_rows, data, begins, masked, leaves)
+            while True:
+                try:
+                    if self._is_any_out(pieces.documents) or not self._copy(pieces, leaves, stop):
+                        data, begins, masked = self._documents(pieces, rows, stop)
+                        write_rows(packing, pieces, num_rows, data, begins, masked, leaves)
+                    break
+                except MisfitError as error:
+                    self._fail(error, rows)  # and once more without the document
             return [*leaves] if rows.bad is None else [leaf[~rows.bad] for leaf in leaves]
+
+    def _fail(self, error: MisfitError, rows: Rows) -> None:
+        """Note that a document cannot be packed, or raise why."""
+        placed = with_place(RecordError(0, error.what), error.document, self._source, self._name)
+        Rows(np.array([error.document]), self._faults, rows.masks).fail(np.zeros(1, np.int64), placed)
+        self._misfits = np.append(self._misfits, error.document)
 
     def _memory(self, num_rows: int) -> Leaves:
         """Return memory for the leaves of rows that was used before, where there is some."""
@@ -126,14 +139,17 @@ class PackedRows:
         is_next = np.ones(len(pieces.documents), np.bool_)  # one document after the other: often in several rows
         np.not_equal(pieces.documents[1:], pieces.documents[:-1], out=is_next[1:])
         number, documents = np.cumsum(is_next) - 1, pieces.documents[is_next]
-        is_out = self._are_excluded(documents)
+        is_out, is_misfit = self._are_excluded(documents), np.isin(documents, self._misfits)
+        if not self._masks and is_misfit.any():
+            rows.bad = np.isin(np.arange(len(rows.ids)), pieces.rows[is_misfit[number]])
+        is_out |= is_misfit
         wanted = Rows(documents[~is_out], self._faults, rows.masks)
         data, found = self._read(wanted, stop)
         there = np.flatnonzero(~is_out)
         if wanted.bad is not None:
             is_out[there[wanted.bad]] = True
             if not self._masks:
-                rows.bad = np.zeros(len(rows.ids), np.bool_)
+                rows.bad = np.zeros(len(rows.ids), np.bool_) if rows.bad is None else rows.bad
                 rows.bad[pieces.rows[np.isin(number, there[wanted.bad])]] = True
             there = there[~wanted.bad]
         begins = np.zeros(len(documents), np.int64)
@@ -167,7 +183,12 @@ class PackedRows:
         self._metrics.read(len(records), records.data.nbytes, num_decoded, start, codec_start)
         return data, begins
 
+    def _is_any_out(self, documents: Integers) -> bool:
+        """Whether some documents are not to be read."""
+        return bool(self._are_excluded(documents).any() or np.isin(documents, self._misfits).any())
+
     def _are_excluded(self, documents: Integers) -> NDArray[np.bool_]:
         """Return which documents are excluded, bool[num_documents]."""
         place = np.searchsorted(self._exclude[:, 0], documents, side="right")
-        return documents < np.concatenate(([0], self._exclude[:, 1]))[place]
+        is_out: NDArray[np.bool_] = documents < np.concatenate(([0], self._exclude[:, 1]))[place]
+        return is_out
