@@ -69,9 +69,12 @@ def test_what_no_program_depends_on_is_left_out_of_the_mixture_and_of_its_source
     assert mixture((1, 1))._of_programs != mixture()._of_programs
 
 
-def test_a_mixture_masks_if_a_source_does() -> None:
+def test_a_mixture_masks_if_its_sources_do() -> None:
     assert not mixture()._masks
-    assert mixture(sources=(A, dataclasses.replace(B, on_bad_record="mask")))._masks
+    masking = [dataclasses.replace(one, on_bad_record="mask") for one in (A, B)]
+    assert mixture(sources=masking)._masks
+    with pytest.raises(ValueError, match=r"^\[arsrc\] sources: sources 0 and 1 differ in on_bad_record"):
+        mixture(sources=(A, masking[1]))
 
 
 def test_the_text_shows_what_is_not_as_by_default() -> None:
@@ -130,7 +133,6 @@ def test_batch_size_has_no_default_and_is_given_by_name() -> None:
         (lambda: mixture(stochastic=True), ValueError, "stream_name: "),
         (lambda: mixture(stochastic=1), TypeError, "stochastic: must be True or False"),
         (lambda: mixture(name=3), TypeError, "name: must be a string"),
-        (lambda: mixture(read=None), TypeError, "read: must be a ReadOptions"),
         (lambda: mixture(batch_stats_fn=3), TypeError, "batch_stats_fn: must be callable"),
         (
             lambda: mixture(batch_stats_fn=print, precomputed_stats={}),
@@ -157,4 +159,8 @@ class Unhashable:
 def test_every_attribute_has_a_text() -> None:
     for field in dataclasses.fields(MixtureConfig):
         assert f"\n        {field.name}: " in (MixtureConfig.__doc__ or "")
-    assert mixture(read=ReadOptions(num_threads=1)).read.num_threads == 1
+
+
+def test_batches_are_read_ahead_as_the_first_source_says() -> None:
+    first = dataclasses.replace(A, read=ReadOptions(num_threads=1))
+    assert mixture(sources=(first, B)).read.num_threads == 1
