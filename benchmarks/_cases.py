@@ -17,7 +17,7 @@ class Case:
         what: What is compared with what.
         ratios: The ratio in each round of the race; empty where a side is missing.
         at_least: The target where more is better.
-        at_most: The target where less is better.
+        at_most: The target where less is better. Without either there is none.
     """
 
     name: str
@@ -30,11 +30,18 @@ class Case:
     @property
     def target(self) -> str:
         """The target as a text."""
+        if self.at_least is None and self.at_most is None:
+            return "none"
         return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
 
-    def is_met(self, ratio: float) -> bool:
+    def verdict(self, ratio: float | None) -> str:
         """Whether a ratio reaches the target."""
-        return ratio >= self.at_least if self.at_least is not None else ratio <= (self.at_most or 0)
+        if ratio is None:
+            return "not measured"
+        if self.at_least is None and self.at_most is None:
+            return "measured"
+        is_met = ratio >= self.at_least if self.at_least is not None else ratio <= (self.at_most or 0)
+        return "reached" if is_met else "MISSED"
 
 
 _SCAN, _ONE, _SIXTEEN = "arsrc, scan", "arsrc, scan, 1 per fetch", "arsrc, scan, 16 per fetch"

@@ -47,6 +47,13 @@ class DataSet:
     form: str = ""
 
     @property
+    def description(self) -> str:
+        """For the tables."""
+        kind = self.options + (", four bytes of five are zero" if self.sparse else "")
+        kind += f", each record as {self.form}" if self.form else ""
+        return f"{self.num_records:,} records of {self.record_bytes:,} B, {self.num_shards} files, `{kind}`."
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all records."""
         return self.num_records * self.record_bytes

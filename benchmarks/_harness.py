@@ -12,7 +12,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from _data import Bytes, DataSet
@@ -67,6 +67,17 @@ class Contestant:
     shuffled: bool = True
 
 
+class Files(Protocol):
+    """Files that a race is run on."""
+
+    @property
+    def description(self) -> str:
+        """For the tables."""
+
+    def prepare(self) -> None:
+        """Write what is not there, and read all through, so that it is in the page cache."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Race:
     """Contestants that are measured together.
@@ -74,22 +85,24 @@ class Race:
     Attributes:
         name: For the command line.
         question: What it shows.
-        data: The files; the first set is what deliveries are checked against.
+        data: The files; the first set, records of one length, is what deliveries are checked against.
         contestants: Makes them, when the race begins.
         rounds: Turns of each contestant.
         seconds: Least time of a turn.
         unit: Records of one unit of work, and its name: for the time of it in the table.
         idle_limit_s: How long to wait at most, before each turn, until nobody works.
+        counted: What rates count, in the singular.
     """
 
     name: str
     question: str
-    data: Sequence[DataSet]
+    data: Sequence[Files]
     contestants: Callable[[], Sequence[Contestant]]
     rounds: int
     seconds: float
     unit: tuple[int, str]
     idle_limit_s: float = 20.0
+    counted: str = "record"
 
 
 @dataclasses.dataclass
@@ -177,10 +190,11 @@ def _rates(session: Session, turn: int, seconds: float) -> tuple[float, float]:
                 return num_records / (time.perf_counter() - begin), (cpu_seconds() - cpu_begin) / num_records
 
 
-def _check(one: Contestant, session: Session, data: DataSet) -> None:
+def _check(one: Contestant, session: Session, data: Files) -> None:
     """Compare what a contestant delivers with what the files hold."""
     if session.batches is None:
         return
+    assert isinstance(data, DataSet)
     batches = [np.asarray(batch) for batch in session.batches()]
     if any(batch.dtype != np.uint8 or batch.shape[1:] != (data.record_bytes,) for batch in batches):
         raise WrongDelivery("batches of another type or shape")

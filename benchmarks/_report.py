@@ -13,7 +13,7 @@ from _harness import Outcome, Race
 
 Results = Mapping[str, Mapping[str, Outcome]]  # by race and contestant
 
-_HOW = """\
+HOW = """\
 A rate is records per second in the steady state: each turn begins anew in another order, one piece of work (for
 those that read ahead, as much as they hold ready) passes untimed, and nobody works while it is another's turn.
 Contestants take turns, round after round, in one process on the same files, which are in the page cache unless it
@@ -45,7 +45,6 @@ def verdicts(cases: Sequence[Case], results: Results) -> list[dict[str, Any]]:
             continue
         ratios = case.ratios(results[case.race])
         ratio = statistics.median(ratios) if ratios else None
-        verdict = "not measured" if ratio is None else "reached" if case.is_met(ratio) else "MISSED"
         found.append(
             {
                 "case": case.name,
@@ -53,7 +52,7 @@ def verdicts(cases: Sequence[Case], results: Results) -> list[dict[str, Any]]:
                 "target": case.target,
                 "ratio": ratio,
                 "ratios": ratios,
-                "verdict": verdict,
+                "verdict": case.verdict(ratio),
             }
         )
     return found
@@ -73,12 +72,9 @@ def cases_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def race_table(race: Race, outcomes: Mapping[str, Outcome]) -> str:
     """Return what the contestants of one race did, the fastest first, as Markdown."""
     lines = [f"### {race.name}: {race.question}", ""]
-    for data in race.data:
-        kind = data.options + (", four bytes of five are zero" if data.sparse else "")
-        kind += f", each record as {data.form}" if data.form else ""
-        lines.append(f"{data.num_records:,} records of {data.record_bytes:,} B, {data.num_shards} files, `{kind}`.")
-    size, unit = race.unit
-    lines += ["", f"| contestant | records/s | min .. max | ms {unit} | CPU us a record | time includes |"]
+    lines += [data.description for data in race.data]
+    (size, unit), one = race.unit, race.counted
+    lines += ["", f"| contestant | {one}s/s | min .. max | ms {unit} | CPU us a {one} | time includes |"]
     lines += ["|---|--:|---|--:|--:|---|"]
     for name, outcome in sorted(outcomes.items(), key=lambda item: -item[1].median):
         if outcome.failure is not None:
@@ -102,36 +98,35 @@ def _grouped(value: float) -> str:
 
 def write(
     folder: pathlib.Path,
+    name: str,
+    how: str,
     machine: Mapping[str, str],
     races: Sequence[Race],
     results: Results,
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write `throughput.md`, `throughput.json` and `throughput.png`."""
+    """Write `name.md` and `name.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     run = [race for race in races if race.name in results]
-    parts = ["# Throughput", cases_table(rows), "## How", _HOW, "## Machine", _machine.table(machine), "## Races"]
+    parts = [f"# {name.title()}", cases_table(rows), "## How", how, "## Machine", _machine.table(machine), "## Races"]
     parts += [race_table(race, results[race.name]) for race in run]
-    (folder / "throughput.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
-    raw = {
-        "machine": machine,
-        "cases": rows,
-        "records_per_second": _each_round(results, lambda outcome: outcome.rates),
-        "cpu_seconds_per_record": _each_round(results, lambda outcome: outcome.cpu_seconds),
-    }
-    (folder / "throughput.json").write_text(json.dumps(raw, indent=1) + "\n")
-    _plot(folder / "throughput.png", results, rows)
+    (folder / f"{name}.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    raw: dict[str, Any] = {"machine": machine, "cases": rows}
+    for race in run:
+        outcomes = results[race.name]
+        rates, times = _each_round(outcomes, lambda one: one.rates), _each_round(outcomes, lambda one: one.cpu_seconds)
+        raw.setdefault(f"{race.counted}s_per_second", {})[race.name] = rates
+        raw.setdefault(f"cpu_seconds_per_{race.counted}", {})[race.name] = times
+    (folder / f"{name}.json").write_text(json.dumps(raw, indent=1) + "\n")
 
 
-def _each_round(results: Results, figure: Callable[[Outcome], list[float]]) -> dict[str, dict[str, Any]]:
-    """Return a figure of each contestant, by race, or why there is none."""
-    return {
-        name: {one: outcome.failure or figure(outcome) for one, outcome in outcomes.items()}
-        for name, outcomes in results.items()
-    }
+def _each_round(outcomes: Mapping[str, Outcome], figure: Callable[[Outcome], list[float]]) -> dict[str, Any]:
+    """Return a figure of each contestant, or why there is none."""
+    return {name: outcome.failure or figure(outcome) for name, outcome in outcomes.items()}
 
 
-def _plot(path: pathlib.Path, results: Results, rows: Sequence[Mapping[str, Any]]) -> None:
+def plot(path: pathlib.Path, results: Results, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the rates of the largest races, and what became of the cases."""
     import matplotlib
 
     matplotlib.use("Agg")
