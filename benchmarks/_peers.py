@@ -17,30 +17,32 @@ from _harness import Contestant, Pieces, Session
 from _records import Readers, as_tensor, join
 from _train_step import consume, start, step
 
-_FED = "reading, joining to arrays, transfers, one dispatch of the step a batch"
+FED = "reading, joining to arrays, transfers, one dispatch of the step a batch"
 _WORKERS = 2
-_WORKER_BUFFER = 4
+WORKER_BUFFER = 4
 _CYREAL_STEPS = 2
 
 
-def _fed(batches: Iterator[Any], lump: int) -> Pieces:
-    """Feed batches to the jitted step, `lump` of them at a time: what comes in bursts is timed by the burst."""
+def fed(
+    batches: Iterator[Any], lump: int, step: Callable[[Any, Any], Any] = step, count: Callable[[Any], int] = len
+) -> Pieces:
+    """Feed batches to a jitted step, `lump` of them at a time: what comes in bursts is timed by the burst."""
     carry = start()
     while True:
         num_records = 0
         for batch in itertools.islice(batches, lump):
             carry = step(carry, batch)
-            num_records += len(batch)
+            num_records += count(batch)
         yield num_records, carry.block_until_ready
 
 
-def _stop(iterator: Any) -> None:
+def stop(iterator: Any) -> None:
     """End an iterator's threads and processes. Grain's DataLoader hides the one that can be closed."""
     with contextlib.suppress(AttributeError):
         getattr(iterator, "_iterator", iterator).close()
 
 
-def _grain() -> Any:
+def import_grain() -> Any:
     grain = importlib.import_module("grain")
     flags = importlib.import_module("absl.flags").FLAGS
     if not flags.is_parsed():
@@ -48,12 +50,12 @@ def _grain() -> Any:
     return grain
 
 
-def _iterators(
+def iterators(
     name: str,
     family: str,
     make: Callable[[int], Iterator[Any]],
     lump: int,
-    counts: str = _FED,
+    counts: str = FED,
     keep: bool = False,
     checked: bool = True,
 ) -> Contestant:
@@ -77,21 +79,21 @@ def _iterators(
         def pieces(turn: int) -> Pieces:
             iterator = kept if kept is not None else make(turn)
             try:
-                yield from _fed(iterator, lump)
+                yield from fed(iterator, lump)
             finally:
                 if kept is None:
-                    _stop(iterator)
+                    stop(iterator)
 
         def batches() -> Any:
             iterator = kept if kept is not None else make(0)
             yield from itertools.islice(iterator, CHECKED)
             if kept is None:
-                _stop(iterator)
+                stop(iterator)
 
         try:
             yield Session(pieces, batches if checked else None)
         finally:
-            _stop(kept)
+            stop(kept)
 
     return Contestant(name, family, counts, opened)
 
@@ -107,7 +109,7 @@ def grain_map(
     """
 
     def make(turn: int) -> Iterator[Any]:
-        grain = _grain()
+        grain = import_grain()
         dataset = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(data.paths)).seed(turn).shuffle()
         if data.form and function is None:
             elements = dataset.map(functools.partial(decode, data.form))
@@ -116,7 +118,7 @@ def grain_map(
             mapped = dataset if function is None else dataset.map(function)
             joined = join if function is None else np.stack
             batches = mapped.repeat().batch(BATCH, drop_remainder=True, batch_fn=joined)
-        buffer = _WORKER_BUFFER if num_workers else 500 * (num_threads > 0)
+        buffer = WORKER_BUFFER if num_workers else 500 * (num_threads > 0)
         dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer))
         if num_workers:
             dataset = dataset.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers))
@@ -124,16 +126,16 @@ def grain_map(
         return iterator
 
     how = f"{num_workers} processes" if num_workers else f"{num_threads} threads"
-    lump = num_workers * (_WORKER_BUFFER + 2) if num_workers else max(2, num_threads)
+    lump = num_workers * (WORKER_BUFFER + 2) if num_workers else max(2, num_threads)
     checked = not is_lossy(data.form)
-    return _iterators(f"Grain MapDataset, {how}", "Grain", make, lump, keep=num_workers > 0, checked=checked)
+    return iterators(f"Grain MapDataset, {how}", "Grain", make, lump, keep=num_workers > 0, checked=checked)
 
 
 def grain_loader(data: DataSet, num_workers: int = 0) -> Contestant:
     """Grain's `DataLoader` with its default threads, in this process or in others."""
 
     def make(turn: int) -> Iterator[Any]:
-        grain = _grain()
+        grain = import_grain()
         source = grain.sources.ArrayRecordDataSource(data.paths)
         options = {"shuffle": True, "seed": turn, "shard_options": grain.sharding.NoSharding()}
         loader = grain.DataLoader(
@@ -147,7 +149,7 @@ def grain_loader(data: DataSet, num_workers: int = 0) -> Contestant:
 
     how = f"{num_workers} processes" if num_workers else "in process"
     # It reads 500 records ahead, in each process, and each process holds one batch ready.
-    return _iterators(f"Grain DataLoader, {how}", "Grain", make, 4 * max(1, num_workers), keep=num_workers > 0)
+    return iterators(f"Grain DataLoader, {how}", "Grain", make, 4 * max(1, num_workers), keep=num_workers > 0)
 
 
 def torch_loader(data: DataSet) -> Contestant:
@@ -169,7 +171,7 @@ def torch_loader(data: DataSet) -> Contestant:
         )
         return (batch.numpy() for batch in loader)
 
-    return _iterators(f"PyTorch DataLoader, {_WORKERS} processes", "PyTorch", make, 2 * 2 * _WORKERS, keep=True)
+    return iterators(f"PyTorch DataLoader, {_WORKERS} processes", "PyTorch", make, 2 * 2 * _WORKERS, keep=True)
 
 
 def cyreal_disk(data: DataSet, prefetch_size: int) -> Contestant:
@@ -236,4 +238,4 @@ def datarax_source(data: DataSet) -> Contestant:
 
         return batches()
 
-    return _iterators("datarax ArrayRecordSourceModule", "datarax", make, 1)
+    return iterators("datarax ArrayRecordSourceModule", "datarax", make, 1)
