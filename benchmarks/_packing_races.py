@@ -46,7 +46,7 @@ def races(folder: pathlib.Path, quick: bool) -> list[Race]:
     """Return all races; the quick ones have small files and one short round."""
     data = Documents(folder, 4_000 if quick else 200_000, _FILES)
     records = DataSet(folder, 20_000 if quick else 262_144, 784, _FILES)
-    rounds, seconds = (1, 0.02) if quick else (5, 0.6)
+    rounds, seconds = (1, 0.02) if quick else (5, 1.0)
     tokens = functools.partial(
         Race, rounds=rounds, seconds=seconds, unit=(BATCH * ROW, "a full batch"), counted="token"
     )
