@@ -134,15 +134,15 @@ def opening(data: Documents, how: str | None) -> Contestant:
 
         def pieces(turn: int) -> Pieces:
             del turn
-            while True:
-                arsrc.close(config)
-                arsrc.init(config)
-                yield data.num_documents, lambda: None
+            try:
+                while True:
+                    arsrc.close(config)
+                    arsrc.init(config)
+                    yield data.num_documents, lambda: None
+            finally:
+                arsrc.close(config)  # the files are the same ones, which the next shall have to open
 
-        try:
-            yield Session(pieces, None)
-        finally:
-            arsrc.close(config)
+        yield Session(pieces, None)
 
     counts = "opening all files, and closing them" + (", and the table of rows" if how else "")
     return Contestant(name, "arsrc", counts, opened)
