@@ -113,13 +113,15 @@ def _of_rows(
 
 
 def _with_shares(found: Iterator[Rows], data: Documents, parts: Sources, weights: Sequence[float]) -> Iterator[Rows]:
-    """Give rows on, and compare how many are of each source with its weight: to within a row for each source."""
+    """Give rows on, and compare how many are of each source with its weight: to within the bound that is promised."""
+    bound = 2 - 1 / (len(parts) - 1)
     starts = np.cumsum([0, *map(len, parts)])[:-1] * data.num_documents // data.num_files  # parts are whole files
     counts = np.zeros(len(parts), np.int64)
     for rows in found:
         sources = np.searchsorted(starts, data.documents(rows["tokens"][:, 0]), side="right") - 1
         counts += np.bincount(sources, minlength=len(parts))
-        if (abs(counts - counts.sum() * np.asarray(weights) / sum(weights)) > len(parts)).any():
+        total = counts.sum()
+        if (abs(counts - total * np.asarray(weights) / sum(weights)) > bound + 1e-4 * total).any():
             raise WrongDelivery("other shares than the weights")
         yield rows
 

@@ -50,7 +50,7 @@ class Way:
 
 
 HERE, WORKERS = Way("in process"), Way("2 processes", 2)
-BY_HAND = Way(f"2 processes that read {_AT_ONCE} documents at once by hand", 2, by_hand=True)
+BY_HAND = Way(f"{_AT_ONCE} documents a read by hand, 2 processes", 2, by_hand=True)
 
 
 def packed(data: Documents, how: str, way: Way, parts: Sequence[Sequence[str]] = (), weights: Any = None) -> Contestant:

@@ -20,12 +20,17 @@ def main() -> int:
     """Run what the command line asks for; returns 1 where arsrc itself failed, whatever the figures are."""
     options = _options.parse(__doc__)
     _machine.use_cores(options.cores)
+    import _packing_cases
     import _packing_races
     import _running
 
-    made = options.data, options.quick
+    data = _packing_races.documents(options.data, options.quick)
     return _running.main(
-        "packing", _packing_races.HOW, _packing_races.cases(*made), lambda: _packing_races.races(*made), options
+        "packing",
+        _packing_races.HOW,
+        _packing_cases.cases(data),
+        lambda: _packing_races.races(options.data, options.quick),
+        options,
     )
 
 
