@@ -67,7 +67,7 @@ def packed(data: Documents, how: str, way: Way, parts: Sequence[Sequence[str]] =
 
     kind = {"split": "ConcatThenSplit", "fit": "FirstFitPack"}[how]
     what = f"IterDataset.mix of {len(parts)} {kind}IterDatasets" if parts else f"{kind}IterDataset"
-    return _of_rows(f"Grain {what}, {way.name}", data, make, way, whole=how == "fit")
+    return _of_rows(f"Grain {what}, {way.name}", data, make, way, whole=how == "fit", is_mixture=bool(parts))
 
 
 def _documents(grain: Any, paths: Sequence[str], seed: int, way: Way) -> Any:
@@ -90,16 +90,18 @@ def _pack(grain: Any, documents: Any, how: str) -> Any:
     return grain.experimental.FirstFitPackIterDataset(documents, length_struct=length, num_packing_bins=BATCH)
 
 
-def _of_rows(name: str, data: Documents, make: Make, way: Way, *, whole: bool) -> Contestant:
+def _of_rows(name: str, data: Documents, make: Make, way: Way, *, whole: bool, is_mixture: bool) -> Contestant:
     """A contestant that delivers packed rows; its rate counts tokens, not padding."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Session]:
         first = make(0)
-        kept = first if way.num_workers else None  # workers start slowly, and hold little in their buffers
+        # Workers start slowly, and hold little in their buffers; sources of mixtures have packed many rows ahead, which
+        # would be a head start in each turn.
+        kept = first if way.num_workers or is_mixture else None
         try:
             found = [_named(batch) for batch in itertools.islice(first, _CHECKED)]
-            fill = data.check(found, whole=whole, once=not name.startswith("Grain IterDataset.mix"))
+            fill = data.check(found, whole=whole, once=not is_mixture)
 
             def pieces(turn: int) -> Pieces:
                 iterator = kept if kept is not None else make(turn)

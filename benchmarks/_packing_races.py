@@ -42,7 +42,7 @@ take turns is said in throughput.md: the same harness measures them. A ratio is 
 
 def documents(folder: pathlib.Path, quick: bool) -> Documents:
     """Return the documents of all races."""
-    return Documents(folder, 4_000 if quick else 200_000, _FILES)
+    return Documents(folder, 8_000 if quick else 200_000, _FILES)
 
 
 def races(folder: pathlib.Path, quick: bool) -> list[Race]:
