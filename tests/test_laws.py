@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import arsrc
 from arsrc._host import registry
 from arsrc._host.serving.requests import Request
+from arsrc.codecs import Ragged
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import Plan
 
@@ -176,9 +177,15 @@ def records_of(pieces: Sequence[Piece]) -> np.ndarray:
     return np.concatenate([content(file)[start:stop] for file, start, stop in pieces])
 
 
+def packed(records: np.ndarray, length: int) -> np.ndarray:
+    """The bytes of records as tokens, end to end in rows of so many, u8[num_rows, length]."""
+    tokens = records.ravel()
+    return np.pad(tokens, (0, -len(tokens) % length)).reshape(-1, length)
+
+
 def data_of(records: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """The rows that a batch with these ids holds."""
-    return np.concatenate([records, np.zeros((1, 4), np.uint8)])[[min(i, len(records)) for i in ids]]
+    return np.concatenate([records, np.zeros((1, records.shape[1]), np.uint8)])[[min(i, len(records)) for i in ids]]
 
 
 # Slices of each file, the largest first: hypothesis tries what comes first more often than it should.
@@ -231,12 +238,24 @@ def fields(draw: st.DrawFn, num_records: int) -> dict[str, Any]:
     }
 
 
+@st.composite
+def views(draw: st.DrawFn, num_records: int) -> dict[str, Any]:
+    """Which rows there are: all records most often, some of them, or what is packed of these."""
+    view: dict[str, Any] = {}
+    if draw(st.integers(0, 2)) == 2:
+        ids = st.integers(0, num_records - 1)
+        view["select"] = sorted(draw(st.sets(ids, min_size=min(num_records, 2), max_size=40)))
+    if draw(st.integers(0, 2)) == 2:
+        view["pack"] = arsrc.Packing(draw(st.integers(1, 9)))
+    return view
+
+
 @dataclasses.dataclass
 class Case:
     """A config, a state, and what is expected of them."""
 
     config: arsrc.ArrayRecordSourceConfig
-    records: np.ndarray  # u8[num_records, 4]
+    records: np.ndarray  # u8[num_rows, ...], what rows hold
     plan: Plan
     state: arsrc.SourceState
 
@@ -262,24 +281,35 @@ class Case:
         assert [np.asarray(batch.record_ids).tolist() for batch in batches] == ids
         for batch, expected in zip(batches, ids, strict=True):
             assert np.asarray(batch.mask).tolist() == [i != PAD_ID for i in expected]
-            assert np.array_equal(batch.data, data_of(self.records, expected))
+            data = batch.data["tokens"] if isinstance(batch.data, dict) else batch.data
+            assert np.array_equal(data, data_of(self.records, expected))
 
 
 def case_of(files: list[str], parts: Sequence[Piece], index: int, epoch: int, **fields: Any) -> Case:
+    records = records_of(parts)
+    if (select := fields.get("select")) is not None:
+        records = records[select]
+    if (packing := fields.get("pack")) is not None:
+        records = packed(records, packing.length)
+        fields |= {"codec": Ragged("uint8", max_length=4), "exclude": ()}
     config = config_of(files, parts, **fields)
     last = config.num_epochs if config.num_epochs >= 0 else epoch
     start = arsrc.SourceState(
         index=jnp.asarray(np.uint32(index)), epoch=jnp.asarray(np.uint32(min(epoch, last))),
         key=jax.random.key(config.seed),
     )  # fmt: skip
-    return Case(config, records_of(parts), registry.source(config).plan, start)
+    return Case(config, records, registry.source(config).plan, start)
 
 
 def draw_case(files: list[str], data: st.DataObject, **fixed: Any) -> Case:
     parts = data.draw(pieces)
     num_records = sum(stop - start for _, start, stop in parts)
+    view = {} if fixed.keys() & {"select", "pack"} else data.draw(views(num_records))
+    num_records = len(view.get("select", range(num_records)))
+    if "pack" in view:
+        num_records = -(-4 * num_records // view["pack"].length)
     index, epoch = data.draw(st.integers(0, num_records)), data.draw(st.integers(0, 5))
-    chosen = data.draw(fields(num_records)) | fixed
+    chosen = data.draw(fields(num_records)) | view | fixed
     if chosen["remainder"] == "drop":
         chosen["batch_size"] = min(chosen["batch_size"], num_records)
     return case_of(files, parts, index, epoch, **chosen)

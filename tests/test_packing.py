@@ -273,19 +273,19 @@ def test_a_document_that_cannot_be_read_is_an_error_or_leaves_padding(tmp_path: 
     assert (caught.value.record_id, caught.value.position) == (2, 2)
     assert arsrc.bad_records(config).ids == (2,)
     masked, excluded = dataclasses.replace(config, on_bad_record="mask"), dataclasses.replace(config, exclude=[2])
-    for batches_per_fetch in (1, 3):
+    here = dataclasses.replace(masked, read=arsrc.ReadOptions(checksum="always", ahead="never"))
+    for batches_per_fetch, one in ((1, masked), (3, masked), (1, here), (3, here)):
         _, _, (rows, mask) = arsrc.scan_epoch(
-            masked,
-            arsrc.init(masked),
+            one,
+            arsrc.init(one),
             None,
             lambda carry, batch: (carry, (batch.data, batch.mask)),
             batches_per_fetch=batches_per_fetch,
         )
-        assert equal(
-            rows, jax.tree.map(lambda *leaves: np.stack(leaves), *(b.data for _, b in arsrc.iterate(excluded)))
-        )
+        wanted = jax.tree.map(lambda *leaves: np.stack(leaves), *(b.data for _, b in arsrc.iterate(excluded)))
+        assert equal(rows, wanted)
         assert np.asarray(mask).sum() == arsrc.num_records(config)
-    assert arsrc.bad_records(masked).ids == (2,)
+        assert arsrc.bad_records(one).ids == (2,)
 
 
 def test_a_document_that_does_not_fit_its_codec_is_told_of_when_the_table_is_made(

@@ -73,7 +73,8 @@ class PackedRows:
         """Return what `RowReader.read` does."""
         with profile.annotate(self._label):
             num_rows, packing = len(rows.ids), self._table.packing
-            leaves = [self._rows_in(out, num_rows) for out in outs or self._memory(num_rows)]
+            memory = self._memory(num_rows) if outs is None else outs[: len(self.shapes)]
+            leaves = [self._rows_in(out, num_rows) for out in memory]
             pieces = self._table.pieces(rows.ids)
             while True:
                 try:
