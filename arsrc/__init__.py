@@ -7,10 +7,14 @@ A map of the package, in the order in which data flows:
 
     config.py       what is fixed: ArrayRecordSourceConfig, ReadOptions
     mixture_config.py  several sources in fixed shares: MixtureConfig
+    selection.py    which records are rows: Selection; select_records.py, those that a function holds for
+    views/          rows of tokens, packed from documents: Packing; and sets of ids
     types.py        what moves, and what it brings: SourceState, Batch
     state.py        init and the arithmetic of states
     keys.py         keys and streams
     sizes.py        what is known of an open source
+    mixtures.py     what is asked of mixtures alone: source_counts, source_ids
+    origin.py       which records rows are made of
     bad_records.py  which records could not be read
     read_records.py records as they are, without a config; open_paths.py, their files
     explain.py      how it is read, in words; advice.py, the rules
