@@ -135,11 +135,11 @@ def batch_at(config: AnyConfig, state: SourceState, start: int | Array, size: in
     if shape := position.shape:
         fix = "Use take for positions that are not neighbours, or jax.vmap."
         raise ArsrcTypeError("batch_at", "start must be one position", fix, shape=shape)
-    epoch_size = schema.plan.epoch_size
+    num_records = schema.plan.num_records
     if isinstance(position, jax.core.Tracer):
-        position = _modulo(position, epoch_size)
+        position = _modulo(position, num_records)
     else:
-        position = checked_ids("batch_at", "start", position, -epoch_size, epoch_size)
+        position = checked_ids("batch_at", "start", position, -num_records, num_records)
     return _batch_at(schema, size, state, position)
 
 
@@ -215,8 +215,8 @@ def _next_batches(
 @compiled_for_each(2)
 def _batch_at(schema: Schema, size: int, state: SourceState, start: Array) -> Batch:
     plan = schema.plan
-    row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.epoch_size)
-    position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.epoch_size))
+    row = jnp.arange(size, dtype=jnp.uint32) % np.uint32(plan.num_records)
+    position, _ = arithmetic.add_mod(jnp, jnp.broadcast_to(start, row.shape), row, np.uint32(plan.num_records))
     words, valid = order_words(plan, state.key), jnp.ones(size, bool)
     ids, _, epochs = record_order.rows_at(jnp, plan, words, state.epoch, position, valid)
     return dataclasses.replace(_take(schema, ids.shape, ids), epochs=jnp.broadcast_to(epochs, ids.shape))

@@ -43,9 +43,9 @@ class MixtureConfig(HashOnce, Terse):
     """Several sources served as one stream, each row from one of them, in fixed shares; taken wherever a config is.
 
     A mixture serves slots, numbered from 0 without end. Weights become whole numbers over a period of slots: of the
-    shortest of at most 2**14 slots that holds the weights of all stages, else of 2**14, which keeps each to within
-    1e-4. A period's slots are spread evenly, the same in each: whatever stretch of slots of one stage one takes, a
-    batch, say, it has its shares to within 1 row for two sources, and to within `2 - 1 / (n - 1)` rows for `n`.
+    shortest of at most 2**14 slots that holds them, else of 2**14, which keeps each to within 1e-4. A period's slots
+    are spread evenly, the same in each: whatever stretch of slots of one stage one takes, a batch, say, it has its
+    shares to within 1 row for two sources, and to within `2 - 1 / (n - 1)` rows for `n`.
 
     The sources' own orders hold (`shuffle_*`, `exclude`). Source `s` has the key `jax.random.fold_in(state.key, s)`,
     and goes through its own epochs at its own pace: its rows are, one after another, those of all its epochs, whatever
@@ -53,8 +53,8 @@ class MixtureConfig(HashOnce, Terse):
     their `seed`, `name` and statistics. Each is read as its `read` says; threads and memory for batches that are read
     ahead are those of the first one. All have one `on_bad_record`.
 
-    The state is that of any source. An epoch of a mixture is a whole number of periods, about as many rows as its
-    sources hold together; it has no rest: batches run over its end. `record_ids` number the sources' records one source
+    The state is that of any source. An epoch of a mixture is as many rows as its sources hold together, whichever
+    these are; it has no rest: batches run over its end. `record_ids` number the sources' records one source
     behind the other, and `epochs` of a batch are those of the sources.
 
     Attributes:
@@ -108,7 +108,8 @@ class MixtureConfig(HashOnce, Terse):
             raise ArsrcValueError("weights", what, "Give one of them.", weights=self.weights, stages=self.stages)
         if self.weights is not None:
             put("weights", _shares("weights", self.weights, len(self.sources)))
-        whole_quotas([weights for _, weights in self._stages])
+        for _, weights in self._stages:
+            whole_quotas(weights)
         _one_of("stop", self.stop, get_args(Stop))
         put("stochastic", _boolean("stochastic", self.stochastic))
         _check_stream(self.stochastic, self.stream_name)

@@ -61,7 +61,7 @@ def source_ids(config: AnyConfig, record_ids: Any) -> Array:
 
 def row_of(plan: Plan, index: int, epoch: int) -> int:
     """Return how many rows lie before a state, of all epochs."""
-    return epoch * plan.epoch_size + index
+    return epoch * plan.num_records + index
 
 
 def resumed(config: MixtureConfig, plan: Plan, state_dict: Mapping[str, Any]) -> tuple[np.uint32, np.uint32]:
@@ -80,7 +80,7 @@ def resumed(config: MixtureConfig, plan: Plan, state_dict: Mapping[str, Any]) ->
             "with these weights the sources would have served other rows than they have",
             _advice(config, row, stages) + sides(saved=str(counts), config=str(here)),
         )
-    epoch, index = divmod(row, plan.epoch_size)
+    epoch, index = divmod(row, plan.num_records)
     return np.uint32(index), np.uint32(epoch % 2**32)
 
 

@@ -49,11 +49,11 @@ def operation_stats(config: AnyConfig, state: SourceState, since: SourceState | 
     if isinstance(state.index, jax.core.Tracer):
         raise ArsrcTypeError("operation_stats", "runs on the host, not inside a JAX transformation")
     plan = registry.source(config).plan
-    passed = plan.epoch_size - plan.steps_per_epoch * plan.batch_size if plan.remainder == "drop" else 0
+    passed = plan.num_records - plan.steps_per_epoch * plan.batch_size if plan.remainder == "drop" else 0
 
     def counts(state: SourceState) -> np.ndarray:
         epoch = int(state.epoch)
-        return np.array([epoch * (plan.epoch_size - passed) + int(state.index), epoch * passed], object)
+        return np.array([epoch * (plan.num_records - passed) + int(state.index), epoch * passed], object)
 
     applied, skipped = counts(state) - (counts(since) if since is not None else np.array([0, 0], object))
     return {"applied_count": applied, "skipped_count": skipped}

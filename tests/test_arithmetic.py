@@ -5,7 +5,6 @@ does not reach, and the agreement of NumPy and JAX.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -342,7 +341,7 @@ def ending(draw: st.DrawFn) -> tuple[Plan, int, int]:
 @example((dataclasses.replace(plan_of(3, MAX_BATCH_SIZE, "wrap", 0), end_index=2), 1, 7), 1)
 def test_a_stream_may_end_within_an_epoch(case: tuple[Plan, int, int], steps: int) -> None:
     plan, index, epoch = case
-    size, batch_size = plan.epoch_size, plan.batch_size
+    size, batch_size = plan.num_records, plan.batch_size
     end = plan.num_epochs * size + plan.end_index
     slot = min(epoch * size + index, end)
     after = arithmetic.advance(np, plan, u32(index), u32(epoch), u32(steps))
@@ -355,35 +354,6 @@ def test_a_stream_may_end_within_an_epoch(case: tuple[Plan, int, int], steps: in
     row = u32(0, 1, batch_size // 2, batch_size - 1)
     valid = arithmetic.rows(np, plan, u32(index), u32(epoch), row)[2]
     assert valid[0].tolist() == [slot + one < end for one in row.tolist()]
-
-
-@given(u32s, st.integers(1, MAX), u32s)
-@example(MAX, MAX, MAX - 1)
-@example(MAX, 2**31, 2**31 - 1)
-@example(MAX, 2**31 + 1, 2**31)
-@example(2**16, 2**31 + 2**16 - 1, 2**31)
-def test_mul_divmod_each_is_divmod_of_the_exact_product(x: int, divisor: int, factor: int) -> None:
-    shift = 32 - divisor.bit_length()
-    factor %= divisor
-    quotient, rest = divmod(x * factor, divisor)
-    arguments = u32(x), u32(factor << shift), u32(divisor << shift)
-    assert pair(arithmetic.mul_divmod_each(np, *arguments)) == (quotient, rest << shift)
-    assert pair(DIVIDED(*map(jnp.asarray, arguments))) == (quotient, rest << shift)
-
-
-DIVIDED = jax.jit(functools.partial(arithmetic.mul_divmod_each, jnp))
-
-
-def test_mul_divmod_each_is_right_where_a_digit_is_guessed_too_large() -> None:
-    random = np.random.default_rng(0)
-    x, factor, divisor = random.integers(0, 2**32, (3, 10**6), np.uint32)
-    low = random.integers(0, 2**32, 10**6, np.uint32) >> random.integers(0, 32, 10**6, np.uint32)
-    divisor = np.where(random.random(10**6) < 0.5, np.uint32(2**31) + (low >> 1), divisor | np.uint32(2**31))
-    factor = np.minimum(factor, divisor - np.uint32(1))
-    for device, host in zip(
-        DIVIDED(x, factor, divisor), arithmetic.mul_divmod_each(np, x, factor, divisor), strict=True
-    ):
-        assert np.array_equal(device, host)
 
 
 # NumPy and JAX.

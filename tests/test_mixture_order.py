@@ -81,7 +81,7 @@ def simulated(plan: Plan) -> Iterator[Row]:
     for slot in itertools.count():
         stage = sum(start <= slot for start in mixture.starts) - 1
         quotas = mixture.quotas[stage]
-        h = (slot - mixture.starts[stage]) % mixture.period
+        h = (slot - mixture.starts[stage]) % sum(quotas)
         taken = tijdeman(quotas)[h]
         one = mixture.sources[taken]
         epoch, position = divmod(counts[taken], one.num_records)
@@ -126,7 +126,7 @@ def own_ids(plan: Plan, words: np.ndarray, row: Row) -> int:
 
 
 def slots_of(plan: Plan, slots: Any, xp: Any = np, words: np.ndarray | None = None) -> tuple[Any, Any, Any]:
-    epoch, position = np.divmod(np.asarray(slots, np.uint64), plan.epoch_size)
+    epoch, position = np.divmod(np.asarray(slots, np.uint64), plan.num_records)
     valid = np.ones(position.shape, bool)
     arrays = words_of(plan) if words is None else words, u32(epoch), u32(position), valid
     return record_order.rows_at(np, plan, *arrays) if xp is np else compiled(plan)(*arrays)
@@ -183,32 +183,33 @@ def test_the_spread_keeps_its_bound(quotas: list[int]) -> None:
 def test_every_stretch_has_its_shares_to_within_twice_the_bound(quotas: list[int], size: int) -> None:
     plan = mixed([source(10**6, "stored")] * len(quotas), quotas, batch_size=size)
     mixture = mixture_of(plan)
-    found = source_of(np, mixture, slots_of(plan, np.arange(2 * mixture.period + size))[0])
+    period = sum(mixture.quotas[0])
+    found = source_of(np, mixture, slots_of(plan, np.arange(2 * period + size))[0])
     counts = np.cumsum(np.pad(found[None] == np.arange(len(quotas))[:, None], ((0, 0), (1, 0))), axis=1)
     stretches = counts[:, size:] - counts[:, :-size]
-    off = abs(stretches * mixture.period - np.array(mixture.quotas[0])[:, None] * size).max()
-    assert Fraction(int(off), mixture.period) <= 2 * bound(quotas)
+    off = abs(stretches * period - np.array(mixture.quotas[0])[:, None] * size).max()
+    assert Fraction(int(off), period) <= 2 * bound(quotas)
 
 
 @pytest.mark.parametrize(
-    ("stages", "quotas"),
+    ("weights", "quotas"),
     [
-        ([(0.7, 0.3)], [(7, 3)]),
-        ([(1.0,)], [(1,)]),
-        ([(0.5, 0.0, 0.5)], [(1, 0, 1)]),
-        ([(0.25, 0.75), (0.5, 0.5)], [(1, 3), (2, 2)]),
-        ([(1 / 3, 2 / 3), (0.5, 0.5)], [(2, 4), (3, 3)]),
-        ([(1 / 16384, 16383 / 16384)], [(1, 16383)]),
+        ((0.7, 0.3), (7, 3)),
+        ((1.0,), (1,)),
+        ((0.5, 0.0, 0.5), (1, 0, 1)),
+        ((0.25, 0.75), (1, 3)),
+        ((1 / 3, 2 / 3), (1, 2)),
+        ((1 / 16384, 16383 / 16384), (1, 16383)),
     ],
 )
-def test_weights_become_whole_numbers_over_the_shortest_period(stages: Any, quotas: Any) -> None:
-    assert whole_quotas(stages) == tuple(quotas)
+def test_weights_become_whole_numbers_over_the_shortest_period(weights: Any, quotas: Any) -> None:
+    assert whole_quotas(weights) == quotas
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=40))
 def test_weights_that_no_period_holds_are_kept_to_within_one_part_in_ten_thousand(weights: list[float]) -> None:
     shares = normal(weights)
-    (quotas,) = whole_quotas([shares])
+    quotas = whole_quotas(shares)
     assert sum(quotas) <= MOST_SLOTS
     assert max(abs(q / sum(quotas) - share) for q, share in zip(quotas, shares, strict=True)) < 1e-4
 
@@ -216,7 +217,7 @@ def test_weights_that_no_period_holds_are_kept_to_within_one_part_in_ten_thousan
 @pytest.mark.parametrize("weight", [1e-6, 1e-12])
 def test_a_weight_that_would_get_no_slot_is_refused(weight: float) -> None:
     with pytest.raises(ArsrcValueError, match="source 1 is to have less than one row"):
-        whole_quotas([(1 - weight, weight)])
+        whole_quotas((1 - weight, weight))
 
 
 # Rows.
@@ -235,7 +236,7 @@ def test_slots_hold_the_rows_that_counters_give(plan: Plan, seed: int) -> None:
 @given(mixtures())
 def test_a_source_is_served_in_its_own_order_epoch_after_epoch(plan: Plan) -> None:
     mixture, words = mixture_of(plan), words_of(plan)
-    ids, valid, epochs = slots_of(plan, np.arange(plan.epoch_size))
+    ids, valid, epochs = slots_of(plan, np.arange(plan.num_records))
     numbers = source_of(np, mixture, ids)
     for number, one in enumerate(mixture.sources):
         mine = valid & (numbers == number)
@@ -255,8 +256,8 @@ def test_jit_gives_the_rows_of_numpy() -> None:
     plans = [source(301), files, source(97, "blocks"), source(50, "stored"), source(2000, num_epochs=1)]
     plan = mixed(plans, (0, (1, 2, 3, 4, 0)), (100, (5, 1, 1, 1, 6)), stop="all")
     for start in (0, 350, 2000, 5000, 10**9):
-        for first in (start, start // plan.epoch_size * plan.epoch_size + plan.epoch_size - 20):
-            slots = first // plan.epoch_size * plan.epoch_size + (first + np.arange(600)) % plan.epoch_size
+        for first in (start, start // plan.num_records * plan.num_records + plan.num_records - 20):
+            slots = first // plan.num_records * plan.num_records + (first + np.arange(600)) % plan.num_records
             for host, device in zip(slots_of(plan, slots), slots_of(plan, slots, jnp), strict=True):
                 assert (host.dtype, host.tolist()) == (device.dtype, device.tolist())
 
@@ -272,12 +273,12 @@ LARGE = [
 @pytest.mark.parametrize("plan", LARGE)
 def test_rows_are_those_of_exact_integers_far_beyond_32_bits(plan: Plan) -> None:
     mixture = mixture_of(plan)
-    last = 2**32 * plan.epoch_size - 1
-    ends = [plan.num_epochs * plan.epoch_size + plan.end_index] if plan.num_epochs >= 0 else []
+    last = 2**32 * plan.num_records - 1
+    ends = [plan.num_epochs * plan.num_records + plan.end_index] if plan.num_epochs >= 0 else []
     marks = [
         0,
-        plan.epoch_size,
-        2**31 * plan.epoch_size,
+        plan.num_records,
+        2**31 * plan.num_records,
         last,
         *mixture.starts,
         *ends,
@@ -292,7 +293,7 @@ def test_rows_are_those_of_exact_integers_far_beyond_32_bits(plan: Plan) -> None
         ended = 0 <= mixture.sources[taken].num_epochs <= epoch
         row = None if ended and mixture.stop == "all" else (taken, epoch % 2**32, position)
         expected.append((own_ids(plan, words, row), row[1] if row else None))
-    wide = [divmod(slot, plan.epoch_size) for slot in slots]
+    wide = [divmod(slot, plan.num_records) for slot in slots]
     arrays = *(u32(part) for part in zip(*wide, strict=True)), np.ones(len(slots), bool)
     host = record_order.rows_at(np, plan, words, *arrays)
     ids, valid, epochs = (part.tolist() for part in host)
@@ -364,12 +365,21 @@ def test_many_permutations_at_once_are_those_of_numpy_when_compiled() -> None:
 # Epochs, ends and steps.
 
 
-def test_an_epoch_is_a_whole_number_of_periods_near_the_rows_of_all_sources() -> None:
-    assert mixed([source(10), source(14)], [1, 4]).epoch_size == 25
-    assert mixed([source(1), source(1)], [1, 99]).epoch_size == 100
+def test_an_epoch_has_as_many_rows_as_all_sources_whatever_the_weights() -> None:
+    assert mixed([source(10), source(14)], [1, 4]).num_records == 24
+    assert mixed([source(1), source(1)], [1, 99]).num_records == 2
     huge = mixed([source(MAX - 1), source(1)], [1, MOST_SLOTS - 1])
-    assert huge.epoch_size == MAX // MOST_SLOTS * MOST_SLOTS
     assert (huge.num_records, huge.remainder) == (MAX, "wrap")
+
+
+def test_weights_of_a_later_stage_change_nothing_before_it() -> None:
+    sources, stage = [source(1234), source(77)], (5000, (1234.0, 4567.0))
+    awkward = [(2**0.5, 1.0), (0.1234567, 0.8765433), (0.7, 0.3)]
+    for weights in awkward:
+        before, after = (mixed(sources, *stages, batch_size=10) for stages in (((0, weights),), ((0, weights), stage)))
+        slots = np.concatenate([np.arange(50_000)[::-97], [0, 49_999]])
+        assert slots_of(before, slots)[0].tolist() == slots_of(after, slots)[0].tolist()
+        assert rows_before(mixture_of(before), 50_000) == rows_before(mixture_of(after), 50_000)
 
 
 def test_sources_with_too_many_records_together_are_refused() -> None:
@@ -381,7 +391,7 @@ def test_sources_with_too_many_records_together_are_refused() -> None:
 def test_a_stream_ends_where_the_counters_end(plan: Plan) -> None:
     most = 3000
     rows = list(itertools.islice(simulated(plan), most))
-    end = None if plan.num_epochs < 0 else plan.num_epochs * plan.epoch_size + plan.end_index
+    end = None if plan.num_epochs < 0 else plan.num_epochs * plan.num_records + plan.end_index
     if mixture_of(plan).stop == "first":
         assert end == (None if len(rows) == most else len(rows))
     elif end is None:
@@ -394,11 +404,11 @@ def test_a_stream_ends_where_the_counters_end(plan: Plan) -> None:
 
 def test_ends_are_exact_python_integers() -> None:
     plan = mixed([source(1000, num_epochs=10**6), source(5)], (0, (1.0, 1.0)), (10**12, (1.0, 9.0)), batch_size=7)
-    assert plan.num_epochs * plan.epoch_size + plan.end_index == 2 * 10**9
+    assert plan.num_epochs * plan.num_records + plan.end_index == 2 * 10**9
     later = mixed([source(1000, num_epochs=10**6), source(5)], (0, (1.0, 1.0)), (10**8, (1.0, 9.0)), batch_size=7)
     served = 7 * 10**8 // 2
     left = 10**9 - served
-    end = later.num_epochs * later.epoch_size + later.end_index
+    end = later.num_epochs * later.num_records + later.end_index
     assert abs(end - (7 * 10**8 + 10 * left)) <= 10
     assert rows_before(mixture_of(later), end)[0] == 10**9
     assert rows_before(mixture_of(later), end + 1)[0] == 10**9 + 1
@@ -418,23 +428,23 @@ def test_all_stages_of_zero_weight_for_a_finite_source_leave_the_others_endless(
     assert mixed(plans, [0, 1], stop="all").num_epochs == -1
     stages = (0, (0.0, 1.0)), (5, (1.0, 0.0))
     plan = mixed(plans, *stages, stop="all")
-    assert plan.num_epochs * plan.epoch_size + plan.end_index == 20 + 10
+    assert plan.num_epochs * plan.num_records + plan.end_index == 20 + 10
     assert plan.total_steps == 8
 
 
 @given(mixtures(), st.integers(0, 300), st.integers(0, 300), st.integers(0, 200))
 def test_batches_of_a_mixture_are_stretches_of_its_slots(plan: Plan, start: int, steps: int, more: int) -> None:
-    end = MAX * plan.epoch_size if plan.num_epochs < 0 else plan.num_epochs * plan.epoch_size + plan.end_index
+    end = MAX * plan.num_records if plan.num_epochs < 0 else plan.num_epochs * plan.num_records + plan.end_index
     size = plan.batch_size
-    state = [u32([part]) for part in reversed(divmod(start, plan.epoch_size))]
-    slot = lambda pair: int(pair[1][0]) * plan.epoch_size + int(pair[0][0])  # noqa: E731
+    state = [u32([part]) for part in reversed(divmod(start, plan.num_records))]
+    slot = lambda pair: int(pair[1][0]) * plan.num_records + int(pair[0][0])  # noqa: E731
     once = arithmetic.advance(np, plan, *state, steps)
     assert slot(once) == min(start + steps * size, end)
     assert slot(arithmetic.advance(np, plan, *once, u32([more]))) == slot(
         arithmetic.advance(np, plan, *state, steps + more)
     )
     position, epoch, valid = arithmetic.rows(np, plan, *once)
-    slots = [int(e) * plan.epoch_size + int(p) for e, p in zip(epoch[0], position[0], strict=True)]
+    slots = [int(e) * plan.num_records + int(p) for e, p in zip(epoch[0], position[0], strict=True)]
     expected = range(slot(once), slot(once) + size)
     assert valid[0].tolist() == [one < end for one in expected]
     assert [one for one, is_there in zip(slots, valid[0], strict=True) if is_there] == [e for e in expected if e < end]

@@ -24,7 +24,7 @@ def settle(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> tuple[Arra
     Past the end it is `(end_index, num_epochs)`: the one exhausted state.
     """
     index, epoch = _later(xp, plan, index, xp.zeros_like(epoch), epoch)  # so that one more epoch still fits
-    left = u32(plan.epoch_size) - xp.minimum(index, u32(plan.epoch_size))
+    left = u32(plan.num_records) - xp.minimum(index, u32(plan.num_records))
     ended = left < u32(plan.batch_size if plan.remainder == "drop" else 1)
     return _later(xp, plan, xp.where(ended, u32(0), index), epoch, ended.astype(u32))
 
@@ -71,9 +71,9 @@ def rows(
     index, epoch = settle(xp, plan, index, epoch)
     index, epoch = index[..., None], epoch[..., None]
     row = np.arange(plan.batch_size, dtype=u32) if row is None else row
-    room = u32(plan.epoch_size) - index  # u32[..., 1], records left in the epoch, at least 1
+    room = u32(plan.num_records) - index  # u32[..., 1], records left in the epoch, at least 1
     if plan.remainder == "wrap":
-        passes, rest = row // u32(plan.epoch_size), row % u32(plan.epoch_size)
+        passes, rest = row // u32(plan.num_records), row % u32(plan.num_records)
         ends = rest >= room
         position = xp.where(ends, rest - room, index + rest)
         ahead = passes + ends.astype(u32)
@@ -95,7 +95,7 @@ def step_of(xp: ModuleType, plan: Plan, index: Array, epoch: Array) -> Array:
     if plan.remainder != "wrap":
         return _saturating_add(xp, _saturating_mul(xp, epoch, plan.steps_per_epoch), index // u32(size))
     # ceil((epoch * epoch_size + index) / batch_size); only the exhausted state is no multiple.
-    batches, rest = mul_divmod(xp, epoch, plan.epoch_size, size)
+    batches, rest = mul_divmod(xp, epoch, plan.num_records, size)
     rest = rest + index % u32(size)
     part = index // u32(size) + (rest + u32(size - 1)) // u32(size)
     return _saturating_add(xp, batches, part)
@@ -140,7 +140,7 @@ def _move_whole_epochs(xp: ModuleType, plan: Plan, index: Array, steps: Array | 
     """Return (index, epochs ahead) after `steps` batches of epochs that each start with a fresh batch."""
     size, per_epoch = u32(plan.batch_size), u32(plan.steps_per_epoch)
     steps = xp.full_like(index, steps) if isinstance(steps, int) else steps
-    room = u32(plan.epoch_size) - index
+    room = u32(plan.num_records) - index
     left = room // size if plan.remainder == "drop" else (room - u32(1)) // size + u32(1)
     over = steps - left  # garbage where the epoch does not end, and masked there
     ends = steps >= left
@@ -152,12 +152,12 @@ def _move_wrap(xp: ModuleType, plan: Plan, index: Array, steps: Array | int) -> 
     """Return (index, epochs ahead) after `steps` batches of one endless run of records."""
     finite = plan.num_epochs >= 0
     if isinstance(steps, int):
-        whole, part = divmod(steps * plan.batch_size, plan.epoch_size)
+        whole, part = divmod(steps * plan.batch_size, plan.num_records)
         whole = min(whole, PAD_ID) if finite else whole % 2**32
         ahead, rest = xp.full_like(index, whole), xp.full_like(index, part)
     else:
-        ahead, rest = mul_divmod(xp, steps, plan.batch_size, plan.epoch_size, saturate=finite)
-    index, carry = add_mod(xp, index, rest, u32(plan.epoch_size))
+        ahead, rest = mul_divmod(xp, steps, plan.batch_size, plan.num_records, saturate=finite)
+    index, carry = add_mod(xp, index, rest, u32(plan.num_records))
     return index, _saturating_add(xp, ahead, carry) if finite else ahead + carry
 
 
@@ -166,34 +166,6 @@ def add_mod(xp: ModuleType, a: Array, b: Array, modulus: np.uint32) -> tuple[Arr
     room = modulus - a
     ends = b >= room
     return xp.where(ends, b - room, a + b), ends.astype(u32)
-
-
-def mul_divmod_each(xp: ModuleType, x: Array, factor: Array, divisor: Array) -> tuple[Array, Array]:
-    """Return `divmod(x * factor, divisor)`, all u32[...], where `factor < divisor` and `divisor >= 2**31`.
-
-    So the quotient has 32 bits. The product has 64, which JAX may not have: two halves, divided digit by digit, in
-    digits of 16 bits (Warren, Hacker's Delight, second edition, figure 9-3). Smaller divisors are shifted first,
-    together with their factors.
-    """
-    if xp is np:
-        wide = np.divmod(x.astype(np.uint64) * factor, divisor)
-        return wide[0].astype(u32), wide[1].astype(u32)
-    low, high = lambda word: word & u32(0xFFFF), lambda word: word >> u32(16)
-    lower, upper = low(x) * high(factor), high(x) * low(factor)
-    carry = high(low(x) * low(factor)) + low(lower) + low(upper)
-    rest = high(x) * high(factor) + high(lower) + high(upper) + high(carry)  # the upper half of the product
-    product = x * factor
-    quotient = xp.zeros_like(rest)
-    for digit in (high(product), low(product)):
-        part = rest // high(divisor)
-        left = rest - part * high(divisor)
-        for _ in range(2):  # so much too large at most
-            over = left < u32(2**16)
-            over &= (part >= u32(2**16)) | (part * low(divisor) > (left << u32(16)) + digit)
-            part, left = part - over.astype(u32), left + over.astype(u32) * high(divisor)
-        rest = (rest << u32(16)) + digit - part * divisor
-        quotient = (quotient << u32(16)) + part
-    return quotient, rest
 
 
 def _saturating_add(xp: ModuleType, a: Array, b: Array) -> Array:

@@ -1,17 +1,17 @@
 """Which row of which source a mixture serves in a slot: the counts of `mixture.py` with 32 bits, NumPy and JAX alike.
 
-The number of a source's row may have more than 32 bits: it is kept as the source's own (epoch, position), and numbers
-are added with carries. Epochs count modulo 2**32.
+Numbers of slots, and of a source's rows, have up to 64 bits (`wide.py`). Epochs count modulo 2**32.
 """
 
 import functools
+import itertools
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arsrc.order.arithmetic import add_mod, mul_divmod_each
+from arsrc.order import wide
 from arsrc.order.mixture import Mixture
 from arsrc.order.plan import PAD_ID
 from arsrc.order.spread import MOST_SLOTS, spread
@@ -47,22 +47,18 @@ def rows_in_slots(xp: ModuleType, mixture: Mixture, epoch: Array, position: Arra
     """
     tables, epoch = _tables(mixture), xp.broadcast_to(epoch, position.shape)
     stage = _stages(xp, tables.starts, epoch, position)  # u32[...]
-    start_epoch, start_index, layout = _columns(xp, tables.stages, stage)
-    begun = position >= start_index
-    index = xp.where(begun, position - start_index, position + (u32(mixture.epoch_size) - start_index))
-    epochs = epoch - start_epoch - (~begun).astype(u32)  # of the mixture since the stage began
-    periods, slot = index // u32(mixture.period), index % u32(mixture.period)
+    of_stage = _Stage(*_columns(xp, tables.stages, stage))
+    slot = wide.add(wide.mul(xp, epoch, u32(mixture.epoch_size)), position)
+    slot = wide.sub(slot, (of_stage.start_upper, of_stage.start_lower))
+    periods, slot = wide.divmod_small(xp, slot, of_stage.period)
 
     # u32[...]: the source above, and the number of its rows before the slot in this period below.
-    found = _columns(xp, tables.slots, layout * u32(mixture.period) + slot)[0]
+    found = _columns(xp, tables.slots, of_stage.first + slot)[0]
     source, rank = found // u32(MOST_SLOTS), found % u32(MOST_SLOTS)
     of_row = _Counts(*_columns(xp, tables.counts, stage * u32(len(mixture.sources)) + source))
-    turns, rest = mul_divmod_each(xp, epochs, of_row.factor, of_row.divisor)
-    rows = of_row.quota * periods + rank  # of this epoch of the mixture: no more than it has slots
-    passes = rows // of_row.size
-    place, carry = add_mod(xp, rest >> of_row.shift, rows - passes * of_row.size, of_row.size)
-    place, carry_too = add_mod(xp, place, of_row.base_position, of_row.size)
-    turns = turns + epochs * of_row.whole + passes + of_row.base_epoch + carry + carry_too
+    row = wide.add(wide.mul_wide(xp, periods, of_row.quota), rank)
+    row = wide.add_wide(row, (of_row.base_upper, of_row.base_lower))
+    turns, place = wide.divmod_large(xp, row, of_row.size)
     valid = None
     if tables.ends is not None:
         end_epoch, end_index = _columns(xp, tables.ends, source)
@@ -70,24 +66,29 @@ def rows_in_slots(xp: ModuleType, mixture: Mixture, epoch: Array, position: Arra
     return SourceRows(source, turns, place, valid)
 
 
+class _Stage(NamedTuple):
+    """A stage."""
+
+    start_upper: Array  # its first slot
+    start_lower: Array
+    period: Array  # slots of its period
+    first: Array  # where the layout of these begins
+
+
 class _Counts(NamedTuple):
-    """How a source's rows are counted in a stage; a source has `whole * size + factor` of them in a mixture's epoch."""
+    """How a source's rows are counted in a stage."""
 
     quota: Array  # rows of a period
     size: Array  # rows of an epoch of its own
-    base_epoch: Array  # rows before the stage
-    base_position: Array
-    whole: Array
-    shift: Array  # that lets the size have its first bit
-    factor: Array  # shifted
-    divisor: Array  # the size, shifted
+    base_upper: Array  # rows before the stage
+    base_lower: Array
 
 
 class _Tables(NamedTuple):
     """What is looked up, u32[num_entries, num_columns] each; `ends` is None where no row is masked."""
 
     starts: NDArray[u32]  # epoch and index of each stage but the first
-    stages: NDArray[u32]  # the same of all stages, and the number of their slots' layout
+    stages: NDArray[u32]  # _Stage of each
     slots: NDArray[u32]  # source * MOST_SLOTS + rank, of each slot of each layout
     counts: NDArray[u32]  # _Counts of each source in each stage
     ends: NDArray[u32] | None  # epoch and index from which on each source has no rows
@@ -96,10 +97,15 @@ class _Tables(NamedTuple):
 @functools.lru_cache(64)
 def _tables(mixture: Mixture) -> _Tables:
     layouts = list(dict.fromkeys(mixture.quotas))
+    sizes = [sum(layout) for layout in layouts]
+    firsts = dict(zip(layouts, itertools.accumulate(sizes[:-1], initial=0), strict=True))
     starts = [divmod(start, mixture.epoch_size) for start in mixture.starts]
-    stages = [(*start, layouts.index(quotas)) for start, quotas in zip(starts, mixture.quotas, strict=True)]
+    stages = [
+        (*divmod(start, 2**32), sum(quotas), firsts[quotas])
+        for start, quotas in zip(mixture.starts, mixture.quotas, strict=True)
+    ]
     counts = [
-        _counts(mixture, quota, base, source.num_records)
+        (quota, source.num_records, *divmod(base, 2**32))
         for quotas, bases in zip(mixture.quotas, mixture.bases, strict=True)
         for quota, base, source in zip(quotas, bases, mixture.sources, strict=True)
     ]
@@ -109,12 +115,6 @@ def _tables(mixture: Mixture) -> _Tables:
         ends = _table([never if end is None else divmod(end, mixture.epoch_size) for end in mixture.ends])
     slots = np.concatenate([_slots(layout) for layout in layouts])
     return _Tables(_table(starts)[1:], _table(stages), slots[:, None], _table(counts), ends)
-
-
-def _counts(mixture: Mixture, quota: int, base: int, size: int) -> _Counts:
-    whole, factor = divmod(mixture.epoch_size // mixture.period * quota, size)
-    shift = 32 - size.bit_length()
-    return _Counts(quota, size, base // size % 2**32, base % size, whole, shift, factor << shift, size << shift)
 
 
 def _slots(quotas: tuple[int, ...]) -> NDArray[u32]:

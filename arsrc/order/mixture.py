@@ -1,8 +1,9 @@
 """The static numbers of a mixture: whose each slot is, how many rows of each source lie before one, where it ends.
 
 A mixture serves *slots*, numbered from 0 without end over all its epochs: (epoch, index) is slot
-`epoch * epoch_size + index`. Stages follow each other, each with quotas of its own over one period of slots; of the
-slots from a stage's first one on, slot `h` has before it, of source `s`,
+`epoch * num_records + index`, where an epoch has as many slots as its sources have records together. Stages follow each
+other, each with quotas of its own over a period of slots of its own; of the slots from a stage's first one on, slot `h`
+has before it, of source `s`,
 
     quota[s] * (h // period) + rank[s][h % period]
 
@@ -35,7 +36,7 @@ class Mixture(HashOnce):
 
     Attributes:
         sources: Their plans. `batch_size` and `remainder` of these play no part: all rows of each epoch are served.
-        quotas: Of each stage, the slots of a period that each source gets; all sum to the same period.
+        quotas: Of each stage, the slots of its period that each source gets.
         starts: First slot of each stage, ascending from 0.
         stop: "first" ends with the first source that ends, "all" with the last.
     """
@@ -47,15 +48,10 @@ class Mixture(HashOnce):
 
     __hash__ = HashOnce.__hash__
 
-    @property
-    def period(self) -> int:
-        """Slots of a period."""
-        return sum(self.quotas[0])
-
     @functools.cached_property
     def epoch_size(self) -> int:
-        """Slots of an epoch: the whole number of periods that is nearest to the rows of all sources."""
-        return _epoch_size(self.sources, self.period)
+        """Slots of an epoch: the records of all sources."""
+        return sum(one.num_records for one in self.sources)
 
     @functools.cached_property
     def first_ids(self) -> tuple[int, ...]:
@@ -107,11 +103,11 @@ class Mixture(HashOnce):
             return None  # the last stage: before others, those that add no row are passed over
         periods, rest = divmod(row - self.bases[stage][source], quotas[source])
         slots = np.flatnonzero(spread(quotas) == source)
-        return self.starts[stage] + periods * self.period + int(slots[rest])
+        return self.starts[stage] + periods * sum(quotas) + int(slots[rest])
 
     def _rows_of_stage(self, stage: int, slots: int) -> list[int]:
         """Return the rows of each source in the first `slots` of a stage."""
-        periods, rest = divmod(slots, self.period)
+        periods, rest = divmod(slots, sum(self.quotas[stage]))
         ranks = np.bincount(spread(self.quotas[stage])[:rest], minlength=len(self.sources)).tolist()
         return [quota * periods + rank for quota, rank in zip(self.quotas[stage], ranks, strict=True)]
 
@@ -135,10 +131,9 @@ def mixture_plan(
     if num_records > PAD_ID:
         what = "the sources of a mixture hold more than 2**32 - 1 records together"
         raise ArsrcValueError("sources", what, "Mix fewer of them.", num_records=num_records)
-    quotas = whole_quotas([weights for _, weights in stages])
-    size = _epoch_size(plans, sum(quotas[0]))
+    size = num_records
+    coming = [(step * batch_size, whole_quotas(weights)) for step, weights in stages]
     # Epochs are u32: what would come later never does.
-    coming = [(step * batch_size, rows) for (step, _), rows in zip(stages, quotas, strict=True)]
     coming = [(start, rows) for start, rows in coming if start < 2**32 * size]
     mixture = Mixture(tuple(plans), tuple(rows for _, rows in coming), tuple(start for start, _ in coming), stop)
     end = mixture.end
@@ -172,8 +167,3 @@ def source_of(xp: ModuleType, mixture: Mixture, record_ids: Array) -> Array:
     """Return the number of the source that each record is of, u32[...]; of the padding id, that of the last one."""
     firsts = xp.asarray(np.array(mixture.first_ids, np.uint32))
     return (place_among(xp, firsts, record_ids) - 1).astype(np.uint32)
-
-
-def _epoch_size(sources: Sequence[Plan], period: int) -> int:
-    rows = sum(one.num_records for one in sources)
-    return period * min(max(1, round(rows / period)), PAD_ID // period)

@@ -21,7 +21,8 @@ class Plan(HashOnce):
     """The static numbers behind order and state arithmetic: what `config` says and how large the data is.
 
     Attributes:
-        num_records: Records in the data set, in `[1, 2**32 - 1]`; of a mixture, those of all its sources.
+        num_records: Records in the data set, in `[1, 2**32 - 1]`, and rows of an epoch; of a mixture, the records of
+            all its sources.
         batch_size: Records in a global batch.
         num_epochs: Passes before exhaustion; -1 is endless.
         remainder: "drop", "pad" or "wrap"; always "wrap" of a mixture.
@@ -47,16 +48,11 @@ class Plan(HashOnce):
     __hash__ = HashOnce.__hash__
 
     @property
-    def epoch_size(self) -> int:
-        """Rows of an epoch, those of an incomplete batch among them."""
-        return self.num_records if self.mixture is None else self.mixture.epoch_size
-
-    @property
     def steps_per_epoch(self) -> int:
         """Batches of one epoch; under "wrap", batches that hold one epoch's records."""
         if self.remainder == "drop":
-            return self.epoch_size // self.batch_size
-        return -(-self.epoch_size // self.batch_size)
+            return self.num_records // self.batch_size
+        return -(-self.num_records // self.batch_size)
 
     @property
     def total_steps(self) -> int | None:
@@ -64,7 +60,7 @@ class Plan(HashOnce):
         if self.num_epochs < 0:
             return None
         if self.remainder == "wrap":
-            return -(-(self.num_epochs * self.epoch_size + self.end_index) // self.batch_size)
+            return -(-(self.num_epochs * self.num_records + self.end_index) // self.batch_size)
         return self.num_epochs * self.steps_per_epoch
 
     @property
@@ -72,4 +68,4 @@ class Plan(HashOnce):
         """Most epochs that one batch can touch."""
         if self.remainder != "wrap":
             return 1
-        return (self.batch_size + self.epoch_size - 2) // self.epoch_size + 1
+        return (self.batch_size + self.num_records - 2) // self.num_records + 1

@@ -32,7 +32,7 @@ def rows_at(
         key_words: u32[num_words], words of the state's key; of a mixture, those of its sources' keys, one behind the
             other.
         epoch: u32[...], broadcastable with `position`.
-        position: u32[...], in `[0, epoch_size)`.
+        position: u32[...], in `[0, num_records)`.
         valid: bool[...], of the shape of `position`, which of them are asked for.
 
     Returns:

@@ -23,29 +23,28 @@ MOST_SLOTS = 2**14
 _WHOLE = 1e-9  # what differs less from a whole number is one
 
 
-def whole_quotas(weights: Sequence[Sequence[float]]) -> tuple[tuple[int, ...], ...]:
-    """Return the slots that each source gets of a period: of the shortest that holds the weights of all stages.
+def whole_quotas(weights: Sequence[float]) -> tuple[int, ...]:
+    """Return the slots that each source gets of a period: of the shortest that holds the weights.
 
     Where none of up to 2**14 slots does, it is one of 2**14, and the largest remainders are rounded up.
 
     Args:
-        weights: Of each stage, the weights of all sources, which sum to 1.
+        weights: Of all sources; they sum to 1.
 
     Raises:
         ArsrcValueError: A positive weight gets no slot.
     """
     lengths = np.arange(1, MOST_SLOTS + 1)
     fits = np.ones(len(lengths), bool)
-    for weight in {weight for stage in weights for weight in stage}:
+    for weight in set(weights):
         slots = weight * lengths
         fits &= abs(slots - np.rint(slots)) <= _WHOLE
     period = int(lengths[fits.argmax()]) if fits.any() else MOST_SLOTS
-    quotas = tuple(_rounded(stage, period) for stage in weights)
-    for stage, of_stage in zip(weights, quotas, strict=True):
-        for source, (weight, quota) in enumerate(zip(stage, of_stage, strict=True)):
-            if weight > 0 and quota == 0:
-                what = f"source {source} is to have less than one row of {period} and would get none"
-                raise ArsrcValueError("weights", what, "Give it more weight, or 0.", weight=weight)
+    quotas = _rounded(weights, period)
+    for source, (weight, quota) in enumerate(zip(weights, quotas, strict=True)):
+        if weight > 0 and quota == 0:
+            what = f"source {source} is to have less than one row of {period} and would get none"
+            raise ArsrcValueError("weights", what, "Give it more weight, or 0.", weight=weight)
     return quotas
 
 
