@@ -2,10 +2,18 @@
 
 A few records of the data are mislabelled. Whenever the loss jumps, the state of that step is computed from its
 number, the records of its batch are looked at, and training goes on from the last checkpoint before the jump
-with the bad ones excluded. All other records keep their places in the order. The last lines are
+with the bad ones excluded. All other records keep their places in the order. Where documents are packed, a row
+holds pieces of several records: `origin` says which. The last lines are
 
     found all bad records: 271 828 1414 1618 1732
     all others are served at the same step and in the same row as before
+    row 88 is packed from
+      text-00001-of-00002.array_record, record 59, tokens 15 to 66
+      text-00001-of-00002.array_record, record 60, tokens 0 to 75
+    row 53 is packed from
+      text-00000-of-00002.array_record, record 96, tokens 16 to 41
+      text-00000-of-00002.array_record, record 97, tokens 0 to 44
+      text-00000-of-00002.array_record, record 98, tokens 0 to 56
 """
 
 import dataclasses
@@ -18,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import arsrc
-from arsrc.codecs import Struct
+from arsrc.codecs import Ragged, Struct
 
 CODEC = Struct({"x": ("float32", 8), "y": "float32"})
 NUM_RECORDS = 2000
@@ -75,6 +83,24 @@ def find_bad_records(config, step, weights):
     return [int(ids[row]) for row in rows]
 
 
+def show_packed_rows(folder):
+    """Print which documents the rows of one step hold, and which tokens of each."""
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(2**16, size=length, dtype=np.uint16) for length in rng.integers(40, 100, 200)]
+    records = [document.astype("<u2").tobytes() for document in documents]
+    paths = arsrc.write_array_record(folder / "text", records, num_shards=2)
+    config = arsrc.ArrayRecordSourceConfig(
+        paths, batch_size=2, codec=Ragged("uint16", max_length=100), shuffle_records=True, pack=arsrc.Packing(128)
+    )
+    batch = arsrc.peek(config, arsrc.state_at(config, 10))
+    for row, pieces in enumerate(arsrc.origin(config, batch.record_ids)):
+        print(f"row {batch.record_ids[row]} is packed from")
+        for segment, piece in enumerate(pieces, start=1):
+            tokens = batch.data["tokens"][row][batch.data["segment_ids"][row] == segment]
+            np.testing.assert_array_equal(tokens, documents[piece.record_id][piece.start : piece.stop])
+            print(f"  {Path(piece.path).name}, record {piece.position}, tokens {piece.start} to {piece.stop - 1}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.array_record"
@@ -103,6 +129,7 @@ def main():
             before, after = (arsrc.record_ids(c, arsrc.state_at(c, step)) for c in (original, config))
             np.testing.assert_array_equal(after, np.where(np.isin(before, BAD), np.uint32(2**32 - 1), before))
         print("all others are served at the same step and in the same row as before")
+        show_packed_rows(Path(folder))
 
 
 if __name__ == "__main__":
