@@ -26,11 +26,13 @@ EXAMPLES = {
     "resume.py": ("--kill-at", "137"),
     "train_digits.py": ("--output", "pictures"),
     "train_images.py": ("--output", "pictures"),
+    "train_language_model.py": ("--segments", "2", "--output", "pictures"),
     "which_records.py": (),
 }
 
 # Of those that train and draw: what their docstrings promise whatever the seed.
 LEAST_ACCURACY = {"train_digits.py": 0.96, "train_images.py": 0.85}
+THOSE_THAT_DRAW = {*LEAST_ACCURACY, "train_language_model.py"}
 
 
 def run(script: Path, *args: str, folder: Path) -> list[str]:
@@ -74,21 +76,35 @@ def test_an_example_ends_with_the_lines_that_its_docstring_promises(name: str, t
     assert promised
     printed = run(script, *EXAMPLES[name], folder=tmp_path)[-len(promised) :]
     if name in LEAST_ACCURACY:
-        check_training(printed, tmp_path / "pictures", LEAST_ACCURACY[name])
+        check_accuracy(printed[-2], LEAST_ACCURACY[name])
+    if name == "train_language_model.py":
+        assert printed[0] == promised[0]  # the shares, exactly
+        check_losses(printed[1])
+    if name in THOSE_THAT_DRAW:
+        check_picture(printed[-1], tmp_path / "pictures")
     if name == "from_tfrecord.py":
         assert float(printed[-1].split()[1]) >= 0.96
-    if name == "from_tfrecord.py" or name in LEAST_ACCURACY:  # numbers differ a little between machines
+    if name == "from_tfrecord.py" or name in THOSE_THAT_DRAW:  # numbers differ a little between machines
         promised, printed = without_figures(promised), without_figures(printed)
         promised = [line.replace("outputs", "pictures") for line in promised]
     assert printed == promised
 
 
-def check_training(printed: list[str], folder: Path, least: float) -> None:
-    match = re.fullmatch(r"test accuracy (\d\.\d{4}) .*", printed[-2])
+def check_accuracy(line: str, least: float) -> None:
+    match = re.fullmatch(r"test accuracy (\d\.\d{4}) .*", line)
     assert match is not None
     assert float(match[1]) >= least
+
+
+def check_losses(line: str) -> None:
+    match = re.fullmatch(r"loss (\d\.\d\d) at the first step, (\d\.\d\d) at the last", line)
+    assert match is not None
+    assert float(match[2]) < 0.7 * float(match[1])
+
+
+def check_picture(line: str, folder: Path) -> None:
     (picture,) = folder.glob("*.png")
-    assert printed[-1] == f"wrote {picture.relative_to(folder.parent)}"
+    assert line == f"wrote {picture.relative_to(folder.parent)}"
     content = picture.read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) > 10_000
