@@ -234,7 +234,7 @@ class ArrayRecordSourceConfig(HashOnce, Terse):
         put("exclude", _ranges(self.exclude))
         put("select", selection_of(self.select))
         if self.pack is not None and not isinstance(self.pack, Packing):
-            raise ArsrcTypeError("pack", "must be a Packing or None", pack=self.pack)
+            raise ArsrcTypeError("pack", "must be a Packing or None", "Say Packing(length).", pack=self.pack)
         _one_of("remainder", self.remainder, get_args(Remainder))
         _one_of("on_bad_record", self.on_bad_record, get_args(OnBadRecord))
         check_codec(self.codec)

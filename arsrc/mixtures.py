@@ -13,7 +13,7 @@ from arsrc.errors import ArsrcTypeError, ArsrcValueError, sides
 from arsrc.mixture_config import MixtureConfig
 from arsrc.order.mixture import rows_before, source_of
 from arsrc.order.plan import PAD_ID, Plan
-from arsrc.state import checked_ids
+from arsrc.state import checked_ids, whole_numbers
 from arsrc.types import SourceState, check_state
 
 Array = jax.Array
@@ -53,7 +53,10 @@ def source_ids(config: AnyConfig, record_ids: Any) -> Array:
         ArsrcIndexError: An id is not in the data set (where it is not traced).
     """
     plan = registry.source(config).plan
-    ids = checked_ids("source_ids", "record_ids", record_ids, 0, 2**32)
+    given = whole_numbers("source_ids", "record_ids", record_ids)
+    if not isinstance(given, jax.core.Tracer):
+        checked_ids("source_ids", "record_ids", given[given != PAD_ID], 0, plan.num_records)
+    ids = checked_ids("source_ids", "record_ids", given, 0, 2**32)
     mixture = plan.mixture
     found = jnp.zeros_like(ids) if mixture is None else source_of(jnp, mixture, ids)
     return jnp.where(ids == np.uint32(PAD_ID), np.uint32(PAD_ID), found)

@@ -28,15 +28,22 @@ class Selection:
     It takes one bit for each record up to the last one, or four bytes for each that it holds, whichever is less.
 
     Attributes:
-        ids: The records' ids.
+        ids: The records' ids: what `select=` takes. Kept as a set.
         num_records: Records of the data set that it was made for; None if that is not known.
         data: Tells this data set from others, as in a fingerprint; None if it is not known. Where it is, opening other
             data with this selection is an error.
     """
 
-    ids: IdSet
+    ids: Any
     num_records: int | None = None
     data: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ids, IdSet):
+            found = selection_of(self.ids)
+            if found is None:
+                raise ArsrcTypeError("select", "must be record ids, ranges of them, or a boolean array", ids=self.ids)
+            object.__setattr__(self, "ids", found.ids)
 
     def __len__(self) -> int:
         return self.ids.num_ids
@@ -73,12 +80,15 @@ def selection_of(value: Any) -> Selection | None:
     """
     if value is None or isinstance(value, Selection):
         return value
+    if isinstance(value, range):
+        value = [value]
     if isinstance(value, (str, os.PathLike)):
         return _load(_path(value, "select"))
     if isinstance(value, bytes) or not isinstance(value, Iterable):
         what = "must be record ids and ranges (start, stop), a boolean array, a Selection or the path of one"
         raise ArsrcTypeError("select", what, select=value)
-    array = np.asarray(value) if isinstance(value, (np.ndarray, jax.Array)) else None
+    is_list = isinstance(value, (list, tuple)) and all(type(one) is int for one in value)  # quick for many
+    array = np.asarray(value) if is_list or isinstance(value, (np.ndarray, jax.Array)) else None
     if array is not None and array.dtype == bool and array.ndim == 1:
         _check_any(array.any())
         return Selection(IdSet.of_mask(array), len(array))

@@ -98,6 +98,7 @@ class Decoding:
 def with_place(error: RecordError, record_id: int, source: Records, label: str) -> ArsrcValueError:
     """Return a codec's error with the record's place in the data set instead of its row."""
     path, position = source.where(record_id)
+    record_id = int(source.own(np.array([record_id]))[0])
     what = f"record {record_id} (record {position} of {path!r}): {error.what}"
     placed = ArsrcValueError(f"decode{label}", what, error.fix).at(path, position, record_id)
     placed.__cause__, placed.what = error, error.what

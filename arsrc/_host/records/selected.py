@@ -45,6 +45,10 @@ class Records(Protocol):
         """Return the file of a record and its position in it."""
         ...
 
+    def own(self, rows: Integers) -> Integers:
+        """Return the numbers by which their sources know records, i64[n] both."""
+        ...
+
     def lengths(self, record_ids: Integers) -> Integers | None:
         """Return the bytes of records where that is known without reading them, else None."""
         ...
@@ -99,13 +103,19 @@ class SelectedRecords:
                 found[at] = ids.take(rows[at] - self._bases[number]) + self._shifts[number]
         return found
 
+    def own(self, rows: Integers) -> Integers:
+        """Return the numbers by which their parts know rows, i64[n] both."""
+        if len(self._ids) == 1:
+            return rows
+        return rows - self._bases[np.searchsorted(self._bases, rows, side="right") - 1]
+
     def read(self, record_ids: Integers, on_bad: OnBad = raise_it, out: NDArray[np.uint8] | None = None) -> Read:
         """Return the records of rows; see `DataSet.read`."""
-        return self._data_set.read(self.ids(record_ids), on_bad, out, names=record_ids)
+        return self._data_set.read(self.ids(record_ids), on_bad, out, names=self.own(record_ids))
 
     def locate(self, record_ids: Integers) -> Located | None:
         """Return where the records of rows lie; see `DataSet.locate`."""
-        return self._data_set.locate(self.ids(record_ids), names=record_ids)
+        return self._data_set.locate(self.ids(record_ids), names=self.own(record_ids))
 
     def copy(self, located: Located, out: NDArray[np.uint8] | None = None, on_bad: OnBad = raise_it) -> RecordBatch:
         """Return the records that `locate` found; see `DataSet.copy`."""
