@@ -126,6 +126,8 @@ def grain_map(
         return iterator
 
     how = f"{num_workers} processes" if num_workers else f"{num_threads} threads"
+    if num_workers and not num_threads:
+        how += " without threads"
     lump = num_workers * (WORKER_BUFFER + 2) if num_workers else max(2, num_threads)
     checked = not is_lossy(data.form)
     return iterators(f"Grain MapDataset, {how}", "Grain", make, lump, keep=num_workers > 0, checked=checked)

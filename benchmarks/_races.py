@@ -194,6 +194,7 @@ def _everything(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
         _peers.grain_map(data, 0),
         _peers.grain_map(data, 2),
         _peers.grain_map(data, 16),
+        _peers.grain_map(data, 0, num_workers=2),
         _peers.grain_map(data, 1, num_workers=2),
         _peers.grain_loader(data),
         _peers.grain_loader(data, 2),
@@ -273,6 +274,7 @@ def _by_functions(data: DataSet, function: Callable[[bytes], Bytes], quick: bool
         _arsrc.iterate(data, name="arsrc, 2 processes", codec=in_processes),
         _arsrc.scan(data, 1, name="arsrc, 2 processes", codec=in_processes, num_steps=2 if quick else 4),
         _peers.grain_map(data, 16, function=function),
+        _peers.grain_map(data, 0, num_workers=2, function=function),
         _peers.grain_map(data, 1, num_workers=2, function=function),
     ]
 
@@ -289,6 +291,7 @@ def _coded(
         _peers.grain_map(data, 0),
         _peers.grain_map(data, 2),
         _peers.grain_map(data, 16),
+        _peers.grain_map(data, 0, num_workers=2),
         _peers.grain_map(data, 1, num_workers=2),
     ]
 
