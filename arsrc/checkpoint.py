@@ -41,13 +41,15 @@ def fingerprint(config: AnyConfig) -> str:
         ArsrcReadError: A file cannot be read.
     """
     found = _data_and_order(config, registry.source(config, strict=True))
-    excluded = "; ".join(filter(None, map(_excluded, config._sources)))
-    found += f", without records {excluded}" if excluded else ""
-    return found if isinstance(config, ArrayRecordSourceConfig) else f"{found} | {_weights(config)}"
+    if isinstance(config, ArrayRecordSourceConfig):
+        return found + _excluded(config, "")
+    excluded = [_excluded(one, f" of source {number}") for number, one in enumerate(config._sources)]
+    return f"{found}{''.join(excluded)} | {_weights(config)}"
 
 
-def _excluded(config: ArrayRecordSourceConfig) -> str:
-    return ", ".join(f"{start}..{stop - 1}" for start, stop in config.exclude)
+def _excluded(config: ArrayRecordSourceConfig, of: str) -> str:
+    ranges = ", ".join(f"{start}..{stop - 1}" for start, stop in config.exclude)
+    return f", without records {ranges}{of}" if ranges else ""
 
 
 def _weights(config: MixtureConfig) -> str:
@@ -173,9 +175,10 @@ def from_state_dict(config: AnyConfig, state_dict: Mapping[str, Any]) -> SourceS
 
 def _differences(saved: str, here: str) -> str:
     """Return both sides, of mixtures of as many sources only those that differ."""
-    pairs = list(zip(saved.split(_BETWEEN), here.split(_BETWEEN), strict=False))
-    if pairs[0][0] != pairs[0][1] or len(pairs) == 1:
+    sources, sources_here = saved.split(_BETWEEN), here.split(_BETWEEN)
+    if sources[0] != sources_here[0] or len(sources) != len(sources_here) or len(sources) == 1:
         return sides(saved=saved, config=here)
+    pairs = zip(sources, sources_here, strict=True)
     found = [(number - 1, *pair) for number, pair in enumerate(pairs) if pair[0] != pair[1]]
     return "".join(sides(**{f"saved, source {number}": a, f"config, source {number}": b}) for number, a, b in found)
 

@@ -29,7 +29,7 @@ from arsrc.keys import order_words
 from arsrc.order import arithmetic, record_order
 from arsrc.order.plan import PAD_ID
 from arsrc.programs import compiled_for_each
-from arsrc.state import Array, checked_ids, next_rows, whole_numbers
+from arsrc.state import Array, checked_ids, next_rows, padded_ids, whole_numbers
 from arsrc.types import Batch, SourceState, check_state
 
 T = TypeVar("T")
@@ -158,11 +158,7 @@ def take(config: AnyConfig, record_ids: Any) -> Batch:
         ArsrcIndexError: An id is not in the data set (where ids are not traced; else as for `next_batch`).
     """
     schema = _schema(config)
-    record_ids = whole_numbers("take", "record_ids", record_ids)
-    if not isinstance(record_ids, jax.core.Tracer):
-        valid = record_ids[record_ids != PAD_ID]
-        checked_ids("take", "record_ids", valid, 0, schema.plan.num_records)
-    record_ids = checked_ids("take", "record_ids", record_ids, 0, 2**32)
+    record_ids = padded_ids("take", record_ids, schema.plan.num_records)
     return _take(schema, record_ids.shape, record_ids)
 
 

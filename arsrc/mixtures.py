@@ -1,5 +1,6 @@
 """What is asked of mixtures alone: which rows of which source lie behind, and which source a row is of."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from arsrc.errors import ArsrcTypeError, ArsrcValueError, sides
 from arsrc.mixture_config import MixtureConfig
 from arsrc.order.mixture import rows_before, source_of
 from arsrc.order.plan import PAD_ID, Plan
-from arsrc.state import checked_ids, whole_numbers
+from arsrc.programs import compiled_for_each
+from arsrc.state import padded_ids
 from arsrc.types import SourceState, check_state
 
 Array = jax.Array
@@ -53,12 +55,14 @@ def source_ids(config: AnyConfig, record_ids: Any) -> Array:
         ArsrcIndexError: An id is not in the data set (where it is not traced).
     """
     plan = registry.source(config).plan
-    given = whole_numbers("source_ids", "record_ids", record_ids)
-    if not isinstance(given, jax.core.Tracer):
-        checked_ids("source_ids", "record_ids", given[given != PAD_ID], 0, plan.num_records)
-    ids = checked_ids("source_ids", "record_ids", given, 0, 2**32)
-    mixture = plan.mixture
-    found = jnp.zeros_like(ids) if mixture is None else source_of(jnp, mixture, ids)
+    ids = padded_ids("source_ids", record_ids, plan.num_records)
+    return _source_ids(plan, ids.shape, ids)
+
+
+@compiled_for_each(2)
+def _source_ids(plan: Plan, shape: tuple[int, ...], ids: Array) -> Array:
+    del shape
+    found = jnp.zeros_like(ids) if plan.mixture is None else source_of(jnp, plan.mixture, ids)
     return jnp.where(ids == np.uint32(PAD_ID), np.uint32(PAD_ID), found)
 
 
@@ -89,14 +93,21 @@ def resumed(config: MixtureConfig, plan: Plan, state_dict: Mapping[str, Any]) ->
 
 def _saved(state_dict: Mapping[str, Any]) -> tuple[int, list[int], list[tuple[int, list[float]]]]:
     try:
-        row, counts = int(state_dict["row"]), [int(count) for count in state_dict["source_rows"]]
-        stages = [(int(start), [float(weight) for weight in weights]) for start, weights in state_dict["stages"]]
+        row, counts = _whole(state_dict["row"]), [_whole(count) for count in state_dict["source_rows"]]
+        stages = [(_whole(start), [float(weight) for weight in weights]) for start, weights in state_dict["stages"]]
         if row < 0 or not stages:
             raise ValueError("a number is negative, or there are no stages")
     except Exception as error:  # of whatever stands there
         what = f"is no state of a mixture ({type(error).__name__}: {error})"
         raise ArsrcValueError("from_state_dict", what, "Use to_state_dict.") from error
     return row, counts, stages
+
+
+def _whole(number: Any) -> int:
+    """Return a number of rows, which may have more than 32 bits."""
+    if isinstance(number, bool | np.bool_):
+        raise TypeError("a boolean stands for a number")
+    return operator.index(number)
 
 
 def _advice(config: MixtureConfig, row: int, stages: list[tuple[int, list[float]]]) -> str:

@@ -184,6 +184,14 @@ def checked_ids(
     return jax.device_put((values.astype(np.int64) % stop).astype(np.uint32))  # jnp.asarray compiles for each shape
 
 
+def padded_ids(where: str, record_ids: Any, num_records: int) -> Array:
+    """Return record ids as u32[...]; what is not traced must be in the data set, or the padding id."""
+    ids = whole_numbers(where, "record_ids", record_ids)
+    if not isinstance(ids, jax.core.Tracer):
+        checked_ids(where, "record_ids", ids[ids != PAD_ID], 0, num_records)
+    return checked_ids(where, "record_ids", ids, 0, 2**32)
+
+
 def whole_numbers(where: str, name: str, value: Any) -> Any:
     """Return `value` as an array of integers, which booleans are not; a traced one if it is or holds one.
 

@@ -69,6 +69,8 @@ FUNCTIONS = {
     "close": "(config=None)",
     "select_records": "(config, predicate)",
     "origin": "(config, record_ids)",
+    "source_counts": "(config, state)",
+    "source_ids": "(config, record_ids)",
     "io_metrics": "(config)",
     "bad_records": "(config)",
     "explain": "(config)",
@@ -87,6 +89,10 @@ CLASSES = {
     "ReadOptions": (
         "(num_threads=2, read_ahead_bytes=268435456, max_open_files=256, cache_bytes=4294967296, "
         "cache_dir=None, checksum='auto', ahead='auto', timeout_seconds=None)"
+    ),
+    "MixtureConfig": (
+        "(sources, weights=None, *, batch_size, stages=(), stop='first', seed=42, stochastic=False, "
+        "stream_name=None, name=None, batch_stats_fn=None, precomputed_stats=None)"
     ),
     "Packing": "(length, how='split', *, longer='cut', end_of_document=None, pad_value=0, targets=False)",
     "SourceState": "(index, epoch, key)",

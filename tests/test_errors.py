@@ -36,7 +36,6 @@ from arsrc.errors import message
 from arsrc.mixture_config import MixtureConfig
 from arsrc.order.mixture import mixture_plan
 from arsrc.order.plan import Plan
-from arsrc.state import refuse_mixture
 from arsrc.views.id_set import IdSet
 
 PACKAGE = Path(arsrc.__file__).parent
@@ -280,6 +279,12 @@ def stacked(world: Any) -> Any:
 def saved(world: World, **changes: Any) -> Any:
     config = world.config()
     return arsrc.from_state_dict(config, arsrc.to_state_dict(config, arsrc.init(config)) | changes)
+
+
+def saved_mixture(world: World, *weights: Any, **changes: Any) -> Any:
+    """What is saved after 3 batches with equal weights, restored with others."""
+    then, now = mixture((1, 1))(world), mixture(*weights or [(1, 1)])(world)
+    return arsrc.from_state_dict(now, arsrc.to_state_dict(then, arsrc.state_at(then, 3)) | changes)
 
 
 class Unreadable(dict[str, Any]):
@@ -958,10 +963,66 @@ CASES = {
         ("num_records=8589934590",),
     ),
     "a record located in a mixture": Case(
-        lambda world: refuse_mixture(mixture_plan([Plan(9, 1, -1, "drop", False)], 1, [(0, (1.0,))], "first")),
+        lambda world: arsrc.locate(mixture((1, 1))(world), arsrc.init(mixture((1, 1))(world)), 3),
         VALUE,
         "locate",
         ("several times", "Locate it in its source"),
+    ),
+    "sources of which one masks bad records": Case(
+        lambda world: mixture((1, 1), sources=[world.config(), world.config(on_bad_record="mask")])(world),
+        VALUE,
+        "sources",
+        ("0 and 1 differ", "on_bad_record='mask'"),
+    ),
+    "sources of other elements": Case(
+        lambda world: arsrc.init(
+            mixture((1, 1, 1), sources=[*[world.config()] * 2, world.config(codec=Struct({"a": ("uint8", 1000)}))])(world)
+        ),
+        VALUE,
+        "sources",
+        ("sources 0 and 2 have other elements", "source 0:", "source 2:"),
+    ),
+    "a mixture with a source whose file is gone": Case(
+        lambda world: arsrc.init(mixture((1, 1), sources=[world.config(), world.config(paths="/none")])(world)),
+        arsrc.ArsrcFileNotFoundError,
+        "paths",
+        ("/none",),
+    ),
+    "a mixture restored with other weights": Case(
+        lambda world: saved_mixture(world, (3, 1)),
+        VALUE,
+        "from_state_dict",
+        ("saved:  [6, 6]", "config: [9, 3]", "stages=((0, (0.5, 0.5)), (3, (...)))"),
+    ),
+    "a state of a mixture without its rows": Case(
+        lambda world: saved_mixture(world, source_rows=None), VALUE, "from_state_dict", ("is no state of a mixture",)
+    ),
+    "a state of a mixture with half a row": Case(
+        lambda world: saved_mixture(world, row=12.5), VALUE, "from_state_dict", ("is no state of a mixture", "float")
+    ),
+    "records selected in a mixture": Case(
+        lambda world: arsrc.select_records(mixture((1, 1))(world), lambda batch: batch.mask),
+        VALUE,
+        "select_records",
+        ("of one source", "Select in the sources"),
+    ),
+    "source_counts under jit": Case(
+        lambda world: jax.jit(lambda state: arsrc.source_counts(world.config(), state))(world.state()),
+        TYPE,
+        "source_counts",
+        ("runs on the host",),
+    ),
+    "the source of a record that is no integer": Case(
+        lambda world: arsrc.source_ids(mixture((1, 1))(world), 0.5), TYPE, "source_ids", ("dtype('float64')",)
+    ),
+    "a packing that is none": Case(construct(pack=128), TYPE, "pack", ("pack=128",)),
+    "documents without tokens": Case(
+        lambda world: arsrc.init(
+            world.config(codec=Ragged("uint8", max_length=1000), pack=arsrc.Packing(8, "fit", longer="drop"))
+        ),
+        VALUE,
+        "pack",
+        ("no document has tokens", "long ones that are dropped"),
     ),
 }
 
