@@ -137,6 +137,10 @@ def all_but_some(record: bytes) -> dict[str, np.ndarray]:
     return {"id": found, "x": np.frombuffer(record, np.float32, 3, 4)}
 
 
+def all_of_them(record: bytes) -> dict[str, np.ndarray]:
+    return {"id": np.frombuffer(record, np.uint32, 1)[0], "x": np.frombuffer(record, np.float32, 3, 4)}
+
+
 @on_both_paths
 @on_meshes("columns of 2 x 4")
 def test_devices_mask_the_rows_of_bad_records_and_no_others(make: Callable[..., Config], mesh_name: str) -> None:
@@ -156,6 +160,34 @@ def test_devices_mask_the_rows_of_bad_records_and_no_others(make: Callable[..., 
     for step, (_, batch) in enumerate(arsrc.iterate(config, device=spec)):
         assert same(batch, jax.tree.map(lambda leaf, step=step: leaf[step], expected))
     assert arsrc.bad_records(config).ids == tuple(range(3, N, 7))
+
+
+# Mixtures.
+
+
+@on_both_paths
+@on_meshes("3", "two of three")
+def test_devices_get_their_rows_of_a_mixture(make: Callable[..., Config], mesh_name: str) -> None:
+    mesh, axis_name = MESHES[mesh_name]()
+    sources = make(num_epochs=1, exclude=[3]), make(select=[(0, 7)], codec=Map(all_of_them, CODEC.element_spec()))
+    mix = arsrc.MixtureConfig(sources, (3, 1), batch_size=B, stop="all")
+    batches = [jax.tree.map(np.asarray, batch) for _, (_, batch) in zip(range(8), arsrc.iterate(mix), strict=False)]
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    assert 0 < (~expected.mask).sum() < expected.mask.size / 2
+    run = on_devices(
+        lambda state: arsrc.next_batches(mix, state, 8, axis_name=axis_name), mesh, (P(), P(None, axis_name))
+    )
+    _, found = run(arsrc.init(mix))
+    assert each_device_has_its_rows(found, expected, mesh, axis_name, rows_axis=1)
+    assert same(found, expected)
+    whole = arsrc.next_global_batch(mix, arsrc.init(mix), mesh=mesh, axis_name=axis_name, num_batches=8)[1]
+    assert same(whole, expected)
+    spec = NamedSharding(mesh, P(axis_name))
+    for step, (_, batch) in zip(range(8), arsrc.iterate(mix, device=spec), strict=False):
+        assert same(batch, jax.tree.map(lambda leaf, step=step: leaf[step], expected))
+    table = arsrc.load_resident(mix, device=NamedSharding(mesh, P()))
+    with_table = jax.jit(lambda state, table: arsrc.next_batches(mix, state, 8, resident=table))
+    assert same(with_table(arsrc.init(mix), table)[1], expected)
 
 
 # Inside shard_map.

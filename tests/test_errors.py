@@ -976,7 +976,7 @@ CASES = {
     ),
     "sources of other elements": Case(
         lambda world: arsrc.init(
-            mixture((1, 1, 1), sources=[*[world.config()] * 2, world.config(codec=Struct({"a": ("uint8", 1000)}))])(world)
+            mixture((1, 1, 1), sources=[*[world.config()] * 2, world.config(codec=Struct({"a": ("u1", 1000)}))])(world)
         ),
         VALUE,
         "sources",

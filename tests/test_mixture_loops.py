@@ -152,7 +152,9 @@ def test_the_arithmetic_of_states(mix: Any, wanted: Any) -> None:
 
 def test_iterate_goes_on_from_any_state(mix: Any, wanted: Any) -> None:
     for step in (1, 5, 6, 9):
-        states, batches = zip(*itertools.islice(arsrc.iterate(mix, arsrc.state_at(mix, step)), STEPS - step), strict=True)
+        states, batches = zip(
+            *itertools.islice(arsrc.iterate(mix, arsrc.state_at(mix, step)), STEPS - step), strict=True
+        )
         check(stack(batches), jax.tree.map(lambda leaf, step=step: leaf[step:], wanted))
         assert at(mix, states[-1], STEPS)
 
@@ -187,7 +189,7 @@ def test_take_gives_the_rows_of_ids(mix: Any, wanted: Any) -> None:
 
 
 def test_a_traced_id_that_no_record_has_is_an_error(mix: Any) -> None:
-    with pytest.raises(Exception, match=r"\[arsrc\] take: no such record: the data set has"):
+    with pytest.raises(Exception, match=r"\[arsrc\] take: no such record: the data set has 36; got record_id=36"):
         jax.block_until_ready(jax.jit(lambda ids: arsrc.take(mix, ids))(jnp.array([36])))
 
 

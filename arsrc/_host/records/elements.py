@@ -27,6 +27,14 @@ def all_spans(num_records: int, num_bytes: int, label: str) -> Iterator[NDArray[
         yield np.arange(start, min(start + rows, num_records), dtype=np.uint32)
 
 
+def refuse_outside(ids: NDArray[np.int64], num_records: int) -> None:
+    """Raise `ArsrcIndexError` for ids that no record has."""
+    outside = ids >= num_records
+    if outside.any():
+        what = f"no such record: the data set has {num_records}"
+        raise ArsrcIndexError("take", what, record_id=int(ids[outside][0]))
+
+
 class Elements:
     """Reads rows, decoded.
 
@@ -114,11 +122,7 @@ class Elements:
         return all_spans(self.num_records, self.num_bytes, label)
 
     def _read_valid(self, ids: NDArray[np.int64], stop: Stop | None, masks: bool, outs: Leaves | None) -> Leaves:
-        outside = ids >= self.num_records
-        if outside.any():
-            raise ArsrcIndexError(
-                "take", f"no such record: the data set has {self.num_records}", record_id=int(ids[outside][0])
-            )
+        refuse_outside(ids, self.num_records)
         rows = Rows(ids, self.faults, masks)
         if self.cache is None:
             leaves = self._reader.read(rows, stop, outs)

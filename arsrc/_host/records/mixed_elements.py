@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine.stopping import Stop
-from arsrc._host.records.elements import Elements, all_spans
+from arsrc._host.records.elements import Elements, all_spans, refuse_outside
 from arsrc._host.records.leaves import Leaves
 from arsrc.order.plan import PAD_ID
 
@@ -57,6 +57,7 @@ class MixedElements:
         leaves: Leaves = [np.empty((len(ids), *shape), dtype) for shape, dtype in shapes]
         sources = np.searchsorted(self._bases, ids, side="right") - 1
         is_row, groups = ids != PAD_ID, self._group_of[sources]
+        refuse_outside(ids[is_row], self.num_records)
         for whole in leaves if not is_row.all() else ():
             whole[~is_row] = 0
         for number, elements in enumerate(self._groups):
