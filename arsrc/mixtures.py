@@ -105,9 +105,7 @@ def _saved(state_dict: Mapping[str, Any]) -> tuple[int, list[int], list[tuple[in
 
 def _whole(number: Any) -> int:
     """Return a number of rows, which may have more than 32 bits."""
-    if isinstance(number, bool | np.bool_):
-        raise TypeError("a boolean stands for a number")
-    return operator.index(number)
+    return operator.index(None if isinstance(number, bool | np.bool_) else number)
 
 
 def _advice(config: MixtureConfig, row: int, stages: list[tuple[int, list[float]]]) -> str:
