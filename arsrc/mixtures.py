@@ -105,7 +105,8 @@ def _saved(state_dict: Mapping[str, Any]) -> tuple[int, list[int], list[tuple[in
 
 def _whole(number: Any) -> int:
     """Return a number of rows, which may have more than 32 bits."""
-    return operator.index(None if isinstance(number, bool | np.bool_) else number)
+    none: Any = None  # which is no number
+    return operator.index(none if isinstance(number, bool | np.bool_) else number)
 
 
 def _advice(config: MixtureConfig, row: int, stages: list[tuple[int, list[float]]]) -> str:

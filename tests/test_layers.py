@@ -32,6 +32,7 @@ FLOORS = [
     "arsrc.mesh",
     "arsrc.checkpoint",
     "arsrc.mixtures",
+    "arsrc.origin",
     "arsrc.statistics",
     "arsrc.select_records",
     "arsrc.writing",

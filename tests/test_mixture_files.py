@@ -129,10 +129,13 @@ def test_an_error_names_the_record_of_the_source_and_the_rest_is_served(make: An
     assert errors
     for text in errors:
         assert "spoilt" in text
-        assert any(f"(record {bad % 1000} of {mix.sources[bad // 1000].paths[0]!r})" in text for bad in BAD)
+        assert any(
+            f"record {bad % 1000} (record {bad % 1000} of {mix.sources[bad // 1000].paths[0]!r})" in text for bad in BAD
+        )
     with pytest.raises(arsrc.ArsrcValueError) as caught:
         served(mix)
     error = caught.value
+    assert error.record_id == error.position
     assert (error.path, error.position) in {(mix.sources[bad // 1000].paths[0], bad % 1000) for bad in BAD}
 
 
