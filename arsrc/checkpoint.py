@@ -85,7 +85,8 @@ def _of_source(config: ArrayRecordSourceConfig, group: Group, place: int) -> str
 def to_state_dict(config: AnyConfig, state: SourceState) -> dict[str, Any]:
     """Return `state` as plain Python values, fit for JSON, with format version, fingerprint and exclusions; host.
 
-    A signal handler may call it at any moment: of a source that is open it looks at no file a second time.
+    Of a mixture it also says how many rows each source has served, and with which weights. A signal handler may call it
+    at any moment: of a source that is open it looks at no file a second time.
 
     Args:
         config: The source.
@@ -107,8 +108,7 @@ def to_state_dict(config: AnyConfig, state: SourceState) -> dict[str, Any]:
         "exclude": [list(pair) for pair in host.exclude],
     }
     if isinstance(config, MixtureConfig) and host.plan.mixture is not None:
-        row = mixtures.row_of(host.plan, int(state.index), int(state.epoch))
-        found["row"], found["source_rows"] = row, rows_before(host.plan.mixture, row)
+        found["source_rows"] = rows_before(host.plan.mixture, mixtures.slot_of(host.plan, state))
         found["stages"] = [[step * config.batch_size, list(weights)] for step, weights in config._stages]
     return found
 
@@ -148,7 +148,20 @@ def from_state_dict(config: AnyConfig, state_dict: Mapping[str, Any]) -> SourceS
     if missing:
         raise ArsrcValueError(where, "is no source state", "Use to_state_dict.", missing=missing)
     host = registry.source(config, strict=True)
-    saved, here = state_dict["fingerprint"], _data_and_order(config, host)
+    _check_same(config, host, state_dict)
+    state = SourceState(
+        index=jnp.asarray(_u32(state_dict, "index")),
+        epoch=jnp.asarray(_u32(state_dict, "epoch")),
+        key=_key(state_dict["key_words"], state_dict["key_impl"]),
+    )
+    if isinstance(config, MixtureConfig):
+        mixtures.check_resumed(config, host.plan, state, given)
+    return state
+
+
+def _check_same(config: AnyConfig, host: OpenSource, state_dict: Mapping[str, Any]) -> None:
+    """Refuse a state of other data or another order, or that excludes what would come back."""
+    where, saved, here = "from_state_dict", state_dict["fingerprint"], _data_and_order(config, host)
     if not isinstance(saved, str):
         raise ArsrcValueError(where, "the fingerprint is no text", fingerprint=saved)
     if saved != here:
@@ -165,12 +178,6 @@ def from_state_dict(config: AnyConfig, state_dict: Mapping[str, Any]) -> SourceS
             "records that the run had excluded would come back",
             "Exclude at least what it excluded:" + sides(saved=str(excluded), config=str(list(host.exclude))),
         )
-    index, epoch = _u32(state_dict, "index"), _u32(state_dict, "epoch")
-    if isinstance(config, MixtureConfig):
-        index, epoch = mixtures.resumed(config, host.plan, given)
-    return SourceState(
-        index=jnp.asarray(index), epoch=jnp.asarray(epoch), key=_key(state_dict["key_words"], state_dict["key_impl"])
-    )
 
 
 def _differences(saved: str, here: str) -> str:

@@ -40,7 +40,7 @@ def _boolean(field: str, value: Any) -> bool:
 
 
 def _one_of(field: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ArsrcValueError(field, f"must be one of {choices}", **{_leaf(field): value})
 

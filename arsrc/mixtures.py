@@ -24,7 +24,8 @@ Array = jax.Array
 def source_counts(config: AnyConfig, state: SourceState) -> tuple[int, ...]:
     """Return how many rows of each source were served before `state`, exactly; host.
 
-    Excluded and masked rows count. Of a config that is no mixture it is the one number of its own rows.
+    Excluded rows count, and bad ones that are masked. Of a config that is no mixture it is one number, without the rows
+    that `remainder="drop"` passes over.
 
     Args:
         config: The source.
@@ -32,16 +33,19 @@ def source_counts(config: AnyConfig, state: SourceState) -> tuple[int, ...]:
 
     Returns:
         One integer for each source.
+
+    Raises:
+        ArsrcTypeError: The state is traced.
     """
     check_state("source_counts", state)
     if isinstance(state.index, jax.core.Tracer):
         raise ArsrcTypeError("source_counts", "runs on the host, not inside a JAX transformation")
     plan = registry.source(config).plan
-    row = row_of(plan, int(state.index), int(state.epoch))
     if plan.mixture is None:
-        return (row,)
-    counts = zip(rows_before(plan.mixture, row), plan.mixture.sources, strict=True)
-    return tuple(rows if one.num_epochs < 0 else min(rows, one.num_epochs * one.num_records) for rows, one in counts)
+        rest = plan.num_records % plan.batch_size if plan.remainder == "drop" else 0
+        return (int(state.epoch) * (plan.num_records - rest) + int(state.index),)
+    rows = zip(rows_before(plan.mixture, slot_of(plan, state)), plan.mixture.sources, strict=True)
+    return tuple(count if one.num_epochs < 0 else min(count, one.num_epochs * one.num_records) for count, one in rows)
 
 
 def source_ids(config: AnyConfig, record_ids: Any) -> Array:
@@ -66,41 +70,39 @@ def _source_ids(plan: Plan, shape: tuple[int, ...], ids: Array) -> Array:
     return jnp.where(ids == np.uint32(PAD_ID), np.uint32(PAD_ID), found)
 
 
-def row_of(plan: Plan, index: int, epoch: int) -> int:
-    """Return how many rows lie before a state, of all epochs."""
-    return epoch * plan.num_records + index
+def slot_of(plan: Plan, state: SourceState) -> int:
+    """Return how many slots of a mixture lie before a state, those of all epochs."""
+    return int(state.epoch) * plan.num_records + int(state.index)
 
 
-def resumed(config: MixtureConfig, plan: Plan, state_dict: Mapping[str, Any]) -> tuple[np.uint32, np.uint32]:
-    """Return `(index, epoch)` where a mixture goes on that was saved, perhaps with other weights.
+def check_resumed(config: MixtureConfig, plan: Plan, state: SourceState, state_dict: Mapping[str, Any]) -> None:
+    """Refuse a state of a mixture unless its sources stand where they stood, perhaps with other weights from there on.
 
     Raises:
         ArsrcValueError: With the stages of the config, its sources would stand elsewhere; or the state is damaged.
     """
     mixture = plan.mixture
     assert mixture is not None
-    row, counts, stages = _saved(state_dict)
-    here = rows_before(mixture, row)
+    slot, (counts, stages) = slot_of(plan, state), _saved(state_dict)
+    here = rows_before(mixture, slot)
     if counts != here:
         raise ArsrcValueError(
             "from_state_dict",
             "with these weights the sources would have served other rows than they have",
-            _advice(config, row, stages) + sides(saved=str(counts), config=str(here)),
+            _advice(config, slot, stages) + sides(saved=str(counts), config=str(here)),
         )
-    epoch, index = divmod(row, plan.num_records)
-    return np.uint32(index), np.uint32(epoch % 2**32)
 
 
-def _saved(state_dict: Mapping[str, Any]) -> tuple[int, list[int], list[tuple[int, list[float]]]]:
+def _saved(state_dict: Mapping[str, Any]) -> tuple[list[int], list[tuple[int, list[float]]]]:
     try:
-        row, counts = _whole(state_dict["row"]), [_whole(count) for count in state_dict["source_rows"]]
+        counts = [_whole(count) for count in state_dict["source_rows"]]
         stages = [(_whole(start), [float(weight) for weight in weights]) for start, weights in state_dict["stages"]]
-        if row < 0 or not stages:
-            raise ValueError("a number is negative, or there are no stages")
+        if not stages:
+            raise ValueError("there are no stages")
     except Exception as error:  # of whatever stands there
         what = f"is no state of a mixture ({type(error).__name__}: {error})"
         raise ArsrcValueError("from_state_dict", what, "Use to_state_dict.") from error
-    return row, counts, stages
+    return counts, stages
 
 
 def _whole(number: Any) -> int:

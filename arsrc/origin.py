@@ -1,6 +1,7 @@
 """`origin`: which records rows are made of, and where these lie."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,8 @@ from arsrc.order.plan import PAD_ID
 from arsrc.state import checked_ids, whole_numbers
 
 
-class Origin(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Origin:
     """A record, or a piece of a document, that a row is made of.
 
     Attributes:
@@ -43,7 +45,7 @@ def origin(config: AnyConfig, record_ids: Any) -> list[tuple[Origin, ...]]:
 
     Returns:
         For each row the records that it is made of: one, or several where rows are packed, in their order; none of the
-        padding id.
+        padding id. Excluded documents are among them, and bad ones, in whose place there is padding.
 
     Raises:
         ArsrcIndexError: An id is not in the data set.

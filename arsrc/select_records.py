@@ -45,6 +45,7 @@ def select_records(config: ArrayRecordSourceConfig, predicate: Callable[[Batch],
     if not callable(given):
         fix = "Give a function of a batch that returns a boolean for each row."
         raise ArsrcTypeError("select_records", "predicate is no function", fix, predicate=type(given).__name__)
+    registry.source(config)
     if config._sources != (config,) or config.pack is not None:
         what = "selects records of one source, which are not packed"
         raise ArsrcValueError("select_records", what, "Select in the sources, and pack what is selected.")

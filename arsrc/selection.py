@@ -1,6 +1,7 @@
 """`Selection`: which records of a data set are rows, kept in little memory, and in files."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -43,7 +44,14 @@ class Selection:
             found = selection_of(self.ids)
             if found is None:
                 raise ArsrcTypeError("select", "must be record ids, ranges of them, or a boolean array", ids=self.ids)
-            object.__setattr__(self, "ids", found.ids)
+            for field in ("ids", "num_records", "data"):
+                given = getattr(self, field)
+                object.__setattr__(self, field, getattr(found, field) if field == "ids" or given is None else given)
+        if self.num_records is not None:
+            number = whole_number("Selection.num_records", "num_records", self.num_records, 1, _MOST)
+            object.__setattr__(self, "num_records", number)
+        if not isinstance(self.data, (str, type(None))):
+            raise ArsrcTypeError("Selection.data", "must be a text or None", data=self.data)
 
     def __len__(self) -> int:
         return self.ids.num_ids
@@ -84,7 +92,8 @@ def selection_of(value: Any) -> Selection | None:
         value = [value]
     if isinstance(value, (str, os.PathLike)):
         return _load(_path(value, "select"))
-    if isinstance(value, bytes) or not isinstance(value, Iterable):
+    is_one = getattr(value, "shape", None) == ()  # an array without axes
+    if is_one or isinstance(value, bytes) or not isinstance(value, Iterable):
         what = "must be record ids and ranges (start, stop), a boolean array, a Selection or the path of one"
         raise ArsrcTypeError("select", what, select=value)
     is_list = isinstance(value, (list, tuple)) and all(type(one) is int for one in value)  # quick for many
@@ -94,9 +103,12 @@ def selection_of(value: Any) -> Selection | None:
         return Selection(IdSet.of_mask(array), len(array))
     if array is not None and array.ndim == 1 and np.issubdtype(array.dtype, np.integer):
         return Selection(IdSet.of_ids(_ascending(array)))
-    ranges = sorted(parse_ranges("select", value))
-    _check_any(any(start < stop for start, stop in ranges))
-    return Selection(IdSet.of_ids(_ascending(np.concatenate([np.arange(start, stop) for start, stop in ranges]))))
+    ranges = [pair for pair in sorted(parse_ranges("select", value)) if pair[0] < pair[1]]
+    _check_any(ranges)
+    for (_, stop), (start, _) in itertools.pairwise(ranges):
+        if start < stop:
+            raise _twice(start)
+    return Selection(IdSet.of_ranges(ranges))
 
 
 def parse_ranges(field: str, value: Iterable[Any]) -> Ranges:
@@ -112,7 +124,10 @@ def parse_ranges(field: str, value: Iterable[Any]) -> Ranges:
             if entry.step != 1:
                 raise ArsrcValueError(field, "a range has steps of 1", **{field: entry})
             entry = entry.start, max(entry.start, entry.stop)
-        is_one = np.ndim(entry) == 0  # scalars of NumPy and JAX too
+        try:
+            is_one = np.ndim(entry) == 0  # scalars of NumPy and JAX too
+        except ValueError:  # of lists in lists
+            is_one = False
         pair = (entry, whole_number(field, field, entry, 0) + 1) if is_one else tuple(entry)
         if len(pair) != 2:
             raise ArsrcValueError(field, "a range is (start, stop)", **{field: entry})
@@ -133,9 +148,13 @@ def _ascending(ids: NDArray[Any]) -> NDArray[np.uint32]:
         raise ArsrcValueError("select", f"a record id must be in [0, {_MOST})", select=wrong)
     ids = ids.astype(np.uint32)
     if (twice := ids[1:] == ids[:-1]).any():
-        fix = "A selection is a set. To serve records more often, mix selections with weights: MixtureConfig."
-        raise ArsrcValueError("select", "selects a record twice", fix, select=int(ids[1:][twice][0]))
+        raise _twice(int(ids[1:][twice][0]))
     return ids
+
+
+def _twice(record_id: int) -> ArsrcValueError:
+    fix = "A selection is a set. To serve records more often, mix selections with weights: MixtureConfig."
+    return ArsrcValueError("select", "selects a record twice", fix, select=record_id)
 
 
 def _check_any(is_any: Any) -> None:

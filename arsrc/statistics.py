@@ -9,6 +9,7 @@ import numpy as np
 from arsrc._host import registry
 from arsrc.any_config import AnyConfig
 from arsrc.errors import ArsrcTypeError
+from arsrc.mixtures import source_counts
 from arsrc.order.plan import PAD_ID
 from arsrc.types import SourceState, check_state
 
@@ -41,14 +42,17 @@ def operation_stats(config: AnyConfig, state: SourceState, since: SourceState | 
         since: The state to count from; defaults to the first. Passing a later one is the "reset".
 
     Returns:
-        `{"applied_count", "skipped_count"}`, exact integers. Excluded records count like others: they are served as
-        padding.
+        `{"applied_count", "skipped_count"}`, exact integers; of a mixture, over all its sources. Excluded records count
+        like others: they are served as padding.
     """
     for one in (state,) if since is None else (state, since):
         check_state("operation_stats", one)
     if isinstance(state.index, jax.core.Tracer):
         raise ArsrcTypeError("operation_stats", "runs on the host, not inside a JAX transformation")
     plan = registry.source(config).plan
+    if plan.mixture is not None:
+        served = [sum(source_counts(config, one)) for one in (state, *([] if since is None else [since]))]
+        return {"applied_count": served[0] - sum(served[1:]), "skipped_count": 0}
     passed = plan.num_records - plan.steps_per_epoch * plan.batch_size if plan.remainder == "drop" else 0
 
     def counts(state: SourceState) -> np.ndarray:

@@ -98,6 +98,7 @@ CLASSES = {
     "SourceState": "(index, epoch, key)",
     "Batch": "(data, mask, record_ids, epochs)",
     "LeafStatistics": "(count, mean, variance, min, max)",
+    "Origin": "(path, position, record_id, start=0, stop=None, source=0)",
     "Selection": "(ids, num_records=None, data=None)",
     "BadRecords": "(ids=(), paths=(), positions=(), reasons=(), counts=(), sources=())",
 }

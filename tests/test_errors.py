@@ -482,6 +482,15 @@ CASES = {
         "select",
         ("made for other data", "0" * 32),
     ),
+    "a selection of nothing known": Case(
+        lambda world: Selection(None), TYPE, "select", ("must be record ids, ranges", "ids=None")
+    ),
+    "a selection for data that is no text": Case(
+        lambda world: Selection([1], data=3), TYPE, "Selection.data", ("must be a text", "data=3")
+    ),
+    "the origin of one row": Case(
+        lambda world: arsrc.origin(world.config(), 3), TYPE, "origin", ("a sequence of integers", "shape=()")
+    ),
     "a saved selection that is none": Case(
         lambda world: world.config(select=world.path), VALUE, "select", ("is no saved selection", "Selection.save")
     ),

@@ -34,12 +34,12 @@ def place(paths: list[str], record: int) -> tuple[str, int]:
 def test_a_row_that_is_a_record_has_one_origin(paths: list[str]):
     config = Config(paths, 2, CODEC)
     assert arsrc.origin(config, [5, 2**32 - 1, 0]) == [
-        ((paths[1], 1, 5, 0, None, 0),),
+        (arsrc.Origin(paths[1], 1, 5, 0, None, 0),),
         (),
-        ((paths[0], 0, 0, 0, None, 0),),
+        (arsrc.Origin(paths[0], 0, 0),),
     ]
     selected = dataclasses.replace(config, select=[2, 7])
-    assert arsrc.origin(selected, np.array([1])) == [((paths[1], 3, 1, 0, None, 0),)]
+    assert arsrc.origin(selected, np.array([1])) == [(arsrc.Origin(paths[1], 3, 1),)]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_mixture_names_the_source(paths: list[str]):
     sizes = [arsrc.num_records(one) for one in (first, second, first)]
     found = arsrc.origin(mixture, np.arange(sum(sizes)))
     alone = [
-        tuple(one._replace(source=source) for one in row)
+        tuple(dataclasses.replace(one, source=source) for one in row)
         for source, config in enumerate((first, second, first))
         for row in arsrc.origin(config, np.arange(sizes[source]))
     ]

@@ -136,11 +136,9 @@ def test_a_document_that_fits_a_row_is_in_one_piece(packing: Packing, lengths: l
 
 
 @hypothesis.given(packings(), SOURCES)
-def test_tables_that_are_joined_are_the_table_of_all(packing: Packing, sources: list[list[int]]) -> None:
+def test_the_table_of_several_sources_has_the_rows_of_each(packing: Packing, sources: list[list[int]]) -> None:
     tables = [pack_table.build(packing, np.array(source, np.int64)) for source in sources]
-    joined = pack_table.join(tables)
-    same(joined, built_of(packing, sources))
-    same(pack_table.join([tables[0], pack_table.join(tables[1:])]) if tables[1:] else joined, joined)
+    joined = built_of(packing, sources)
     documents, rows = 0, []
     for table in tables:
         rows += [[(d + documents, *piece) for d, *piece in row] for row in rows_of(table)]

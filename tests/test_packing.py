@@ -299,11 +299,13 @@ def test_a_document_that_does_not_fit_its_codec_is_told_of_when_the_table_is_mad
     assert (caught.value.record_id, caught.value.position) == (2, 2)
     excluded = rows_of(dataclasses.replace(config, exclude=[2]))
     masked = dataclasses.replace(config, on_bad_record="mask", read=arsrc.ReadOptions(cache_dir=str(tmp_path / "kept")))
-    for _ in range(2):  # once more from the table that was kept
+    for _ in range(2):
         assert equal(arsrc.load_resident(masked)[0], excluded)
         assert arsrc.bad_records(masked).ids == (2,)
         assert arsrc.bad_records(masked).positions == (2,)
         arsrc.close(masked)
+    with pytest.raises(arsrc.ArsrcValueError, match="record 2 "):  # what lacks documents is not kept
+        arsrc.init(dataclasses.replace(masked, on_bad_record="raise"))
     long = Config(path, 1, Ragged("int32", max_length=2), pack=Packing(2))
     with pytest.raises(arsrc.ArsrcValueError, match=r"record 2 .*no whole number|record 3 .*max_length is 2"):
         arsrc.init(long)
@@ -352,6 +354,59 @@ def test_a_checkpoint_belongs_to_one_packing(path: str):
     for packing in (Packing(16, "fit"), Packing(8), Packing(16, longer="drop"), Packing(16, end_of_document=3), None):
         with pytest.raises(arsrc.ArsrcValueError, match="belongs to other data or another order"):
             arsrc.from_state_dict(dataclasses.replace(config, pack=packing), saved)
+
+
+def test_cached_rows_are_of_one_exclusion_and_none_lacks_a_document_for_ever(
+    path: str, tmp_path: Path, write_records: WriteRecords
+):
+    kept = arsrc.ReadOptions(cache_bytes=0, cache_dir=str(tmp_path / "cache"))
+    config = Config(path, 4, CODEC, pack=Packing(16), cacheable=True, read=kept)
+    plain = [rows_of(dataclasses.replace(config, cacheable=False, exclude=exclude)) for exclude in ((), (2,), (5,))]
+    for _ in range(2):
+        for exclude, wanted in zip(((2,), (), (5,)), (plain[1], plain[0], plain[2]), strict=True):
+            assert equal(rows_of(dataclasses.replace(config, exclude=exclude)), wanted)
+    fails = {"now": False}
+
+    def decode(record: bytes) -> Any:
+        if fails["now"] and len(record) == 4 * LENGTHS[2]:
+            raise ValueError("for once")
+        return {"values": np.resize(np.frombuffer(record, np.int32), 64), "length": np.int32(len(record) // 4)}
+
+    masked = Config(path, 4, Map(decode), pack=Packing(16), cacheable=True, on_bad_record="mask")
+    arsrc.init(masked)
+    for now, wanted in ((True, plain[1]), (False, plain[0]), (True, plain[0])):
+        fails["now"] = now
+        assert equal(arsrc.load_resident(masked)[0], wanted)
+
+
+@pytest.mark.parametrize("length", [-1, 65, 2**31 - 1])
+def test_a_length_that_no_document_can_have_is_an_error(path: str, length: int):
+    def decode(record: bytes) -> Any:
+        is_odd = len(record) == 4 * LENGTHS[2]
+        values = np.resize(np.frombuffer(record, np.int32), 64)
+        return {"values": values, "length": np.int32(length if is_odd else len(record) // 4)}
+
+    config = Config(path, 4, Map(decode), pack=Packing(16))
+    with pytest.raises(arsrc.ArsrcValueError, match=rf"record 2 .* 64 tokens at most says that it has {length}"):
+        arsrc.init(config)
+    wanted = rows_of(Config(path, 4, CODEC, pack=Packing(16), exclude=[2]))
+    assert not equal(rows_of(dataclasses.replace(config, exclude=[2])), wanted)  # it never had a place
+    assert arsrc.bad_records(dataclasses.replace(config, on_bad_record="mask")).ids == (2,)
+
+
+def test_exclusions_without_an_end_stay_within_their_source(path: str):
+    open_ended = Config(path, 4, CODEC, exclude=[(60, 2**32 - 1)])
+    for pack in (None, Packing(16)):
+        first = dataclasses.replace(open_ended, pack=pack)
+        second = dataclasses.replace(first, exclude=[(0, 3), (65, 1000)])
+        mixture = arsrc.MixtureConfig((first, second), (1, 1), batch_size=4)
+        size = arsrc.num_records(first)
+        alone = [arsrc.load_resident(one) for one in (first, second)]
+        both = arsrc.load_resident(mixture)
+        assert equal(both, jax.tree.map(lambda a, b: np.concatenate([a, b]), *alone))
+        assert len(jax.tree.leaves(both)[0]) == 2 * size
+        state = arsrc.state_at(mixture, 3)
+        assert equal(arsrc.from_state_dict(mixture, arsrc.to_state_dict(mixture, state)).index, state.index)
 
 
 # What cannot be packed.

@@ -127,6 +127,9 @@ def test_ids_ranges_and_masks_that_mean_the_same_make_equal_selections(select: A
         ([range(0, 9, 2)], "a range has steps of 1"),
         ([1.5], "select"),
         (7, "must be record ids"),
+        (np.array(7), "must be record ids"),
+        ([([1], [2, 3])], "select"),
+        ([[1, 2], [3]], r"a range is \(start, stop\)"),
         (b"ab", "must be record ids"),
         ([True, False], "select"),
     ],
@@ -134,6 +137,30 @@ def test_ids_ranges_and_masks_that_mean_the_same_make_equal_selections(select: A
 def test_what_selects_nothing_or_something_twice_is_refused(select: Any, what: str):
     with pytest.raises(arsrc.ArsrcError, match=rf"^\[arsrc\] select.*{what}"):
         Config("/a", 4, select=select)
+
+
+def test_a_selection_is_made_of_what_select_takes():
+    assert arsrc.Selection(KEPT.tolist()) == Config("/a", 4, select=KEPT).select
+    mask = arsrc.Selection(np.ones(5, bool))
+    assert (len(mask), mask.num_records, mask.data) == (5, 5, None)
+    for wrong in (None, 3, [1, 1]):
+        with pytest.raises(arsrc.ArsrcError, match=r"^\[arsrc\] select"):
+            arsrc.Selection(wrong)
+    with pytest.raises(arsrc.ArsrcError, match=r"^\[arsrc\] Selection.num_records"):
+        arsrc.Selection([1], num_records="ten")
+    with pytest.raises(arsrc.ArsrcError, match=r"^\[arsrc\] Selection.data"):
+        arsrc.Selection([1], data=3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 60)), min_size=1, max_size=6))
+def test_ranges_are_what_their_ids_are(gaps: list[tuple[int, int]]):
+    ranges, start = [], 0
+    for gap, length in gaps:
+        start += gap
+        ranges.append((start, start + length))
+        start += length
+    ids = np.concatenate([np.arange(*pair) for pair in ranges])
+    assert IdSet.of_ranges(ranges) == IdSet.of_ids(ids.astype(np.uint32))
 
 
 # Rows are as those of a data set that holds these records alone.

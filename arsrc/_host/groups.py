@@ -89,7 +89,8 @@ class Group:
 
     def _plan(self, source: int) -> Plan:
         config, sizes = self.configs[source], self.parts[source].sizes(self.files.data_set)
-        _check_excluded(config.exclude, int(sizes.sum()))
+        num_documents = int(sizes.sum())
+        _check_excluded(config.exclude, num_documents)
         if self.decoded.table is not None:
             sizes = self._packed_sizes(source, sizes)
         num_rows = int(sizes.sum())
@@ -106,7 +107,7 @@ class Group:
             shuffle_records=config.shuffle_records,
             file_sizes=tuple(sizes.tolist()) if config.shuffle_files else (),
             blocks=Blocks(num_rows, config.shuffle_block_size, window_size) if by_block else None,
-            exclude=() if config.pack is not None else config.exclude,
+            exclude=() if config.pack is not None else own_excluded(config, num_documents),
         )
 
     def _packed_sizes(self, source: int, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -138,8 +139,16 @@ def first_records(files: OpenFiles, parts: Sequence[Part]) -> NDArray[np.int64]:
 
 def excluded(configs: "Sequence[ArrayRecordSourceConfig]", firsts: NDArray[np.int64]) -> Ranges:
     """Return ranges of excluded records, where those of several sources are numbered one source behind the other."""
-    by_source = zip(configs, firsts.tolist(), strict=False)
-    return tuple((first + start, first + stop) for config, first in by_source for start, stop in config.exclude)
+    by_source = zip(configs, firsts[:-1].tolist(), np.diff(firsts).tolist(), strict=True)
+    return tuple(
+        (first + start, first + stop) for config, first, size in by_source for start, stop in own_excluded(config, size)
+    )
+
+
+def own_excluded(config: "ArrayRecordSourceConfig", num_records: int) -> Ranges:
+    """Return the excluded ranges of a source of so many records, which none of them goes beyond."""
+    exclude: Ranges = config.exclude
+    return tuple((start, min(stop, num_records)) for start, stop in exclude if start < num_records)
 
 
 def random_access(config: "ArrayRecordSourceConfig") -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.decoded import label_of
-from arsrc._host.groups import Group
+from arsrc._host.groups import Group, own_excluded
 from arsrc._host.machine import profile
 from arsrc._host.machine.metrics import Metrics
 from arsrc._host.machine.threads import is_forked
@@ -137,8 +137,9 @@ class OpenSource:
         """Ranges of excluded records, those of a mixture's sources numbered one source behind the other."""
         found, first = [], 0
         for group, place in self.sources:
-            found += [(first + start, first + stop) for start, stop in group.configs[place].exclude]
-            first += group.num_documents(place)
+            size = group.num_documents(place)
+            found += [(first + start, first + stop) for start, stop in own_excluded(group.configs[place], size)]
+            first += size
         return found
 
     def bad_records(self) -> list[tuple[int, int, Met]]:

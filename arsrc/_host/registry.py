@@ -129,7 +129,7 @@ class _Registry:
     def _group(self, configs: Configs) -> Group:
         first, read = configs[0], configs[0].read
         files_once, files = self._files(configs)
-        cache = (read.cache_bytes, read.cache_dir) if first.cacheable else None
+        cache = (read.cache_bytes if first.cacheable else None, read.cache_dir)
         parts = tuple(part_of(config, files) for config in configs)
 
         def decode() -> Decoded:
@@ -249,7 +249,10 @@ def _view_of(configs: Configs, parts: Sequence[Part]) -> str:
     selected = [
         f"{part.first_slice}:{part.stop_slice} {'all' if part.ids is None else part.ids.digest}" for part in parts
     ]
-    return f"rows {', '.join(selected)}, packed {configs[0].pack}"
+    view = f"rows {', '.join(selected)}"
+    if configs[0].pack is not None:  # in place of what is excluded, rows hold padding
+        view += f", packed {configs[0].pack}, without {[config.exclude for config in configs]}"
+    return view
 
 
 _registry = _Registry()

@@ -91,7 +91,10 @@ def token_leaves(codec: Codec, tree: ElementTree) -> TokenLeaves:
     pairs = {
         i: paths.index(length)
         for i in rows
-        if paths[i].endswith(_VALUES) and (length := paths[i].removesuffix(_VALUES) + _LENGTH) in paths
+        if paths[i].endswith(_VALUES)
+        and (length := paths[i].removesuffix(_VALUES) + _LENGTH) in paths
+        and shapes[paths.index(length)][0] == ()
+        and shapes[paths.index(length)][1].kind in "iu"
     }
     found = list(pairs) or rows
     if len(found) != 1:

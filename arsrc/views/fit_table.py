@@ -1,7 +1,7 @@
 """`FitTable`: documents whole, in the rows where they fit best among neighbouring documents."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,19 +92,6 @@ def build(packing: Packing, lengths: NDArray[np.int64], firsts: NDArray[np.int64
     documents, starts, is_first = (np.concatenate(parts) for parts in zip(*found, strict=True)) if found else _NOTHING
     begins = np.append(np.flatnonzero(is_first), len(documents))
     return FitTable(packing, full.astype(np.uint32), documents, starts, begins)
-
-
-def join(tables: Sequence[FitTable]) -> FitTable:
-    """Return the table of several one behind the other."""
-    documents = np.cumsum([0, *(table.num_documents for table in tables)])
-    pieces = np.cumsum([0, *(len(table.documents) for table in tables)])
-    return FitTable(
-        tables[0].packing,
-        np.concatenate([table.lengths for table in tables]),
-        np.concatenate([table.documents + np.uint32(n) for table, n in zip(tables, documents[:-1], strict=True)]),
-        np.concatenate([table.starts for table in tables]),
-        np.concatenate([*(table.begins[:-1] + n for table, n in zip(tables, pieces[:-1], strict=True)), pieces[-1:]]),
-    )
 
 
 def from_arrays(packing: Packing, arrays: Mapping[str, NDArray[Any]]) -> FitTable:

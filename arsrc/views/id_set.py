@@ -1,6 +1,7 @@
 """Some of the numbers below 2**32, in ascending order, in little memory."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 Integers: TypeAlias = NDArray[np.int64]
 
 _BLOCK_WORDS = 32  # of 64 bits: one count for so many takes 1.6 % more
+_TOGETHER = 1 << 16  # that are looked up at once: each takes some hundred bytes meanwhile
 _BLOCK_BITS = 64 * _BLOCK_WORDS
 _BITS_OF = np.argsort(  # i64[256, 8], where the bits of each octet are that are set
     1 - np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), axis=1, kind="stable"
@@ -58,6 +60,24 @@ class IdSet:
         return cls(None, np.packbits(mask, bitorder="little"))
 
     @classmethod
+    def of_ranges(cls, ranges: Sequence[tuple[int, int]]) -> "IdSet":
+        """Return the numbers of ascending ranges `[start, stop)`, of which none is empty and no two overlap."""
+        stop = ranges[-1][1]
+        if not _is_less_in_bits(sum(end - start for start, end in ranges), stop):
+            return cls(np.concatenate([np.arange(start, end, dtype=np.uint32) for start, end in ranges]), None)
+        bits = np.zeros(-(-stop // 8), np.uint8)
+        for start, end in ranges:
+            first, last = start // 8, (end - 1) // 8
+            bits[first + 1 : last] = 255
+            head, tail = 255 << start % 8 & 255, 255 >> 7 - (end - 1) % 8
+            if first == last:
+                bits[first] |= head & tail
+            else:
+                bits[first] |= head
+                bits[last] |= tail
+        return cls(None, bits)
+
+    @classmethod
     def from_bytes(cls, kind: str, data: bytes) -> "IdSet":
         """Return what `to_bytes` gave for one of this `kind`.
 
@@ -96,6 +116,9 @@ class IdSet:
         if self._words is None:
             assert self._ids is not None
             return self._ids[ranks].astype(np.int64)
+        if len(ranks) > _TOGETHER:
+            parts = range(0, len(ranks), _TOGETHER)
+            return np.concatenate([self.take(ranks[first : first + _TOGETHER]) for first in parts])
         block = np.searchsorted(self._before, ranks, side="right") - 1
         rest = ranks - self._before[block]  # how many of the block stand in front
         at = np.arange(len(ranks))

@@ -1,7 +1,7 @@
 """`PackTable`: which tokens of which documents each row holds, from the documents' lengths alone."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +38,6 @@ def build(
     if packing.how == "split":
         return split_table.build(packing, lengths, starts)
     return fit_table.build(packing, lengths, starts, track)
-
-
-def join(tables: Sequence[PackTable]) -> PackTable:
-    """Return the table of several of one packing, their documents and rows numbered on; each keeps its last row."""
-    if isinstance(tables[0], SplitTable):
-        return split_table.join(cast(Sequence[SplitTable], tables))
-    return fit_table.join(cast(Sequence[FitTable], tables))
 
 
 def from_arrays(packing: Packing, arrays: Mapping[str, NDArray[Any]]) -> PackTable:

@@ -101,6 +101,6 @@ def _whole(field: str, value: Any, least: int, most: int) -> int:
 
 
 def _one_of(field: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         choices = ", ".join(map(repr, allowed))
         raise ArsrcValueError(f"Packing.{field}", f"must be one of {choices}", **{field: value})

@@ -1,7 +1,7 @@
 """`SplitTable`: documents end to end, cut into rows wherever a row is full."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,16 +90,6 @@ def build(packing: Packing, lengths: NDArray[np.int64], firsts: NDArray[np.int64
     padding = -np.diff(before) % packing.length
     ends += np.repeat(np.cumsum(padding) - padding, np.diff(firsts, append=len(ends)))
     return SplitTable(packing, ends, firsts)
-
-
-def join(tables: Sequence[SplitTable]) -> SplitTable:
-    """Return the table of several one behind the other."""
-    packing = tables[0].packing
-    num_rows = np.cumsum([0, *(table.num_rows for table in tables)])
-    documents = np.cumsum([0, *(table.num_documents for table in tables)])
-    ends = [table.ends + before * packing.length for table, before in zip(tables, num_rows[:-1], strict=True)]
-    firsts = [table.firsts + before for table, before in zip(tables, documents[:-1], strict=True)]
-    return SplitTable(packing, np.concatenate(ends), np.concatenate(firsts))
 
 
 def from_arrays(packing: Packing, arrays: Mapping[str, NDArray[np.int64]]) -> SplitTable:

@@ -9,7 +9,7 @@ from arsrc._host.machine.bisection import Bisection, Faulty
 from arsrc._host.machine.progress import track
 from arsrc._host.records.decoding import Decoding, with_place
 from arsrc._host.records.faults import Faults, Rows
-from arsrc._host.records.leaves import Decoder, TokenLeaves
+from arsrc._host.records.leaves import Decoder, Leaves, TokenLeaves
 from arsrc._host.records.selected import Records
 from arsrc.errors import ArsrcError, RecordError
 
@@ -112,8 +112,21 @@ class DocumentLengths:
     def _of_elements(self, documents: _Documents) -> Integers:
         """Return the tokens of those documents that are good, decoded."""
         records = self._source.read(documents.ids, documents.fail).records
-        leaves = self._decoding.decode(records, documents)
-        values = leaves[self._tokens.values]
-        if self._tokens.length is None:
-            return np.full(len(values), values.shape[1])
-        return leaves[self._tokens.length].astype(np.int64)
+        return lengths_of(self._decoding.decode(records, documents), self._tokens, documents, self._source, self._label)
+
+
+def lengths_of(leaves: Leaves, tokens: TokenLeaves, documents: Rows, source: Records, label: str) -> Integers:
+    """Return the tokens of those decoded documents that are good, of which others may turn out bad."""
+    values = leaves[tokens.values]
+    if tokens.length is None:
+        return np.full(len(values), values.shape[1])
+    lengths = leaves[tokens.length].astype(np.int64)
+    wrong = (lengths < 0) | (lengths > values.shape[1])
+    if not wrong.any():
+        return lengths
+    good = np.arange(len(documents.ids)) if documents.bad is None else np.flatnonzero(~documents.bad)
+    for row in np.flatnonzero(wrong).tolist():
+        what = f"a document of {values.shape[1]} tokens at most says that it has {lengths[row]}"
+        error = with_place(RecordError(0, what), int(documents.ids[good[row]]), source, label)
+        documents.fail(good[row : row + 1], error)
+    return lengths[~wrong]

@@ -132,16 +132,26 @@ class Elements:
 
     def _cached(self, cache: ElementCache, rows: Rows, stop: Stop | None, masks: bool) -> Leaves:
         """Return the leaves of rows that are good, from the cache where they are there."""
+        lacking: list[tuple[NDArray[np.int64], Leaves]] = []  # rows that are not to be kept
 
         def load(missing: NDArray[np.int64]) -> tuple[NDArray[np.int64], Leaves]:
             some = Rows(missing, self.faults, masks)
             leaves = self._reader.read(some, stop, None)
-            if some.bad is None:
-                return missing, leaves
-            rows.bad = np.isin(rows.ids, missing[some.bad])
-            return missing[~some.bad], leaves
+            if some.bad is not None:
+                rows.bad = np.isin(rows.ids, missing[some.bad])
+                missing = missing[~some.bad]
+            if some.lacks is not None:
+                lacks = some.lacks if some.bad is None else some.lacks[~some.bad]
+                lacking.append((missing[lacks], [leaf[lacks] for leaf in leaves]))
+                missing, leaves = missing[~lacks], [leaf[~lacks] for leaf in leaves]
+            return missing, leaves
 
         leaves, hits = cache.get(rows.ids, load)
+        for ids, some in lacking:
+            unique, first = np.unique(ids, return_index=True)
+            at = np.flatnonzero(np.isin(rows.ids, unique))
+            for leaf, one in zip(leaves, some, strict=True):
+                leaf[at] = one[first[np.searchsorted(unique, rows.ids[at])]]
         self._metrics.add(cache_hits=hits)
         return leaves if rows.bad is None else [leaf[~rows.bad] for leaf in leaves]
 

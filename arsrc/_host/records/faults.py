@@ -51,10 +51,9 @@ class Faults:
             num_met = len(self._met)
         if self.are_masked and len(str(num_met)) > len(str(before or "")):  # at the first, and at powers of ten
             num = counted(num_met, "record")
+            last = record_ids[-1] if error.record_id is None else error.record_id  # as its source knows it
             what = f"met {num} so far that cannot be read or decoded, and become masked rows; the last one: {reason}"
-            _LOG.warning(
-                message(f"on_bad_record{self._label}", what, "See bad_records(config).", record_id=record_ids[-1])
-            )
+            _LOG.warning(message(f"on_bad_record{self._label}", what, "See bad_records(config).", record_id=last))
 
     def met(self) -> dict[int, Met]:
         """Return the bad records by their ids, in ascending order."""
@@ -73,11 +72,13 @@ class Rows:
         ids: As given.
         masks: As given.
         bad: bool[num_rows], which rows are bad; None as long as none is.
+        lacks: bool[num_rows], which of the others lack something that was bad; None as long as none does.
     """
 
     def __init__(self, ids: NDArray[np.int64], faults: Faults, masks: bool) -> None:
         self.ids = ids
         self.bad: NDArray[np.bool_] | None = None
+        self.lacks: NDArray[np.bool_] | None = None
         self._faults, self.masks = faults, masks
 
     def fail(self, rows: NDArray[np.int64], error: ArsrcError) -> None:

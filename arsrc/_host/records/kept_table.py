@@ -25,7 +25,9 @@ Bad = list[tuple[int, str]]
 def kept_table(
     packing: Packing, folder: str | None, identity: Callable[[], str], build: Callable[[], tuple[PackTable, Bad]]
 ) -> tuple[PackTable, Bad]:
-    """Return a table, and which documents are in no row since they are bad: from a file where they are there.
+    """Return a table, and which documents are in no row since they are bad: from a file where it is there.
+
+    What lacks bad documents is not kept: others may be able to read them, or ask for an error.
 
     Args:
         packing: How documents are packed.
@@ -43,20 +45,22 @@ def kept_table(
     try:
         system.calls.make_folder(folder)
         facts, data = read_whole(path, _KIND)
-        return pack_table.from_arrays(packing, _arrays(facts["arrays"], data)), [tuple(pair) for pair in facts["bad"]]
+        return pack_table.from_arrays(packing, _arrays(facts["arrays"], data)), []
     except FileNotFoundError:
         pass
     except OSError as error:
         fault, fix = f"cache_dir cannot be used ({error.strerror})", "Name a folder to write to."
         raise ArsrcValueError("cache_dir", fault, fix, cache_dir=folder, path=path) from error
-    except (ArsrcError, ValueError, KeyError, TypeError) as error:
+    except (ArsrcError, ValueError, KeyError) as error:
         text = f"a table of packed rows that was kept cannot be used ({error}); it is made again"
         _LOG.warning(message("pack", text, path=path))
     table, bad = build()
+    if bad:
+        return table, bad
     try:
         arrays = table.to_arrays()
         kinds = {name: [str(array.dtype), len(array)] for name, array in arrays.items()}
-        write_whole(path, _KIND, {"arrays": kinds, "bad": bad}, b"".join(array.tobytes() for array in arrays.values()))
+        write_whole(path, _KIND, {"arrays": kinds}, b"".join(array.tobytes() for array in arrays.values()))
     except OSError as error:
         text = f"a table of packed rows cannot be kept ({error.strerror}); the next process makes it again"
         _LOG.warning(message("pack", text, path=path))

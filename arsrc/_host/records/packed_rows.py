@@ -149,9 +149,11 @@ class PackedRows:
         there = np.flatnonzero(~is_out)
         if wanted.bad is not None:
             is_out[there[wanted.bad]] = True
-            if not self._masks:
-                rows.bad = np.zeros(len(rows.ids), np.bool_) if rows.bad is None else rows.bad
-                rows.bad[pieces.rows[np.isin(number, there[wanted.bad])]] = True
+            are_bad = np.isin(np.arange(len(rows.ids)), pieces.rows[np.isin(number, there[wanted.bad])])
+            if self._masks:
+                rows.lacks = are_bad
+            else:
+                rows.bad = are_bad if rows.bad is None else rows.bad | are_bad
             there = there[~wanted.bad]
         begins = np.zeros(len(documents), np.int64)
         begins[there] = found

@@ -15,13 +15,13 @@ from arsrc._host.storage.set_lock import sync_folder
 
 
 def write_whole(path: str, kind: str, facts: dict[str, Any], data: bytes) -> None:
-    """Write a file: a line of JSON that says of what kind it is and what is in it, then data.
+    """Write a file: a line with a digest and JSON that says of what kind it is and what is in it, then data.
 
     Raises:
         OSError: It cannot be written; whatever was there before is there still.
     """
-    line = json.dumps({"kind": kind, **facts, "num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
-    content = line.encode() + b"\n" + data
+    line = json.dumps({"kind": kind, "num_bytes": len(data), **facts}).encode()
+    content = _digest(line, data) + b" " + line + b"\n" + data
     part = f"{path}.{uuid.uuid4().hex}"
     try:
         with contextlib.closing(OpenFile(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)) as file:
@@ -54,15 +54,21 @@ def read_whole(path: str, kind: str) -> tuple[dict[str, Any], bytes]:
         content = bytearray()
         while len(content) < num_bytes and (part := file.read(num_bytes - len(content), len(content))):
             content += part
-    end = content.find(b"\n")
-    line, data = bytes(content[: max(end, 0)]), bytes(content[end + 1 :])
+    end = max(content.find(b"\n"), 0)
+    digest, line, data = bytes(content[:64]), bytes(content[65:end]), bytes(content[end + 1 :])
     try:
-        facts = json.loads(line)
+        facts: Any = json.loads(line)
         is_one = facts["kind"] == kind
     except (ValueError, TypeError, KeyError):
         is_one = False
     if not is_one:
         raise ValueError("it is of another kind")
-    if facts.get("num_bytes") != len(data) or facts.get("sha256") != hashlib.sha256(data).hexdigest():
+    if digest != _digest(line, data):
         raise ValueError("it is not what was written: it was cut, or its bytes have changed")
-    return facts, data
+    return dict(facts), data
+
+
+def _digest(line: bytes, data: bytes) -> bytes:
+    digest = hashlib.sha256(line)
+    digest.update(data)
+    return digest.hexdigest().encode()
