@@ -153,6 +153,17 @@ def test_the_studies_of_tools_run(tmp_path: Path) -> None:
     assert len(re.findall(r"\| [\d.e-]+ \([\d.e-]+\) \| \d+\.\d\d \|$", report.read_text(), re.MULTILINE)) == 9
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_quick_run_of_packing_measures_all_that_needs_no_other_packages(tmp_path: Path) -> None:
+    run("packing.py", "--quick", "--results", str(tmp_path / "results"), "--data", str(tmp_path / "data"))
+    found = json.loads((tmp_path / "results" / "packing.json").read_text())
+    for contestants in found["tokens_per_second"].values():
+        for name, rounds in contestants.items():
+            is_measured = isinstance(rounds, list) and all(value > 0 for value in rounds)
+            assert is_measured or (name.startswith("Grain") and str(rounds).startswith("not installed")), name
+
+
 @pytest.mark.processes
 def test_without_an_accelerator_its_benchmark_says_so() -> None:
     assert "there is none" in run("accelerator.py")

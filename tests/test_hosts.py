@@ -4,6 +4,7 @@ The tests start this file as a script, once for each process; what the processes
 """
 
 import contextlib
+import json
 import os
 import pickle
 import socket
@@ -23,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 import arsrc
 from arsrc._host import registry
-from arsrc.codecs import Struct
+from arsrc.codecs import Ragged, Struct
 
 N = 50
 B = 12  # divides among 1, 3 and 4 devices
@@ -241,6 +242,35 @@ def test_processes_share_one_stream_and_each_reads_its_part(folder: Path, num_pr
         assert sorted(firsts) == list(range(0, B, size)), way.__name__
 
 
+# A mixture of packed selections, gone on with where one process stood.
+
+
+def mixture_of(folder: Path) -> arsrc.MixtureConfig:
+    documents = {"codec": Ragged("int32", max_length=4), "pack": arsrc.Packing(6), "num_epochs": 3}
+    sources = [config_of(folder, select=select, **documents) for select in ([(0, 30)], [(30, N)])]
+    return arsrc.MixtureConfig(sources, (2, 1), batch_size=B, stop="all")
+
+
+def serve_mixture(folder: Path) -> Any:
+    mixture = mixture_of(folder)
+    state = arsrc.from_state_dict(mixture, json.loads((folder / "state.json").read_text()))
+    return {way.__name__: way(mixture, state) for way in (by_iterate, by_shard_map)}
+
+
+def test_processes_go_on_with_a_mixture_of_packed_rows_where_one_stood(folder: Path) -> None:
+    mixture = mixture_of(folder)
+    start = arsrc.state_at(mixture, 2)
+    (folder / "state.json").write_text(json.dumps(arsrc.to_state_dict(mixture, start)))
+    batches = [jax.tree.map(np.asarray, batch) for _, batch in arsrc.iterate(mixture, start)]
+    for result in run_hosts("serve_mixture", folder, 2, 2):
+        for name, devices in result.items():
+            for first, rows in devices:
+                for step, batch in enumerate(batches):
+                    wanted = jax.tree.map(lambda leaf, first=first: leaf[first : first + B // 4], batch)
+                    found = jax.tree.map(lambda leaf, step=step: leaf[step], rows)
+                    assert jax.tree.all(jax.tree.map(np.array_equal, found, wanted)), (name, first, step)
+
+
 # Meshes with two axes.
 
 
@@ -407,7 +437,10 @@ def test_a_run_goes_on_with_other_numbers_of_processes_and_devices(folder: Path)
     assert set(counts.tolist()) == {2, 3}  # no gap and no repeat: 108 records are 2.16 epochs
 
 
-TASKS = {function.__name__: function for function in (serve, serve_on_two_axes, keep_on_two_axes, ask_plainly, go_on)}
+TASKS = {
+    function.__name__: function
+    for function in (serve, serve_mixture, serve_on_two_axes, keep_on_two_axes, ask_plainly, go_on)
+}
 
 if __name__ == "__main__":
     main()
