@@ -1007,7 +1007,10 @@ CASES = {
         lambda world: saved_mixture(world, source_rows=None), VALUE, "from_state_dict", ("is no state of a mixture",)
     ),
     "a state of a mixture with half a row": Case(
-        lambda world: saved_mixture(world, row=12.5), VALUE, "from_state_dict", ("is no state of a mixture", "float")
+        lambda world: saved_mixture(world, source_rows=[7.5, 3]),
+        VALUE,
+        "from_state_dict",
+        ("is no state of a mixture", "float"),
     ),
     "records selected in a mixture": Case(
         lambda world: arsrc.select_records(mixture((1, 1))(world), lambda batch: batch.mask),

@@ -196,7 +196,7 @@ def test_codecs_that_differ_in_processes_alone_are_one_source_and_the_last_begun
     before = set(workers_of(os.getpid()))
     process_ids(other)
     assert {int(pid) for pid in source.elements.read(np.arange(60, dtype=np.uint32))[0]} <= before
-    assert source.group.decoded is registry.source(other).group.decoded
+    assert source.groups[0].decoded is registry.source(other).groups[0].decoded
 
 
 def test_a_codec_with_processes_is_copied_pickled_and_shown() -> None:

@@ -159,7 +159,7 @@ def test_a_token_that_does_not_fit_is_an_error_that_names_its_document(dtype: st
         if place != 3:  # as a target alone
             continue
         first = Pieces(*(values[:2] for values in pieces))
-        with pytest.raises(ArsrcValueError, match=f"got document=1, token={token}"):
+        with pytest.raises(ArsrcValueError, match=f"fit int32: {token}; got document=1"):
             write_rows(packing, first, 1, data, begins[:2])
 
 
