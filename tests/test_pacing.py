@@ -64,6 +64,16 @@ def test_a_load_may_cost_more_the_more_rows_it_has(num_rows: int) -> None:
     assert not pacing.reads_ahead(paced([QUICK], [just_below(dear)]), "auto", num_rows, 0, True, False)
 
 
+@pytest.mark.parametrize("num_bytes", [10**6, 10**8])
+def test_a_load_may_cost_more_the_more_bytes_it_has_if_the_program_is_soon_back(num_bytes: int) -> None:
+    dear = DEAR + pacing.CHEAP_BYTE * num_bytes
+    for cost in (just_below(dear), (DEAR + dear) / 2):
+        gap = pacing.SHORT_GAP * cost
+        assert pacing.reads_ahead(paced([gap], [cost]), "auto", ROWS, num_bytes, True, False)
+        assert not pacing.reads_ahead(paced([just_below(gap)], [cost]), "auto", ROWS, num_bytes, True, False)
+    assert pacing.reads_ahead(paced([0.0], [dear]), "auto", ROWS, num_bytes, True, False)
+
+
 def test_a_program_that_is_away_for_less_than_a_cheap_load_takes_has_nothing_to_hide_it_behind() -> None:
     cost, num_rows = 10 * pacing.TIGHT_GAP, round(20 * pacing.TIGHT_GAP / pacing.CHEAP_ROW)
     assert pacing.reads_ahead(paced([cost], [cost]), "auto", num_rows, 0, True, False)

@@ -12,9 +12,9 @@ TIGHT_GAP = 400e-6
 CHEAP = 100e-6
 """Seconds that a load takes which copies and decodes nothing; `CHEAP_ROW` more for each row."""
 CHEAP_ROW = 1.5e-6
-CHEAP_BYTE = 0.5e-9
+CHEAP_BYTE = 1e-9
 """Seconds that a byte may take besides: to copy it once more is what threads cost at least."""
-SHORT_GAP = 0.25
+SHORT_GAP = 0.5
 """Share of a load's time: where the program is away for less, threads have little to hide, and copying costs more."""
 GROWTH = 1.2
 """Times go up by so much at most from one to the next: one long one, as at an epoch's end, says little."""
