@@ -14,7 +14,7 @@ CHEAP = 100e-6
 CHEAP_ROW = 1.5e-6
 CHEAP_BYTE = 1e-9
 """Seconds that a byte may take besides: to copy it once more is what threads cost at least."""
-SHORT_GAP = 0.5
+SHORT_GAP = 0.25
 """Share of a load's time: where the program is away for less, threads have little to hide, and copying costs more."""
 GROWTH = 1.2
 """Times go up by so much at most from one to the next: one long one, as at an epoch's end, says little."""
