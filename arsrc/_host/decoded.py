@@ -76,7 +76,10 @@ class Decoded:
                 self.table, self.lost = self._packed(config, config.pack, records, identity)
                 num_rows, shapes = self.table.num_rows, shapes_of(self.table)
             if config.cacheable:
-                self.cache = open_cache(num_rows, shapes, read.cache_bytes, read.cache_dir, identity)
+                # In place of what is excluded, packed rows hold padding; the table is the same.
+                without = f" without {exclude}" if config.pack is not None and exclude else ""
+                rows = lambda: identity() + without  # noqa: E731
+                self.cache = open_cache(num_rows, shapes, read.cache_bytes, read.cache_dir, rows)
         except BaseException:
             self.decoder.rest()  # at once: the error's traceback keeps it
             raise

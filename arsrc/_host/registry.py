@@ -250,9 +250,7 @@ def _view_of(configs: Configs, parts: Sequence[Part]) -> str:
         f"{part.first_slice}:{part.stop_slice} {'all' if part.ids is None else part.ids.digest}" for part in parts
     ]
     view = f"rows {', '.join(selected)}"
-    if configs[0].pack is not None:  # in place of what is excluded, rows hold padding
-        view += f", packed {configs[0].pack}, without {[config.exclude for config in configs]}"
-    return view
+    return view if configs[0].pack is None else f"{view}, packed {configs[0].pack}"
 
 
 _registry = _Registry()

@@ -1,6 +1,6 @@
 """Elements by the numbers of their rows: read, or taken from a cache."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,12 @@ def refuse_outside(ids: NDArray[np.int64], num_records: int) -> None:
     if outside.any():
         what = f"no such record: the data set has {num_records}"
         raise ArsrcIndexError("take", what, record_id=int(ids[outside][0]))
+
+
+def each_once(read: Callable[[NDArray[np.uint32]], Leaves], record_ids: NDArray[np.uint32]) -> Leaves:
+    """Return what `read` gives for ids, which is asked once for each that stands in several places."""
+    unique, place = np.unique(record_ids, return_inverse=True)
+    return [leaf[place.reshape(record_ids.shape)] for leaf in read(unique)]
 
 
 class Elements:
@@ -114,8 +120,7 @@ class Elements:
 
     def read_once(self, record_ids: NDArray[np.uint32], stop: Stop | None = None, masks: bool = False) -> Leaves:
         """Return what `read` does, reading an id that stands in several places only once."""
-        unique, place = np.unique(record_ids, return_inverse=True)
-        return [leaf[place.reshape(record_ids.shape)] for leaf in self.read(unique, stop, masks)]
+        return each_once(lambda ids: self.read(ids, stop, masks), record_ids)
 
     def spans(self, label: str) -> Iterator[NDArray[np.uint32]]:
         """Yield the ids of all records in order, some hundreds at a time, and show how far they are."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from arsrc._host.format.record_index import Located
 from arsrc._host.machine.stopping import Stop
-from arsrc._host.records.elements import Elements, all_spans, refuse_outside
+from arsrc._host.records.elements import Elements, all_spans, each_once, refuse_outside
 from arsrc._host.records.leaves import Leaves
 from arsrc.order.plan import PAD_ID
 
@@ -70,8 +70,7 @@ class MixedElements:
 
     def read_once(self, record_ids: NDArray[np.uint32], stop: Stop | None = None, masks: bool = False) -> Leaves:
         """Return what `Elements.read_once` does."""
-        unique, place = np.unique(record_ids, return_inverse=True)
-        return [leaf[place.reshape(record_ids.shape)] for leaf in self.read(unique, stop, masks)]
+        return each_once(lambda ids: self.read(ids, stop, masks), record_ids)
 
     def locate(self, record_ids: NDArray[np.uint32]) -> Located | None:
         """Return None: rows are read."""
