@@ -1,5 +1,6 @@
 """The command line: what it prints, its exit codes, and that no traceback is seen."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,17 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run_it
 
 
-def process(*args: str, platform: str = "none_such") -> "subprocess.Popen[str]":
+@contextlib.contextmanager
+def process(*args: str, platform: str = "none_such") -> Iterator[subprocess.Popen[str]]:
     """Run Python in a process of its own, where JAX finds no device unless a platform is named that there is."""
     environment = os.environ | {"JAX_PLATFORMS": platform}
     command = [sys.executable, "-W", "error", *args]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 @pytest.fixture(params=OPTIONS)
@@ -189,11 +196,32 @@ def test_ctrl_c_ends_a_long_command_without_a_traceback(mapped: str):
     args = "-m", "arsrc", "bench", mapped, "--batch-sizes", "4", "--seconds", "3600"
     with process(*args, platform="cpu") as bench:
         while sys.platform == "linux" and "mapped.array_record" not in Path(f"/proc/{bench.pid}/maps").read_text():
+            assert bench.poll() is None, bench.communicate()
             time.sleep(0.05)
         time.sleep(1)
         bench.send_signal(signal.SIGINT)
         out, err = bench.communicate(timeout=60)
     assert (bench.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.processes
+def test_a_ctrl_c_that_python_ignores_comes_again(mapped: str):
+    code = """if True:
+        import gc, signal, sys
+        from arsrc import __main__
+
+        def interrupt(*_):
+            if sys.unraisablehook is not sys.__unraisablehook__:
+                gc.callbacks.remove(interrupt)
+                print("interrupted", flush=True)
+                signal.raise_signal(signal.SIGINT)  # what a callback of gc raises is ignored
+
+        gc.callbacks.append(interrupt)
+        sys.exit(__main__.main())
+    """
+    with process("-c", code, "bench", mapped, "--batch-sizes", "4", "--seconds", "3600", platform="cpu") as bench:
+        out, err = bench.communicate(timeout=60)
+    assert (bench.returncode, out, err) == (130, "interrupted\n", "")
 
 
 @pytest.mark.processes
@@ -209,8 +237,8 @@ def test_ctrl_c_while_the_library_is_imported_ends_it_without_a_traceback(
     args = [*(("-m", "arsrc") if how == "-m" else (str(script),)), "bench", mapped, "--seconds", "3600"]
     with process("-X", "importtime", *args, platform="cpu") as bench:
         assert bench.stderr is not None
-        while imported not in bench.stderr.readline().split():
-            pass
+        while imported not in (line := bench.stderr.readline()).split():
+            assert line, bench.communicate()
         bench.send_signal(signal.SIGINT)
         out, err = bench.communicate(timeout=60)
     assert bench.returncode in (130, -signal.SIGINT)  # which is 130 to a shell
