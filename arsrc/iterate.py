@@ -1,4 +1,4 @@
-"""`iterate`: batches for a loop in Python."""
+"""`iterate`: batches, or segments of several, for a loop in Python."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +11,10 @@ from arsrc._host import registry
 from arsrc._host.open_source import OpenSource
 from arsrc._host.serving.requests import Request
 from arsrc.any_config import AnyConfig
+from arsrc.codecs.check import whole_number
 from arsrc.codecs.element_tree import leaf_paths
-from arsrc.devices.placement import Placement, check_placement, place, placer, replicated, rows_of_process
+from arsrc.devices.dispatched import Dispatched
+from arsrc.devices.placement import Placement, beside, check_placement, place, placer, rows_of_process, stacked
 from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcTypeError
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
@@ -26,6 +28,7 @@ def iterate(
     config: AnyConfig,
     state: SourceState | None = None,
     *,
+    num_batches: int | None = None,
     device: Placement = None,
 ) -> Iterator[tuple[SourceState, Batch]]:
     """Return an iterator of `(state after the batch, batch)`, without callbacks, for loops outside jit; host.
@@ -33,17 +36,28 @@ def iterate(
     The same batches as `next_batch`, read ahead on threads, the next one transferred while this one is used.
     Ends when the source is exhausted.
 
+    With `num_batches` these are segments: so many batches stacked, for one call of a jitted `jax.lax.scan` over them.
+    Two lie on the device, the one that is used and the next; one more as long as the caller holds it, which ends
+    earliest where it is donated. The last one is shorter where the source ends within it.
+
     Args:
         config: The source.
         state: Where to start; defaults to `init(config)`.
-        device: Device or sharding of the arrays; defaults to JAX's default device. With a sharding over the devices of
-            several processes every process reads the rows of its devices, and gets global arrays. Rank-1 specs such as
-            `PartitionSpec("data")` fit all leaves.
+        num_batches: Batches of a segment, at least 1; by default batches come one by one.
+        device: Device or sharding of a batch's arrays; defaults to JAX's default device. With a sharding over the
+            devices of several processes every process reads the rows of its devices, and gets global arrays. Rank-1
+            specs such as `PartitionSpec("data")` fit all leaves. The axis of segments is divided among no devices.
+
+    Returns:
+        Of `(state, batch)`; leaves of `batch.data` are `[batch_size, ...]`, of segments
+        `[num_batches, batch_size, ...]`; `mask`, `record_ids` and `epochs` have the same leading axes.
 
     Raises:
         ArsrcError: As for `init`, and where `batch_size` does not divide among the devices, at once; and what
-            went wrong with a record, with its type, at its batch. After an error, or Ctrl-C, iterate again from the
-            last state: an iterator that was interrupted is at its end.
+            went wrong with a record, with its type, at its batch, or at the segment that holds it. After an error, or
+            Ctrl-C, iterate again from the last state: an iterator that was interrupted is at its end.
+        ArsrcTypeError: With `num_batches`, a sharding that is no `NamedSharding`.
+        ArsrcValueError: `num_batches` is less than 1.
     """
     start = init(config) if state is None else state
     check_state("iterate", start)
@@ -51,11 +65,13 @@ def iterate(
         raise ArsrcTypeError("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
     check_placement("iterate", device)
     rows = rows_of_process(device, config.batch_size)
-    return _batches(registry.source(config, strict=state is not None), config, start, device, rows)
+    if num_batches is not None:
+        num_batches, device = whole_number("iterate", "num_batches", num_batches, 1), stacked(device)
+    return _batches(registry.source(config, strict=state is not None), config, start, num_batches, device, rows)
 
 
 def _batches(
-    host: OpenSource, config: AnyConfig, start: SourceState, placement: Placement, rows: range
+    host: OpenSource, config: AnyConfig, start: SourceState, num_batches: int | None, placement: Placement, rows: range
 ) -> Iterator[tuple[SourceState, Batch]]:
     schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
@@ -63,9 +79,11 @@ def _batches(
     treedef = jax.tree.structure(schema.codec.element_spec())
     paths = leaf_paths(schema.codec.element_spec()) + ["mask"] * schema.config._masks
     key_words = np.asarray(jax.random.key_data(start.key))
-    place_both = placer(placement, rows.start, config.batch_size, schema)
+    row_axis = 0 if num_batches is None else 1
+    place_both = placer(placement, rows.start, config.batch_size, row_axis, (schema, num_batches))
     order = np.asarray(order_words(schema.plan, start.key))
-    key = jax.random.wrap_key_data(place(key_words, replicated(placement)), impl=jax.random.key_impl(start.key))
+    key = jax.random.wrap_key_data(place(key_words, beside(placement)), impl=jax.random.key_impl(start.key))
+    dispatched = None if num_batches is None else Dispatched(placement)
 
     def source() -> OpenSource:
         nonlocal host
@@ -82,14 +100,16 @@ def _batches(
 
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
         loaded = read_from(source, lambda one: one.get(request))
-        ids: Any = loaded.record_ids[0, 0]
+        # What is wanted of [num_states, num_batches, batch_size, ...].
+        part = (0, 0) if num_batches is None else (0, slice(host.num_left(request, loaded.after)))
+        ids: Any = loaded.record_ids[part]
         mask: Any = ids != np.uint32(PAD_ID)
         narrow = zip(loaded.leaves, dtypes, paths, strict=True)
-        leaves = [narrowed(leaf[0, 0], dtype, path, ids) for leaf, dtype, path in narrow]
+        leaves = [narrowed(leaf[part], dtype, path, ids) for leaf, dtype, path in narrow]
         if schema.config._masks:
             mask = leaves.pop()
             ids = np.where(mask, ids, np.uint32(PAD_ID))
-        epochs: Any = np.broadcast_to(loaded.epochs[0, 0], ids.shape)
+        epochs: Any = np.broadcast_to(loaded.epochs[part], ids.shape)
         data = jax.tree.unflatten(treedef, leaves)
         batch = Batch(data=data, mask=mask, record_ids=ids, epochs=epochs)
         index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
@@ -97,17 +117,21 @@ def _batches(
         return loaded.after, place_both(state, batch)
 
     state = (int(start.index), int(start.epoch), *order.tolist())
-    request = Request((state,), 1, rows.start, len(rows))
+    request = Request((state,), num_batches or 1, rows.start, len(rows))
     item: tuple[Request, tuple[SourceState, Batch]] | None = None
     failed: Exception | None = None
     while not host.is_exhausted(request):
         if failed is not None:
             raise failed
+        if item is None and dispatched is not None:
+            dispatched.wait()  # for what used the segment before the one that is used now
         after, result = item or fetch(request)
         item = None
+        if dispatched is not None:
+            dispatched.mark()
         try:
-            # Else it would mean waiting for files before this batch is used.
-            if source().is_ready(after):
+            # Else it would mean waiting for files, or for the device, before this batch is used.
+            if source().is_ready(after) and (dispatched is None or dispatched.is_done()):
                 item = fetch(after)
         except (ArsrcError, OSError):  # of the next step, which fetches again
             item = None

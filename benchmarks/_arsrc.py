@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from _data import DataSet
 from _forms import is_lossy
@@ -167,6 +168,55 @@ def iterate(
             arsrc.close(config)
 
     return Contestant(f"{name}, iterate", "arsrc", "reading, transfers, one dispatch of the step a batch", opened)
+
+
+def segments(
+    data: DataSet, num_batches: int, *, name: str = "arsrc", body: Body = consume, pinned: bool = False, **options: Any
+) -> Contestant:
+    """A jitted scan over so many batches that `iterate` stacks, in the device's memory or in pinned memory."""
+    kind = "pinned segments" if pinned else "segments"
+    name = f"{name}, {kind} of {num_batches}"
+    config = config_for(data, name, **options)
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Session]:
+        run = _run_pinned if pinned else jax.lax.scan
+        program = jax.jit(lambda carry, data: run(body, carry, data)[0])
+        pinned_host = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind="pinned_host")
+        device = pinned_host if pinned else None
+
+        def pieces(turn: int) -> Pieces:
+            carry = start()
+            state = first_state(config, turn)
+            loop = arsrc.iterate(config, state, num_batches=num_batches, device=device)
+            with contextlib.closing(loop):  # type: ignore[type-var]
+                for _, batches in loop:
+                    carry = program(carry, batches.data)
+                    yield num_batches * BATCH, carry.block_until_ready
+
+        def batches() -> Any:
+            return list(next(arsrc.iterate(config, num_batches=max(CHECKED, num_batches)))[1].data)
+
+        try:
+            yield Session(pieces, batches)
+        finally:
+            arsrc.close(config)
+
+    return Contestant(name, "arsrc", "reading, transfers, one dispatch for all steps of a segment", opened)
+
+
+def _run_pinned(body: Body, carry: Array, segment: Array) -> tuple[Array, None]:
+    """A scan over a segment in pinned memory of the host, which has the next batch moved while a step runs."""
+    moved = lambda number: jax.device_put(segment[number], jax.memory.Space.Device)  # noqa: E731
+    last = len(segment) - 1
+
+    def both(carried: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], None]:
+        carry, batch = carried
+        following = moved(jnp.minimum(number + 1, last))
+        return (body(carry, batch)[0], following), None
+
+    (carry, _), _ = jax.lax.scan(both, (carry, moved(0)), jnp.arange(last + 1))
+    return carry, None
 
 
 def gather_on_host(data: DataSet) -> Contestant:

@@ -647,6 +647,20 @@ def test_iterate_gives_global_arrays(make: Callable[..., Config], mesh_name: str
     assert arsrc.io_metrics(config)["records_read"] == N
 
 
+@on_meshes(*MESHES)
+def test_segments_are_divided_as_batches_are(make: Callable[..., Config], mesh_name: str) -> None:
+    mesh, axis_name = MESHES[mesh_name]()
+    config = make(remainder="pad", num_epochs=1)
+    expected = stream(dataclasses.replace(config, name="expected"), 5)
+    served = list(arsrc.iterate(config, num_batches=2, device=NamedSharding(mesh, P(axis_name))))
+    for first, (state, segment) in zip((0, 2, 4), served, strict=True):
+        assert fits(segment, NamedSharding(mesh, P(None, axis_name)))
+        assert fits((state.index, state.epoch, state.key), NamedSharding(mesh, P()))
+        assert same(segment, jax.tree.map(lambda leaf, first=first: leaf[first : first + 2], expected))
+        assert at(config, state, min(first + 2, 5))
+    assert arsrc.io_metrics(config)["records_read"] == N
+
+
 def test_a_state_that_lies_on_a_mesh_goes_on_in_all_ways(make: Callable[..., Config]) -> None:
     config, mesh = make(), mesh_of((4, 2), ("data", "model"))
     sharding = NamedSharding(mesh, P("data"))

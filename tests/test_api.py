@@ -49,7 +49,7 @@ FUNCTIONS = {
         "(config, state, carry, body, num_steps, *, batches_per_fetch=1, axis_name=None, mesh=None, "
         "resident=None, unroll=1)"
     ),
-    "iterate": "(config, state=None, *, device=None)",
+    "iterate": "(config, state=None, *, num_batches=None, device=None)",
     # devices and hosts
     "next_global_batch": "(config, state, *, mesh, axis_name, num_batches=None)",
     "load_resident": "(config, *, device=None)",

@@ -4,6 +4,7 @@ The tests start this file as a script, once for each process; what the processes
 """
 
 import contextlib
+import functools
 import json
 import os
 import pickle
@@ -149,6 +150,12 @@ def by_iterate(config: Config, state: arsrc.SourceState) -> Any:
     return stacked([parts(batch, 0) for _, batch in arsrc.iterate(config, state, device=sharding)])
 
 
+def by_segments(config: Config, state: arsrc.SourceState) -> Any:
+    sharding = NamedSharding(all_devices(), P("data"))
+    segments = arsrc.iterate(config, state, num_batches=4, device=sharding)
+    return functools.reduce(stacked_along, [parts(batches, 1) for _, batches in segments])
+
+
 def by_global_batch(config: Config, state: arsrc.SourceState) -> Any:
     batches = []
     for _ in range(NUM_STEPS):
@@ -204,7 +211,7 @@ def by_resident_table(config: Config, state: arsrc.SourceState) -> Any:
     return parts(jax.jit(program)(state, table), 1)
 
 
-WAYS = (by_iterate, by_global_batch, by_global_batches_in_jit, by_scan, by_shard_map, by_resident_table)
+WAYS = (by_iterate, by_segments, by_global_batch, by_global_batches_in_jit, by_scan, by_shard_map, by_resident_table)
 
 
 def serve(folder: Path) -> Any:
@@ -254,7 +261,7 @@ def mixture_of(folder: Path) -> arsrc.MixtureConfig:
 def serve_mixture(folder: Path) -> Any:
     mixture = mixture_of(folder)
     state = arsrc.from_state_dict(mixture, json.loads((folder / "state.json").read_text()))
-    return {way.__name__: way(mixture, state) for way in (by_iterate, by_shard_map)}
+    return {way.__name__: way(mixture, state) for way in (by_iterate, by_segments, by_shard_map)}
 
 
 def test_processes_go_on_with_a_mixture_of_packed_rows_where_one_stood(folder: Path) -> None:

@@ -338,6 +338,24 @@ def test_iterate_serves_what_the_listing_says_and_the_files_hold(
     arsrc.close(case.config)
 
 
+@any_remainder
+@given(data=st.data())
+def test_segments_are_the_batches_of_iterate_stacked(files: list[str], remainder: str, data: Any) -> None:
+    case = draw_case(files, data, remainder=remainder)
+    size = data.draw(st.integers(1, 6))
+    batches = itertools.islice(arsrc.iterate(case.config, case.state), 3 * size)
+    segments = arsrc.iterate(case.config, case.state, num_batches=size)
+    for _ in range(3):
+        alone = list(itertools.islice(batches, size))
+        state, segment = next(segments, (None, None))
+        if not alone:
+            assert segment is None
+            break
+        same(state, alone[-1][0])
+        same(segment, jax.tree.map(lambda *leaves: np.stack(leaves), *(batch for _, batch in alone)))
+    arsrc.close(case.config)
+
+
 @any_shuffle
 @given(data=st.data())
 def test_an_epoch_serves_every_record_once_less_the_dropped_rest(
@@ -592,6 +610,9 @@ def test_scan_is_loop_is_iterate(files: list[str], name: str) -> None:
     for (after, batch), expected in zip(iterated, looped, strict=False):
         same(batch, expected)
         one = after
+    segments = list(itertools.islice(arsrc.iterate(case.config, case.state, num_batches=3), 3))
+    found = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_steps], *(segment for _, segment in segments))
+    same(found, jax.tree.map(lambda *leaves: np.stack(leaves), *(batch for _, batch in iterated)))
     if len(iterated) < num_steps:
         assert arsrc.is_exhausted(case.config, one)
         assert not any(batch.mask.any() for batch in looped[len(iterated) :])

@@ -43,7 +43,17 @@ def rows_of_process(device: Placement, batch_size: int) -> range:
     return range(min(start for start, _, _ in slices), max(stop for _, stop, _ in slices))
 
 
-def place(leaves: Any, placement: Placement, first_row: int = 0, num_rows: int | None = None) -> Any:
+def stacked(device: Placement) -> Placement:
+    """Return where arrays [num_batches, batch_size, ...] go whose batches go there."""
+    if isinstance(device, NamedSharding):
+        return NamedSharding(device.mesh, PartitionSpec(None, *device.spec), memory_kind=device.memory_kind)
+    if isinstance(device, Sharding) and not device.is_fully_replicated:
+        what, fix = "with num_batches a sharding must be a NamedSharding", "Make one of a mesh and a PartitionSpec."
+        raise ArsrcTypeError("iterate", what, fix, device=device)
+    return device
+
+
+def place(leaves: Any, placement: Placement, first_row: int = 0, num_rows: int | None = None, row_axis: int = 0) -> Any:
     """Put host arrays on devices.
 
     Args:
@@ -51,25 +61,30 @@ def place(leaves: Any, placement: Placement, first_row: int = 0, num_rows: int |
         placement: A device, a sharding, or None for the default device.
         first_row: Number of the first row that is here.
         num_rows: Rows of the global arrays; None if every process has all of every array.
+        row_axis: The axis of rows.
     """
     if not isinstance(placement, Sharding) or placement.is_fully_addressable:
         return jax.device_put(leaves, placement)
 
     def globally(leaf: np.ndarray) -> jax.Array:
-        def part(index: Any) -> np.ndarray:
-            if num_rows is None:
-                return leaf[index]
-            start, stop, _ = _rows(index).indices(num_rows)
-            return leaf[start - first_row : stop - first_row][(slice(None), *index[1:])]
+        shape = list(leaf.shape)
+        if num_rows is not None:
+            shape[row_axis] = num_rows
 
-        shape = leaf.shape if num_rows is None else (num_rows, *leaf.shape[1:])
-        return jax.make_array_from_callback(shape, placement, part)
+        def part(index: Any) -> np.ndarray:
+            here = list(index)
+            if num_rows is not None:
+                start, stop, _ = here[row_axis].indices(num_rows)
+                here[row_axis] = slice(start - first_row, stop - first_row)
+            return leaf[tuple(here)]
+
+        return jax.make_array_from_callback(tuple(shape), placement, part)
 
     return jax.tree.map(globally, leaves)
 
 
 def placer(
-    placement: Placement, first_row: int, num_rows: int, kind: Hashable
+    placement: Placement, first_row: int, num_rows: int, row_axis: int, kind: Hashable
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Return what puts whole scalars on devices, of which no two share memory, and batches beside them as `place` does.
 
@@ -79,17 +94,17 @@ def placer(
         placement: As for `place`, and so are the arguments behind it.
         first_row: As for `place`.
         num_rows: As for `place`.
+        row_axis: As for `place`.
         kind: The batches' structure, shapes and dtypes follow from it.
     """
-    beside = SingleDeviceSharding(placement) if isinstance(placement, jax.Device) else replicated(placement)
-    copy_scalars, copy_all = (program(_same, one, out_shardings=beside) for one in (None, kind))
+    copy_scalars, copy_all = (program(_same, one, out_shardings=beside(placement)) for one in (None, kind))
 
     def place_both(state: Any, batch: Any) -> tuple[Any, Any]:
         is_small = sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) <= _SMALL_BYTES
         with jax.transfer_guard("allow"), jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
             if is_small and not isinstance(placement, Sharding):
                 return copy_all((state, batch))
-            return copy_scalars(state), place(batch, placement, first_row, num_rows)
+            return copy_scalars(state), place(batch, placement, first_row, num_rows, row_axis)
 
     return place_both
 
@@ -99,9 +114,13 @@ def _same(kind: Hashable, leaves: Any) -> Any:
     return leaves
 
 
-def replicated(sharding: Any) -> Any:
-    """Return the placement of scalars beside arrays that are placed with `sharding`."""
-    return NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else sharding
+def beside(placement: Placement) -> Sharding | None:
+    """Return the placement of scalars beside arrays that are placed so: in the memory of the same devices."""
+    if isinstance(placement, jax.Device):
+        return SingleDeviceSharding(placement)
+    if isinstance(placement, NamedSharding):
+        return NamedSharding(placement.mesh, PartitionSpec())
+    return SingleDeviceSharding(*placement.device_set) if isinstance(placement, SingleDeviceSharding) else placement
 
 
 def _rows(index: Any) -> slice:

@@ -64,6 +64,10 @@ class Loader:
         settled = arithmetic.settle(np, self._plan, *_states([request]))
         return bool(arithmetic.is_end(np, self._plan, *settled).all())
 
+    def num_left(self, request: Request) -> int:
+        """Return how many batches of a request lie before the end of the stream."""
+        return len(self.plan(request._replace(num_batches=1), request.num_batches).requests)
+
     def locate(self, requests: Sequence[Request]) -> Rows:
         """Return what the rows of consecutive requests hold."""
         first = requests[0]
