@@ -1,4 +1,15 @@
-"""What the documentation shows is what happens: the README's code, every example, and the doctests."""
+"""What the documentation shows is what happens: the code of README and docs/, every example, and the doctests.
+
+How a page is tested, README.md and docs/*.md alike:
+
+* All its blocks ```python, one behind the other, are one script, which runs in an empty folder where a warning is an
+  error. Each `print(...)` is one line and ends with the comment `# what it prints`.
+* A block that cannot run says why: ```python not run: needs grain. It imports one of PEERS, or has `...` for what the
+  reader puts there, or names the file of the test that runs it: ```python not run: see tests/test_tfds.py.
+* All else that is fenced is not code of this package: ```text, ```console and so on.
+* Links lead to files and headings that are there, functions of a config exist with these arguments, and README.md or
+  docs/README.md links the page.
+"""
 
 import doctest
 import importlib
@@ -14,7 +25,10 @@ import pytest
 import arsrc
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = {str(path.relative_to(ROOT)): path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+
+# Whose code pages may show without running it, since the tests do not install them.
+PEERS = {"cyreal", "datarax", "grain", "tensorflow", "tensorflow_datasets", "torch"}
 
 # Every example, and the arguments that make its run reproducible.
 EXAMPLES = {
@@ -43,8 +57,29 @@ def run(script: Path, *args: str, folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def python_blocks(markdown: str) -> str:
-    return "\n".join(re.findall(r"^```python\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL))
+def fenced(page: Path) -> list[tuple[str, str]]:
+    """Return the language, with what stands behind it, and the text of each fenced block of a page."""
+    blocks = re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [(language.strip(), text) for language, text in blocks]
+
+
+def script_of(page: Path) -> str:
+    return "\n".join(text for language, text in fenced(page) if language == "python")
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def links(page: Path) -> list[str]:
+    found = re.findall(r"\]\(([^)\s]*)\)", re.sub(r"`[^`]*`", "", prose(page)))
+    return [link for link in found if not link.startswith(("https://", "http://"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def promised_lines(script: Path) -> list[str]:
@@ -59,13 +94,26 @@ def without_figures(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_readme_prints_what_its_comments_say(tmp_path: Path) -> None:
-    code = python_blocks(README)
-    comments = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
-    assert len(comments) == code.count("print(") >= 5
-    script = tmp_path / "readme.py"
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if script_of(page)])
+def test_a_page_prints_what_its_comments_say(name: str, tmp_path: Path) -> None:
+    code = script_of(PAGES[name])
+    comments = re.findall(r"^ *print\(.*\)  # (.*)$", code, re.MULTILINE)
+    assert len(comments) == len(re.findall(r"^ *print\(", code, re.MULTILINE)) >= 1
+    script = tmp_path / "page.py"
     script.write_text(code)
     assert run(script, folder=tmp_path) == comments
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_block_of_python_that_is_not_run_says_why(name: str) -> None:
+    for language, text in fenced(PAGES[name]):
+        if not language.startswith("py") or language == "python":
+            continue
+        reason = re.fullmatch(r"python not run: (\w.*)", language)
+        assert reason is not None, language
+        imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+        tests = re.findall(r"tests/\w+\.py", reason[1])
+        assert imported & PEERS or "..." in text or any((ROOT / test).exists() for test in tests), text
 
 
 @pytest.mark.slow
@@ -114,20 +162,32 @@ def test_every_example_is_run() -> None:
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
 
 
-def test_links_in_the_readme_lead_somewhere() -> None:
-    text = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    links = [link for link in re.findall(r"\]\(([^)]*)\)", text) if not link.startswith("https://")]
-    assert links
-    for link in links:
-        assert link[1:] in anchors if link.startswith("#") else (ROOT / link).exists(), link
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    for link in links(PAGES[name]):
+        file, _, anchor = link.partition("#")
+        target = PAGES[name].parent / file if file else PAGES[name]
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
 
 
-def test_functions_that_the_readme_names_exist_with_these_arguments() -> None:
-    calls = set(re.findall(r"(?:(?<=arsrc\.)|(?<![.\w]))([a-z_]+)\(config((?:, [a-z_]+)*)[,)]", README))
-    assert len(calls) > 20
-    for name, arguments in calls:
+def test_every_page_is_linked() -> None:
+    starts = [ROOT / "README.md", ROOT / "docs" / "README.md"]
+    linked = {(start.parent / link.partition("#")[0]).resolve() for start in starts for link in links(start)}
+    assert set(PAGES.values()) - set(starts) <= linked
+
+
+def calls(page: Path) -> set[tuple[str, str]]:
+    """Return names and further arguments of the functions of a config that a page names and does not define."""
+    text = page.read_text()
+    found = re.findall(r"(?:(?<=arsrc\.)|(?<![.\w]))([a-z_]+)\(config((?:, [a-z_]+)*)[,)]", text)
+    return {(name, arguments) for name, arguments in found if f"def {name}(" not in text}
+
+
+def test_pages_name_functions_that_exist_with_these_arguments() -> None:
+    named = {(name, arguments) for page in PAGES.values() for name, arguments in calls(page)}
+    assert len(named) > 20
+    for name, arguments in named:
         parameters = list(inspect.signature(getattr(arsrc, name)).parameters)
         assert parameters[0] == "config", name
         assert len(arguments.split(", ")) <= len(parameters), (name, arguments)
