@@ -76,7 +76,7 @@ def _path() -> Callable[[HostCall, Array], list[Array]]:
         on_new_thread(lambda: _try_out(bridge_in_place.read))  # where no trace, mesh or switch of the caller holds
     except Exception as error:  # whatever it is that this version of JAX does not do
         what = "this JAX does not take the fast path of reads, so they take the portable one"
-        fix = "Batches are the same; the README says what JAX refuses there."
+        fix = "Batches are the same; docs/transformations.md says what JAX refuses there."
         logging.getLogger("arsrc").warning(message("read", what, fix, jax=jax.__version__, error=error))
         return portable
     return bridge_in_place.read

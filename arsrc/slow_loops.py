@@ -48,5 +48,5 @@ def _is_canonical(lhs: tuple[int, ...], rhs: tuple[int, ...], out: tuple[int, ..
 @functools.cache
 def _warn() -> None:
     what = "on CPUs, XLA runs gradients of convolutions many times slower in a loop than outside of it"
-    fix = "Use iterate and a compiled step, or unroll=True where steps are few; the README says more."
+    fix = "Use iterate and a compiled step, or unroll=True where steps are few; see docs/transformations.md."
     logging.getLogger("arsrc").warning(message("scan_steps", what, fix))

@@ -504,12 +504,12 @@ def test_a_state_may_be_donated(make: Callable[..., Config]) -> None:
 
 
 @pytest.mark.parametrize(("num_saved", "num_restored"), [(8, 8), (8, 4), (1, 8)])
-def test_the_lines_of_the_readme_restore_onto_any_mesh(
+def test_the_lines_of_the_documentation_restore_onto_any_mesh(
     make: Callable[..., Config], tmp_path: Path, monkeypatch: Any, num_saved: int, num_restored: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (lines,) = [code for code in re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S) if "ocp" in code]
+    page = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text()
+    (lines,) = [code for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "ocp" in code]
     without_saving = re.sub(r"^    manager\.(save|wait).*\n", "", lines, flags=re.M)
     assert without_saving.count("\n") == lines.count("\n") - 2
     config = make(shuffle_records=False)

@@ -171,6 +171,10 @@ def test_links_lead_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_the_readme_is_a_landing_page() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 160
+
+
 def test_every_page_is_linked() -> None:
     starts = [ROOT / "README.md", ROOT / "docs" / "README.md"]
     linked = {(start.parent / link.partition("#")[0]).resolve() for start in starts for link in links(start)}

@@ -464,7 +464,7 @@ def test_files_that_are_no_json_are_refused_by_name(tmp_path: Path, text: str) -
 # What the documentation shows.
 
 
-def test_the_readmes_example_runs_on_such_a_folder(tmp_path: Path, write_records: Any) -> None:
+def test_the_example_of_the_documentation_runs_on_such_a_folder(tmp_path: Path, write_records: Any) -> None:
     folder = write_folder(tmp_path / "3.0.1", splits={"shardLengths": ["10", "10"]})
     package = "tensorflow_datasets.core.features"
     content = json.loads((folder / "features.json").read_text())
@@ -486,8 +486,8 @@ def test_the_readmes_example_runs_on_such_a_folder(tmp_path: Path, write_records
     for shard in range(2):
         rows = [records[row] for row in range(10 * shard, 10 * shard + 10)]
         write_records(folder / f"digits-train.array_record-{shard:05d}-of-00002", rows)
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    page = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    blocks = re.findall(r"^```python[^\n]*\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     code = next(block for block in blocks if "import tfds" in block)
     shown: dict[str, Any] = {}
     exec(code.replace("~/tensorflow_datasets/mnist/3.0.1", str(folder)).replace("batch_size=64", "batch_size=4"), shown)
