@@ -37,7 +37,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # two installs into one environment would break it
-.PHONY: help demo test test-thorough fuzz soak lint format bench clean
+.PHONY: help demo test test-thorough fuzz soak lint format reference bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; \
@@ -67,6 +67,9 @@ lint: $(VENV)/.has-lint  ## check style, form and types
 format: $(VENV)/.has-lint  ## format the code and mend what can be mended safely
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+reference: $(VENV)/.has-lint  ## write docs/reference.md from the docstrings
+	$(VENV)/bin/python docs/make_reference.py
 
 bench: $(VENV_BENCH)/.has-bench  ## compare with other loaders, in an environment of its own (gigabytes)
 	@$(PYTHON_BENCH) -c '$(IS_NEWEST)' || echo 'Python $(VERSION_BENCH): the newest peers run on 3.12 and 3.13.' \
