@@ -233,9 +233,7 @@ def listed(body: str) -> str:
 def prose(text: str) -> Iterator[str]:
     """Yield paragraphs; code that is indented, and doctests, stay as they are."""
     for block in re.split(r"\n{2,}", text.strip("\n")) if text.strip() else ():
-        if block.startswith(">>>"):
-            yield f"```pycon\n{block}\n```"
-        elif block.startswith("    "):
+        if block.startswith((">>>", "    ")):
             yield f"```text\n{textwrap.dedent(block)}\n```"
         else:
             yield escaped(block)

@@ -67,7 +67,7 @@ def test_what_markdown_would_take_for_its_own_is_kept_as_it_is():
     )
     assert [*MAKE.markdown(docstring)] == [
         "One line, 2\\*\\*32 of x\\<y.",
-        "```pycon\n>>> 1 + 1\n2\n```",
+        "```text\n>>> 1 + 1\n2\n```",
         "**Args**",
         "* `a`: Text goes on.\n* `b`: `*` is.",
         "Behind.",
