@@ -1,4 +1,4 @@
-"""docs/trouble.md quotes messages as the source has them."""
+"""Pages on what goes wrong quote messages, and what `explain` says, as the source has them."""
 
 import ast
 import re
@@ -8,7 +8,8 @@ import pytest
 
 import arsrc
 
-PAGE = Path(__file__).parent.parent / "docs" / "trouble.md"
+DOCS = Path(__file__).parent.parent / "docs"
+TABLES = {"trouble.md": "message", "tuning.md": "symptom"}  # by the heading of the column that quotes
 PACKAGE = Path(arsrc.__file__).parent
 FEWEST = 9  # characters of a message without what is filled in, or it says nothing
 
@@ -28,15 +29,16 @@ def texts() -> list[str]:
     return found
 
 
-def rows() -> list[str]:
-    """The rows of the page's tables of messages."""
-    tables = re.findall(r"^\| message .*\n\|[-|]+\n((?:\|.*\n?)+)", PAGE.read_text(), re.MULTILINE)
-    return [row for table in tables for row in table.splitlines()]
+def cells(page: str) -> list[str]:
+    """The first column of a page's tables that quote."""
+    pattern = rf"^\| {TABLES[page]} \|.*\n\|[-|]+\n((?:\|.*\n?)+)"
+    tables = re.findall(pattern, (DOCS / page).read_text(), re.MULTILINE)
+    return [row.split(" | ")[0] for table in tables for row in table.splitlines()]
 
 
-def quoted() -> list[str]:
-    """The messages of the page: what stands in code in the first column of these tables."""
-    return [message for row in rows() for message in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
+def quoted(page: str) -> list[str]:
+    """What a page quotes: what stands there in code."""
+    return [text for cell in cells(page) for text in re.findall(r"`([^`]+)`", cell)]
 
 
 TEXTS = texts()
@@ -48,15 +50,16 @@ def is_said(message: str) -> bool:
     return any(pattern.search(text) for text in TEXTS)
 
 
-@pytest.mark.parametrize("message", quoted())
-def test_a_message_that_the_page_quotes_is_one_of_the_source(message: str):
+@pytest.mark.parametrize(("page", "message"), [(page, message) for page in TABLES for message in quoted(page)])
+def test_what_a_page_quotes_is_a_text_of_the_source(page: str, message: str):
     assert len(message.replace("...", "").replace(" ", "")) >= FEWEST
     assert is_said(message)
 
 
-def test_the_page_quotes_a_message_in_each_row_of_its_tables_of_messages():
-    assert all(row.startswith("| `") for row in rows())
-    assert len(rows()) > 50
+def test_messages_are_quoted_in_each_row_and_many_of_them():
+    assert all(cell.startswith("| `") for cell in cells("trouble.md"))
+    assert len(quoted("trouble.md")) > 50
+    assert len(quoted("tuning.md")) > 8
 
 
 def test_what_nobody_says_is_found_out():
