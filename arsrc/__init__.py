@@ -27,7 +27,7 @@ A map of the package, in the order in which data flows:
     iterate.py      iterate
     mesh.py         next_global_batch
     devices/        which rows a device gets, and load_resident
-    checkpoint.py   fingerprint, to_state_dict, from_state_dict
+    checkpoint.py   fingerprint, check, to_state_dict, from_state_dict
     statistics.py   of what was served, and of what the data holds
     writing.py      write_array_record
     tfds/           folders as TFDS leaves them, as configs
@@ -56,6 +56,7 @@ from arsrc import codecs as codecs
 from arsrc import tfds as tfds
 from arsrc.bad_records import BadRecords as BadRecords
 from arsrc.bad_records import bad_records as bad_records
+from arsrc.checkpoint import check as check
 from arsrc.checkpoint import fingerprint as fingerprint
 from arsrc.checkpoint import from_state_dict as from_state_dict
 from arsrc.checkpoint import to_state_dict as to_state_dict
@@ -143,6 +144,7 @@ __all__ = [
     "batch_at",
     "batch_mask",
     "batch_spec",
+    "check",
     "close",
     "codecs",
     "compute_statistics",

@@ -5,6 +5,7 @@ for those who want plain values, and a check that a state is restored onto what 
 """
 
 import operator
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ from arsrc.types import SourceState, check_state
 
 FORMAT_VERSION = 1
 _BETWEEN = " | "
+_WITHOUT = ", without records "
+_EXCLUDED = re.compile(re.escape(_WITHOUT) + r"[^|]*?(?=$| \| )")
 _FIELDS = ("version", "index", "epoch", "key_impl", "key_words", "fingerprint", "exclude")
 
 
@@ -40,16 +43,46 @@ def fingerprint(config: AnyConfig) -> str:
     Raises:
         ArsrcReadError: A file cannot be read.
     """
+    return _fingerprint(config)
+
+
+def _fingerprint(config: AnyConfig) -> str:
     found = _data_and_order(config, registry.source(config, strict=True))
     if isinstance(config, ArrayRecordSourceConfig):
         return found + _excluded(config, "")
     excluded = [_excluded(one, f" of source {number}") for number, one in enumerate(config._sources)]
-    return f"{found}{''.join(excluded)} | {_weights(config)}"
+    return f"{found}{''.join(excluded)}{_BETWEEN}{_weights(config)}"
+
+
+def check(config: AnyConfig, fingerprint: str) -> None:
+    """Raise where `config` has other data or another order than the one of which `fingerprint` is kept; host.
+
+    For those who keep states in checkpoints of their own: `from_state_dict` does it by itself. Excluded records may
+    differ, since they change no place of any other. The weights of a mixture may not: a state that goes on with others
+    goes through `to_state_dict` and `from_state_dict`.
+
+    Args:
+        config: The source to go on with.
+        fingerprint: What `fingerprint(config)` was when the state was saved.
+
+    Raises:
+        ArsrcValueError: Data or order differ; both sides are shown.
+        ArsrcTypeError: `fingerprint` is no text.
+        ArsrcReadError: A file cannot be read.
+    """
+    if not isinstance(fingerprint, str):
+        raise ArsrcTypeError(
+            "check", "fingerprint is no text", "Give what fingerprint(config) was.", fingerprint=fingerprint
+        )
+    saved, here = (_EXCLUDED.sub("", text) for text in (fingerprint, _fingerprint(config)))
+    if saved != here:
+        what, fix = "the fingerprint is one of other data or another order", "Use the config of which it was kept:"
+        raise ArsrcValueError("check", what, fix + _differences(saved, here))
 
 
 def _excluded(config: ArrayRecordSourceConfig, of: str) -> str:
     ranges = ", ".join(f"{start}..{stop - 1}" for start, stop in config.exclude)
-    return f", without records {ranges}{of}" if ranges else ""
+    return f"{_WITHOUT}{ranges}{of}" if ranges else ""
 
 
 def _weights(config: MixtureConfig) -> str:
@@ -187,7 +220,9 @@ def _differences(saved: str, here: str) -> str:
         return sides(saved=saved, config=here)
     pairs = zip(sources, sources_here, strict=True)
     found = [(number - 1, *pair) for number, pair in enumerate(pairs) if pair[0] != pair[1]]
-    return "".join(sides(**{f"saved, source {number}": a, f"config, source {number}": b}) for number, a, b in found)
+    labels = ["weights" if one.startswith("weights ") else f"source {number}" for number, one, _ in found]
+    rows = zip(labels, found, strict=True)
+    return "".join(sides(**{f"saved, {label}": a, f"config, {label}": b}) for label, (_, a, b) in rows)
 
 
 def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:

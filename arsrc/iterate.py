@@ -37,8 +37,8 @@ def iterate(
     Ends when the source is exhausted.
 
     With `num_batches` these are segments: so many batches stacked, for one call of a jitted `jax.lax.scan` over them.
-    Two lie on the device, the one that is used and the next; one more as long as the caller holds it, which ends
-    earliest where it is donated. The last one is shorter where the source ends within it.
+    Two lie on the device, the one that is used and the next, and any more that the caller holds. The last one is
+    shorter where the source ends within it.
 
     Args:
         config: The source.

@@ -23,11 +23,11 @@ GROUPS = {
     "Arithmetic of states": (
         "advance state_at step_of is_exhausted record_ids batch_mask record_keys locate source_counts source_ids"
     ),
-    "Sizes and specs": "num_records steps_per_epoch total_steps element_spec batch_spec fingerprint",
+    "Sizes and specs": "num_records steps_per_epoch total_steps element_spec batch_spec",
     "Loops": "scan_epoch scan_steps iterate",
     "Devices and hosts": "next_global_batch load_resident",
     "Selections and origins": "select_records origin Origin",
-    "Checkpoints": "to_state_dict from_state_dict",
+    "Checkpoints": "to_state_dict from_state_dict fingerprint check",
     "Files": "write_array_record read_records bad_records BadRecords",
     "What is read, and how fast": "explain io_metrics close reset_cache",
     "Statistics": "operation_stats compute_statistics get_statistics dataset_statistics LeafStatistics",

@@ -40,6 +40,7 @@ FUNCTIONS = {
     "total_steps": "(config)",
     "element_spec": "(config)",
     "batch_spec": "(config)",
+    "check": "(config, fingerprint)",
     "fingerprint": "(config)",
     # loops
     "scan_epoch": (

@@ -271,6 +271,22 @@ def test_a_state_of_other_data_or_another_order_is_refused_with_both_sides_on_al
         assert not any(line.startswith(".") for line in text.splitlines()), text
 
 
+def test_check_takes_and_refuses_what_from_state_dict_does(
+    config: ArrayRecordSourceConfig, stored: ArrayRecordSourceConfig, path: str
+):
+    excluding = dataclasses.replace(config, exclude=[3, (7, 9)])
+    alike = [config, excluding, dataclasses.replace(config, batch_size=5, seed=1, remainder="drop")]
+    others = [stored, dataclasses.replace(config, paths=f"{path}[0:49]")]
+    for kept in map(arsrc.fingerprint, (config, excluding)):
+        for same in alike:
+            arsrc.check(same, kept)
+        for other in others:
+            with pytest.raises(arsrc.ArsrcValueError, match=r"^\[arsrc\] check: ") as caught:
+                arsrc.check(other, kept)
+            assert arsrc.fingerprint(config) in str(caught.value)
+            assert arsrc.fingerprint(other) in str(caught.value)
+
+
 @pytest.mark.parametrize("other", [None, [], "state", 3])
 def test_what_is_no_mapping_is_a_type_error(config: ArrayRecordSourceConfig, other: Any):
     with pytest.raises(arsrc.ArsrcTypeError, match=r"^\[arsrc\] from_state_dict: state_dict must be a mapping; got "):

@@ -776,6 +776,15 @@ CASES = {
     "a state dict with another fingerprint": Case(
         lambda world: saved(world, fingerprint=3), VALUE, "from_state_dict", ("fingerprint=3",)
     ),
+    "a check against other data": Case(
+        lambda world: arsrc.check(world.config(), "3 records, other data"),
+        VALUE,
+        "check",
+        ("3 records, other data", "200 records, "),
+    ),
+    "a check against no text": Case(
+        lambda world: arsrc.check(world.config(), None), TYPE, "check", ("fingerprint=None",)
+    ),
     "a state dict that cannot be read": Case(
         lambda world: arsrc.from_state_dict(world.config(), Unreadable(index=0)),
         VALUE,

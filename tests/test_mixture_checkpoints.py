@@ -319,6 +319,13 @@ def test_a_fingerprint_changes_with_weights_sources_and_what_they_exclude(make: 
     found = [arsrc.fingerprint(one) for one in (mix, *others)]
     assert len(set(found)) == len(found)
     assert not any("\n" in text for text in found)
+    for kept in (found[0], *found[-3:]):  # those that differ in what is excluded
+        for same in (mix, *others[-3:]):
+            arsrc.check(same, kept)
+        for number, other in enumerate(others[:-3]):
+            with pytest.raises(arsrc.ArsrcValueError, match=r"^\[arsrc\] check: ") as caught:
+                arsrc.check(other, kept)
+            assert ("weights:" in str(caught.value)) == (number < 4)
 
 
 def test_what_changes_neither_data_nor_order_changes_no_fingerprint(make: Any) -> None:
