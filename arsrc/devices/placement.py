@@ -1,6 +1,7 @@
 """Host arrays to devices: of this process, or global arrays from each process's part."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import jax
@@ -101,12 +102,26 @@ def placer(
 
     def place_both(state: Any, batch: Any) -> tuple[Any, Any]:
         is_small = sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) <= _SMALL_BYTES
-        with jax.transfer_guard("allow"), jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+        with nullcontext() if _is_plain() else _plainly():
             if is_small and not isinstance(placement, Sharding):
                 return copy_all((state, batch))
             return copy_scalars(state), place(batch, placement, first_row, num_rows, row_axis)
 
     return place_both
+
+
+def _is_plain() -> bool:
+    """Whether JAX is as it is by default, which takes a fraction of the time of making it so."""
+    config: Any = jax.config
+    is_switched = config.jax_disable_jit or config.jax_debug_nans or config.jax_debug_infs
+    return not is_switched and config.jax_transfer_guard_host_to_device in (None, "allow")
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Let JAX transfer and compile as it does by default, whatever the caller has switched on for steps."""
+    with jax.transfer_guard("allow"), jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+        yield
 
 
 def _same(kind: Hashable, leaves: Any) -> Any:
