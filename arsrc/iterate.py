@@ -1,6 +1,7 @@
 """`iterate`: batches, or segments of several, for a loop in Python."""
 
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import jax
@@ -120,6 +121,7 @@ def _batches(
     request = Request((state,), num_batches or 1, rows.start, len(rows))
     item: tuple[Request, tuple[SourceState, Batch]] | None = None
     failed: Exception | None = None
+    seconds_away = 0.0
     while not host.is_exhausted(request):
         if failed is not None:
             raise failed
@@ -130,12 +132,14 @@ def _batches(
         if dispatched is not None:
             dispatched.mark()
         try:
-            # Else it would mean waiting for files, or for the device, before this batch is used.
-            if source().is_ready(after) and (dispatched is None or dispatched.is_done()):
+            # Else it would mean waiting for files, or longer for the device than the program did, before this is used.
+            if source().is_ready(after) and (dispatched is None or dispatched.is_done(seconds_away)):
                 item = fetch(after)
         except (ArsrcError, OSError):  # of the next step, which fetches again
             item = None
         except Exception as error:
             failed = error
+        left_at = perf_counter()
         yield result
+        seconds_away = perf_counter() - left_at
         request = after

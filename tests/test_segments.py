@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 import arsrc
 from arsrc.codecs import Ragged
+from arsrc.devices.dispatched import Dispatched
 
 N = 23
 SIZE = 3
@@ -217,6 +218,28 @@ def test_no_third_segment_is_made_while_two_are_in_use(config: arsrc.ArrayRecord
             assert not results[-1].is_ready()
         results.append(run(matrix, batches))
     assert len(results) == 6
+
+
+def test_what_was_dispatched_is_done_when_it_is() -> None:
+    @jax.jit
+    def long(matrix: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 400, lambda _, m: jnp.tanh(m @ matrix), matrix)
+
+    matrix = jnp.zeros((300, 300))
+    long(matrix).block_until_ready()
+    dispatched = Dispatched(None)
+    assert dispatched.is_done(0)
+    dispatched.mark()
+    assert dispatched.is_done(60)
+    result = long(matrix)
+    dispatched.mark()
+    assert not dispatched.is_done(0)
+    assert dispatched.is_done(60)
+    assert result.is_ready()
+    result = long(matrix)
+    dispatched.mark()
+    dispatched.wait()
+    assert result.is_ready()
 
 
 # Errors.

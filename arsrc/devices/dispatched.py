@@ -10,7 +10,7 @@ from arsrc.devices.placement import Placement, beside, place
 from arsrc.programs import program
 
 _SOON = 2e-4
-"""Seconds: a device that has nothing to do computes a scalar in less."""
+"""Seconds: a device that has nothing else to do computes a scalar in less."""
 
 
 class Dispatched:
@@ -29,14 +29,16 @@ class Dispatched:
         with jax.disable_jit(False):
             self._mark = program(_computed)(self._scalar)
 
-    def is_done(self) -> bool:
-        """Whether all that is marked is done, or as good as done."""
+    def is_done(self, seconds: float) -> bool:
+        """Whether all that is marked is done, or will be within so many seconds; waits for it."""
         if self._mark is None:
             return True
-        end = time.perf_counter() + _SOON
+        begun = time.perf_counter()
         while not self._mark.is_ready():
-            if time.perf_counter() > end:
+            waited = time.perf_counter() - begun
+            if waited > max(seconds, _SOON):
                 return False
+            time.sleep(0 if waited < _SOON else _SOON)
         return True
 
     def wait(self) -> None:
