@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from _data import DataSet
 from _forms import is_lossy
-from _harness import Contestant, Pieces, Session
+from _harness import Contestant, Pieces, Session, Unable
 from _train_step import Array, consume, start, step
 
 import arsrc
@@ -25,6 +25,9 @@ CHECKED = 2
 
 MOST_STEPS = 1024
 """Steps of one compiled scan: an epoch, or so many of a long one."""
+
+_PINNED = "pinned_host"
+_WAITS = "waits for the last but one that it dispatched"
 
 NOTHING = 0, lambda: None
 """A first piece of work that leaves all to the next one: nobody shall have read ahead when the time begins."""
@@ -85,7 +88,8 @@ def scan(
 
         def batches() -> Any:
             keep = lambda carry, batch: (carry, image(batch.data))  # noqa: E731
-            return run(keep, max(CHECKED, batches_per_fetch), first_state(config, 0), None, table)[2]
+            found = run(keep, max(CHECKED, batches_per_fetch), first_state(config, 0), None, table)[2]
+            return found[: data.num_records // BATCH]  # in which no record comes twice
 
         try:
             yield Session(pieces, None if is_lossy(data.form) else batches)
@@ -150,14 +154,9 @@ def iterate(
     @contextlib.contextmanager
     def opened() -> Iterator[Session]:
         def pieces(turn: int) -> Pieces:
-            carry = start()
-            with contextlib.closing(arsrc.iterate(config, first_state(config, turn))) as loop:  # type: ignore[type-var]
-                num_batches = _FIRST_BATCHES  # the first piece, which is not timed, fills the read-ahead
-                while True:
-                    for _, (_, batch) in zip(range(num_batches), loop, strict=False):
-                        carry = jitted(carry, batch.data)
-                    yield num_batches * BATCH, carry.block_until_ready
-                    num_batches = 1
+            loop = arsrc.iterate(config, first_state(config, turn))
+            # The first piece, which is not timed, fills the read-ahead.
+            yield from _one_in_flight(loop, jitted, BATCH, _FIRST_BATCHES)
 
         def batches() -> Any:
             return [batch.data for _, (_, batch) in zip(range(CHECKED), arsrc.iterate(config), strict=False)]
@@ -167,7 +166,8 @@ def iterate(
         finally:
             arsrc.close(config)
 
-    return Contestant(f"{name}, iterate", "arsrc", "reading, transfers, one dispatch of the step a batch", opened)
+    counts = f"reading, transfers, one dispatch of the step a batch; {_WAITS}"
+    return Contestant(f"{name}, iterate", "arsrc", counts, opened)
 
 
 def segments(
@@ -180,29 +180,54 @@ def segments(
 
     @contextlib.contextmanager
     def opened() -> Iterator[Session]:
+        kinds = {memory.kind for memory in jax.devices()[0].addressable_memories()}
+        if pinned and _PINNED not in kinds:
+            raise Unable(f"the backend has no memory of the kind {_PINNED}")
         run = _run_pinned if pinned else jax.lax.scan
-        program = jax.jit(lambda carry, data: run(body, carry, data)[0])
-        pinned_host = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind="pinned_host")
-        device = pinned_host if pinned else None
+        where = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind=_PINNED if pinned else None)
+        spec = jax.ShapeDtypeStruct((num_batches, BATCH, data.record_bytes), jnp.uint8, sharding=where)
+        jitted = jax.jit(lambda carry, data: run(body, carry, data)[0])
+        try:
+            program = jitted.lower(start(), spec).compile()
+        except jax.errors.JaxRuntimeError as error:
+            raise Unable(f"refused by the backend: {str(error).splitlines()[0][:200]}") from error
+
+        def loop_from(state: arsrc.SourceState | None) -> Any:
+            return arsrc.iterate(config, state, num_batches=num_batches, device=where if pinned else None)
 
         def pieces(turn: int) -> Pieces:
-            carry = start()
-            state = first_state(config, turn)
-            loop = arsrc.iterate(config, state, num_batches=num_batches, device=device)
-            with contextlib.closing(loop):  # type: ignore[type-var]
-                for _, batches in loop:
-                    carry = program(carry, batches.data)
-                    yield num_batches * BATCH, carry.block_until_ready
+            yield from _one_in_flight(loop_from(first_state(config, turn)), program, num_batches * BATCH)
 
         def batches() -> Any:
-            return list(next(arsrc.iterate(config, num_batches=max(CHECKED, num_batches)))[1].data)
+            with contextlib.closing(loop_from(None)) as loop:
+                return np.asarray(next(loop)[1].data)[: data.num_records // BATCH]  # in which no record comes twice
 
         try:
             yield Session(pieces, batches)
         finally:
             arsrc.close(config)
 
-    return Contestant(name, "arsrc", "reading, transfers, one dispatch for all steps of a segment", opened)
+    counts = f"reading, transfers, one dispatch for all steps of a segment; {_WAITS}"
+    return Contestant(name, "arsrc", counts, opened)
+
+
+def _one_in_flight(loop: Any, run: Callable[[Array, Array], Array], num_records: int, num_first: int = 1) -> Pieces:
+    """Give the pieces of a loop in Python: before it goes on, it waits for what it dispatched before the last.
+
+    So does who looks at the loss of the step before: the device always has work, and never more than it can soon do.
+    A piece ends while the next one is under way, as all do but the first `num_first` of a training, which make one
+    piece here.
+    """
+    before = carry = start()
+    with contextlib.closing(loop):
+        try:
+            for number, (_, batch) in enumerate(loop):
+                before, carry = carry, run(carry, batch.data)
+                if number >= num_first:
+                    yield num_records, before.block_until_ready
+                before.block_until_ready()
+        finally:
+            carry.block_until_ready()  # nothing goes on in the turn of another
 
 
 def _run_pinned(body: Body, carry: Array, segment: Array) -> tuple[Array, None]:

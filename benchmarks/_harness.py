@@ -8,6 +8,7 @@ untimed piece of work, which uses up any head start, and ends by waiting until t
 import contextlib
 import dataclasses
 import faulthandler
+import math
 import signal
 import statistics
 import time
@@ -92,6 +93,8 @@ class Race:
         unit: Records of one unit of work, and its name: for the time of it in the table.
         idle_limit_s: How long to wait at most, before each turn, until nobody works.
         counted: What rates count, in the singular.
+        until: When, by `time.perf_counter`, the rounds behind the first shall be over.
+        end: When all is to be over: from then on nobody is opened any more, nor begins the first round.
     """
 
     name: str
@@ -103,6 +106,8 @@ class Race:
     unit: tuple[int, str]
     idle_limit_s: float = 20.0
     counted: str = "record"
+    until: float = math.inf
+    end: float = math.inf
 
 
 @dataclasses.dataclass
@@ -141,21 +146,33 @@ def run(race: Race, say: Callable[[str], None]) -> dict[str, Outcome]:
         sessions: dict[str, Session] = {}
         for one in contestants:
             with _failing(outcomes[one.name]), _time_limit(_OPEN_LIMIT_S):
+                _check_time(race.end)
                 session = stack.enter_context(one.open())
                 _check(one, session, race.data[0])
                 sessions[one.name] = session
             _report_failure(one, outcomes[one.name], say)
+        longest = 0.0
         for turn in range(race.rounds):
+            begin = time.perf_counter()
+            if turn and begin + longest > race.until:
+                break
             say(f"{race.name}: round {turn + 1} of {race.rounds}, {len(sessions)} contestants")
             for name, session in list(sessions.items()):
                 settle(race.idle_limit_s)
                 with _failing(outcomes[name]):
+                    _check_time(math.inf if turn else race.end)
                     _turn(session, turn, race.seconds, outcomes[name])
                 if outcomes[name].failure is not None:
                     say(f"  {name}: {outcomes[name].failure}")
                     del sessions[name]
+            longest = max(longest, time.perf_counter() - begin)
     settle(race.idle_limit_s)
     return outcomes
+
+
+def _check_time(end: float) -> None:
+    if time.perf_counter() > end:
+        raise Unable("left out: the time for all cases was over")
 
 
 def _turn(session: Session, turn: int, seconds: float, outcome: Outcome) -> None:

@@ -111,13 +111,25 @@ def write(
     parts = [f"# {name.title()}", cases_table(rows), "## How", how, "## Machine", _machine.table(machine), "## Races"]
     parts += [race_table(race, results[race.name]) for race in run]
     (folder / f"{name}.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    write_json(folder / f"{name}.json", machine, run, results, rows)
+
+
+def write_json(
+    path: pathlib.Path,
+    machine: Mapping[str, str],
+    races: Sequence[Race],
+    results: Results,
+    rows: Sequence[Mapping[str, Any]],
+    **others: Any,
+) -> None:
+    """Write what each contestant did in each round of the races, and `others` as they are."""
     raw: dict[str, Any] = {"machine": machine, "cases": rows}
-    for race in run:
+    for race in races:
         outcomes = results[race.name]
         rates, times = _each_round(outcomes, lambda one: one.rates), _each_round(outcomes, lambda one: one.cpu_seconds)
         raw.setdefault(f"{race.counted}s_per_second", {})[race.name] = rates
         raw.setdefault(f"cpu_seconds_per_{race.counted}", {})[race.name] = times
-    (folder / f"{name}.json").write_text(json.dumps(raw, indent=1) + "\n")
+    path.write_text(json.dumps(raw | others, indent=1) + "\n")
 
 
 def _each_round(outcomes: Mapping[str, Outcome], figure: Callable[[Outcome], list[float]]) -> dict[str, Any]:

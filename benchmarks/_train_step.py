@@ -38,18 +38,24 @@ def start() -> Array:
 class LongStep:
     """A step of at least `seconds` of arithmetic on the batch: as many matrix products as that takes.
 
+    `num_copies` of the batch are computed side by side: an accelerator has a batch alone done before the host has told
+    it what comes next.
+
     Attributes:
-        num_products: Of `[batch, 784] x [784, 784]`, one after the other.
+        num_products: Of `[num_copies * batch, 784] x [784, 784]`, one after the other.
         seconds: What one step takes, at best, in a scan over one batch.
     """
 
     width = 784
     _timed_steps = 50
+    _timed_seconds = 0.1
 
-    def __init__(self, batch_size: int, seconds: float) -> None:
+    def __init__(self, batch_size: int, seconds: float, num_copies: int = 1) -> None:
+        self._num_copies = num_copies
         self._weights = np.random.default_rng(0).normal(0, self.width**-0.5, (self.width, self.width))
         batch = jnp.ones((batch_size, self.width), jnp.uint8)
         self.num_products, self.seconds = 0, 0.0
+        self._num_timed = max(1, min(self._timed_steps, int(self._timed_seconds / seconds)))
         while self.seconds < seconds:
             # From below, since a step has a cost of its own: proportion falls short of what is missing.
             wanted = self.num_products * seconds / self.seconds if self.num_products else 1
@@ -57,7 +63,7 @@ class LongStep:
             self.seconds = self._time(batch)
 
     def _time(self, batch: Array) -> float:
-        length = self._timed_steps
+        length = self._num_timed
         program = jax.jit(lambda batch: jax.lax.scan(lambda carry, _: self(carry, batch), start(), length=length)[0])
         program(batch).block_until_ready()
         times = []
@@ -71,6 +77,7 @@ class LongStep:
         """The body of a scan; what it starts from depends on the carry, so that no step can be left out."""
         weights = jnp.asarray(self._weights, jnp.float32)
         hidden = jax.lax.optimization_barrier((batch, carry))[0][:, : self.width].astype(jnp.float32) / 255
+        hidden = jnp.tile(hidden, (self._num_copies, 1))
         hidden = jax.lax.fori_loop(0, self.num_products, lambda _, h: jnp.tanh(h @ weights), hidden)
         return carry + hidden.sum().astype(jnp.uint32), None
 

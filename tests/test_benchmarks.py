@@ -169,15 +169,54 @@ def test_without_an_accelerator_its_benchmark_says_so() -> None:
     assert "there is none" in run("accelerator.py")
 
 
+WAYS = [
+    "step alone",
+    "device gather",
+    "arsrc, resident",
+    *[f"arsrc, scan, {count} per fetch" for count in (1, 16, 64)],
+    "arsrc, iterate",
+    *[f"arsrc, {kind} of {count}" for kind in ("segments", "pinned segments") for count in (16, 64)],
+]
+
+
 @pytest.mark.slow
 @pytest.mark.processes
 def test_the_study_of_an_accelerator_runs_without_one_in_small(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
     results = tmp_path / "results"
-    printed = run("accelerator.py", "--anyway", "--results", str(results), TMPDIR=str(tmp_path / "data"))
-    (row,) = [line for line in printed.splitlines() if line.startswith("| 1.0 |")]
-    assert len(re.findall(r"[\d.]+ m?s \(", row)) == 5  # of the floor, and of four ways with arsrc
-    assert {path.name for path in results.iterdir()} == {"accelerator.md", "accelerator.png"}
+    printed = run("accelerator.py", "--anyway", "--results", str(results), "--data", str(tmp_path / "data"))
+    assert {path.name for path in results.iterdir()} == {f"accelerator.{kind}" for kind in ("md", "json", "png")}
+    assert (results / "accelerator.png").stat().st_size > 10_000
+    report = (results / "accelerator.md").read_text()
+    assert str(tmp_path) not in report
+    for text in (printed, report):
+        times, shares = [line for line in text.splitlines() if line.startswith("| 1.0 |")]
+        assert len(re.findall(r"[\d.]+ m?s ", times)) == len(WAYS)
+        assert len(re.findall(r"-?[\d.]+ % ", shares)) == len(WAYS) - 1
+    found = json.loads((results / "accelerator.json").read_text())
+    (rates,), (shares,) = found["records_per_second"].values(), found["derived_idle_share"].values()
+    assert list(rates) == WAYS
+    assert all(rates[way][0] > 0 for way in WAYS)
+    assert shares == {way: pytest.approx([1 - rates[way][0] / rates["step alone"][0]]) for way in WAYS[1:]}
+    ratios = {case["case"].partition(": ")[2]: case["ratio"] for case in found["cases"]}
+    gather = rates["device gather"][0]
+    assert ratios == {way.removeprefix("arsrc, "): pytest.approx(gather / rates[way][0]) for way in WAYS[-4:]}
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--seconds", "0"], "the time for all cases was over"),
+        (["--without", "step", "device", "arsrc"], "the command line says so"),
+    ],
+)
+def test_the_study_of_an_accelerator_says_what_it_left_out(tmp_path: Path, options: list[str], reason: str) -> None:
+    run("accelerator.py", "--anyway", "--results", str(tmp_path), "--data", str(tmp_path), *options)
+    found = json.loads((tmp_path / "accelerator.json").read_text())
+    (rates,) = found["records_per_second"].values()
+    assert rates == dict.fromkeys(WAYS, f"left out: {reason}")
+    assert all(case["ratio"] is None for case in found["cases"])
 
 
 @pytest.mark.slow
