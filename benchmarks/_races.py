@@ -13,6 +13,7 @@ import _cold
 import _decoding
 import _floors
 import _functions
+import _loops
 import _peers
 import _waiting
 import jax
@@ -177,7 +178,7 @@ def _everything(data: DataSet, fetches: Sequence[int]) -> list[Contestant]:
     """All that can read records of one length in random order."""
     return [
         *(_arsrc.scan(data, fetch) for fetch in fetches),
-        _arsrc.iterate(data),
+        _loops.iterate(data),
         _arsrc.scan(data, resident=True),
         _arsrc.scan(data, 16, name="arsrc with checksums", read=arsrc.ReadOptions(checksum="always")),
         _floors.bare_callback(data),
@@ -228,7 +229,7 @@ def _large(data: DataSet) -> list[Contestant]:
         _arsrc.gather_on_host(data),
         _floors.memcpy(data),
         _arsrc.scan(data, 1),
-        _arsrc.iterate(data),
+        _loops.iterate(data),
         _floors.bare_callback(data),
         _array_record.read(data),
         _array_record.read(data, fed=True),
@@ -241,7 +242,7 @@ def _compressed(
     """Records that each have a chunk of their own, and the same uncompressed."""
     return [
         *(_arsrc.scan(zstd, fetch) for fetch in fetches),
-        _arsrc.iterate(zstd),
+        _loops.iterate(zstd),
         *(_arsrc.scan(mapped, fetch, name="mapped") for fetch in fetches),
         _bare_zstd.decode(zstd),
         *(_array_record.read(zstd, size, fed=fed) for size in reads for fed in (False, True)),
@@ -270,8 +271,8 @@ def _by_functions(data: DataSet, function: Callable[[bytes], Bytes], quick: bool
     # Another codec by its version, or both would be decoded by the same.
     in_processes = dataclasses.replace(codec, num_processes=2, version="in processes")
     return [
-        _arsrc.iterate(data, name="arsrc, in process", codec=codec),
-        _arsrc.iterate(data, name="arsrc, 2 processes", codec=in_processes),
+        _loops.iterate(data, name="arsrc, in process", codec=codec),
+        _loops.iterate(data, name="arsrc, 2 processes", codec=in_processes),
         _arsrc.scan(data, 1, name="arsrc, 2 processes", codec=in_processes, num_steps=2 if quick else 4),
         _peers.grain_map(data, 16, function=function),
         _peers.grain_map(data, 0, num_workers=2, function=function),

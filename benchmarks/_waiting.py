@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import _arsrc
 import _floors
+import _loops
 import jax
 from _data import DataSet
 from _harness import Contestant, Outcome
@@ -35,7 +36,7 @@ def contestants(
             name = f"{label}, {_label(ms)}"
             if fetch == ITERATE:
                 jitted = jax.jit(lambda carry, batch, body=body: body(carry, batch)[0])
-                found.append(_arsrc.iterate(data, name=name, jitted=jitted))
+                found.append(_loops.iterate(data, name=name, jitted=jitted))
             else:
                 found.append(_arsrc.scan(data, fetch, name=name, body=body, num_steps=num_steps))
     return found
@@ -43,7 +44,7 @@ def contestants(
 
 def _reading(data: DataSet, label: str, fetch: int, num_steps: int) -> Contestant:
     if fetch == ITERATE:
-        return _arsrc.iterate(data, name=label)
+        return _loops.iterate(data, name=label)
     return _arsrc.scan(data, fetch, name=label, num_steps=num_steps)
 
 

@@ -26,6 +26,7 @@ import _accelerator_report as report
 import _arsrc
 import _floors
 import _harness
+import _loops
 import _machine
 import jax
 from _data import DataSet
@@ -36,12 +37,14 @@ import arsrc
 from arsrc._host.machine import memory
 
 _RESULTS = pathlib.Path(__file__).parent / "results"
+# 15 races of 11 ways: 3 rounds of 0.6 s a turn would take 300 s, and a program a way, to be compiled, 100 s or more. So
+# each race has its share of the time that is left, and as many rounds as that allows.
 _STEPS_MS = (1.0, 3.0, 10.0, 0.3, 0.1)  # what matters most comes first, in case that time is short
 _ROUNDS = 3
 _TURN_S = 0.2
 _COPIES = 32  # of the batch, for products of tens of microseconds
 _PIECE_BYTES = 2 * 10**9  # of one compiled scan that streams: a second or so
-_LOADS_AHEAD = 4  # that are kept on the host: two that are loaded, by two threads, and two that wait
+_LOADS_AHEAD = 4  # that are kept on the host: the one that is used, and those that are ready or being loaded
 _LOADS_ON_HOST = 8  # besides those, what is on its way, or pinned
 _LOADS_ON_DEVICE = 4
 
@@ -128,7 +131,7 @@ def _ways(data: DataSet, body: LongStep) -> list[tuple[Contestant, int]]:
         return _arsrc.scan(data, num_batches, body=body, num_steps=steps, read=read(num_batches))
 
     def segments(num_batches: int, pinned: bool) -> Contestant:
-        return _arsrc.segments(data, num_batches, body=body, pinned=pinned, read=read(num_batches))
+        return _loops.segments(data, num_batches, body=body, pinned=pinned, read=read(num_batches))
 
     most = num_steps(1024)
     return [
@@ -136,7 +139,7 @@ def _ways(data: DataSet, body: LongStep) -> list[tuple[Contestant, int]]:
         (_floors.gather_on_device(data, body=body, num_steps=most), 0),
         (_arsrc.scan(data, resident=True, body=body, num_steps=most), 0),
         *[(streamed(count), count * batch_bytes) for count in (1, 16, 64)],
-        (_arsrc.iterate(data, jitted=jitted, read=read(16)), batch_bytes),
+        (_loops.iterate(data, jitted=jitted, read=read(16)), batch_bytes),
         *[(segments(count, pinned), count * batch_bytes) for pinned in (False, True) for count in (16, 64)],
     ]
 
