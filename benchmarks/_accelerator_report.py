@@ -164,7 +164,7 @@ def plot(path: pathlib.Path, results: Results) -> None:
         lower.set(ylim=(-0.05, 1.05), ylabel="share in which the device idles (derived)")
         upper.axhline(1, color="black", linewidth=1)
         for axis in (upper, lower):
-            axis.set(xscale="log", xlabel="step alone, ms")
+            axis.set(xscale="log", xlabel="what the step was made to take at least, ms")
             axis.grid(alpha=0.3)
         if upper.get_legend_handles_labels()[1]:
             upper.legend(fontsize=8)
