@@ -24,6 +24,13 @@ from arsrc.order.plan import PAD_ID
 from arsrc.state import init
 from arsrc.types import Batch, SourceState, check_state
 
+_PATIENCE = 0.25
+"""Share of the time that the program was away, to wait for the device before the next segment is handed out.
+
+Where the program waits for results, or launches kernels itself, the device is done about when the program is back: the
+segment behind the next one is transferred at once, or nothing would hide that. Else it has time until the program asks.
+"""
+
 
 def iterate(
     config: AnyConfig,
@@ -132,8 +139,8 @@ def _batches(
         if dispatched is not None:
             dispatched.mark()
         try:
-            # Else it would mean waiting for files, or longer for the device than the program did, before this is used.
-            if source().is_ready(after) and (dispatched is None or dispatched.is_done(seconds_away)):
+            # Else it would mean waiting for files, or for the device, before this batch is used.
+            if source().is_ready(after) and (dispatched is None or dispatched.is_done(_PATIENCE * seconds_away)):
                 item = fetch(after)
         except (ArsrcError, OSError):  # of the next step, which fetches again
             item = None
