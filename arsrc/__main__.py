@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Run one command; return its exit code."""
-    sys.unraisablehook = _report
+    before, sys.unraisablehook = sys.unraisablehook, _report
     try:
         from arsrc import cli  # here, since that takes a while, and Ctrl-C may come meanwhile
 
         return cli.main()
     except KeyboardInterrupt:
         return 130
+    finally:
+        sys.unraisablehook = before
 
 
 def _report(ignored: "UnraisableHookArgs") -> None:

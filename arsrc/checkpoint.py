@@ -57,13 +57,14 @@ def _fingerprint(config: AnyConfig) -> str:
 def check(config: AnyConfig, fingerprint: str) -> None:
     """Raise where `config` has other data or another order than the one of which `fingerprint` is kept; host.
 
-    For those who keep states in checkpoints of their own: `from_state_dict` does it by itself. Excluded records may
-    differ, since they change no place of any other. The weights of a mixture may not: a state that goes on with others
-    goes through `to_state_dict` and `from_state_dict`.
+    For those who keep states in checkpoints of their own; `from_state_dict` asks more. Which records are excluded may
+    differ, since they change no place of any other: those that were excluded may come back unnoticed. The weights of a
+    mixture may not differ: a state that goes on with others goes through `to_state_dict` and `from_state_dict`.
 
     Args:
         config: The source to go on with.
-        fingerprint: What `fingerprint(config)` was when the state was saved.
+        fingerprint: What `fingerprint(config)` was when the state was saved; not that of a state dict, which knows no
+            weights.
 
     Raises:
         ArsrcValueError: Data or order differ; both sides are shown.
@@ -74,7 +75,7 @@ def check(config: AnyConfig, fingerprint: str) -> None:
         raise ArsrcTypeError(
             "check", "fingerprint is no text", "Give what fingerprint(config) was.", fingerprint=fingerprint
         )
-    saved, here = (_EXCLUDED.sub("", text) for text in (fingerprint, _fingerprint(config)))
+    saved, here = (_EXCLUDED.sub("", text) for text in (fingerprint.strip(), _fingerprint(config)))
     if saved != here:
         what, fix = "the fingerprint is one of other data or another order", "Use the config of which it was kept:"
         raise ArsrcValueError("check", what, fix + _differences(saved, here))

@@ -15,7 +15,7 @@ from arsrc.any_config import AnyConfig
 from arsrc.codecs.check import whole_number
 from arsrc.codecs.element_tree import leaf_paths
 from arsrc.devices.dispatched import Dispatched
-from arsrc.devices.placement import Placement, beside, check_placement, place, placer, rows_of_process, stacked
+from arsrc.devices.placement import Placement, check_placement, placer, rows_of_process, stacked
 from arsrc.errors import ArsrcError, ArsrcReadError, ArsrcTypeError
 from arsrc.fetch import read_from, source_of
 from arsrc.host_call import narrowed
@@ -70,27 +70,28 @@ def iterate(
     start = init(config) if state is None else state
     check_state("iterate", start)
     if isinstance(start.index, jax.core.Tracer):
-        raise ArsrcTypeError("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")
+        raise _in_a_trace()
     check_placement("iterate", device)
     rows = rows_of_process(device, config.batch_size)
     if num_batches is not None:
-        num_batches, device = whole_number("iterate", "num_batches", num_batches, 1), stacked(device)
+        num_batches = whole_number("iterate", "num_batches", num_batches, 1, PAD_ID // config.batch_size)
+        device = stacked("iterate", device)
     return _batches(registry.source(config, strict=state is not None), config, start, num_batches, device, rows)
 
 
 def _batches(
     host: OpenSource, config: AnyConfig, start: SourceState, num_batches: int | None, placement: Placement, rows: range
 ) -> Iterator[tuple[SourceState, Batch]]:
+    if isinstance(jax.random.key_data(start.key), jax.core.Tracer):  # it is asked for the first time in a trace
+        raise _in_a_trace()
     schema = host.schema
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(sizes.element_spec(config))]
     dtypes += [np.dtype(bool)] * schema.config._masks  # which rows hold a record
     treedef = jax.tree.structure(schema.codec.element_spec())
     paths = leaf_paths(schema.codec.element_spec()) + ["mask"] * schema.config._masks
-    key_words = np.asarray(jax.random.key_data(start.key))
     row_axis = 0 if num_batches is None else 1
-    place_both = placer(placement, rows.start, config.batch_size, row_axis, (schema, num_batches))
+    place_both = placer(placement, rows.start, config.batch_size, row_axis, start.key, schema)
     order = np.asarray(order_words(schema.plan, start.key))
-    key = jax.random.wrap_key_data(place(key_words, beside(placement)), impl=jax.random.key_impl(start.key))
     dispatched = None if num_batches is None else Dispatched(placement)
 
     def source() -> OpenSource:
@@ -109,7 +110,7 @@ def _batches(
     def fetch(request: Request) -> tuple[Request, tuple[SourceState, Batch]]:
         loaded = read_from(source, lambda one: one.get(request))
         # What is wanted of [num_states, num_batches, batch_size, ...].
-        part = (0, 0) if num_batches is None else (0, slice(host.num_left(request, loaded.after)))
+        part = (0, 0) if num_batches is None else (0, slice(host.num_left(request)))
         ids: Any = loaded.record_ids[part]
         mask: Any = ids != np.uint32(PAD_ID)
         narrow = zip(loaded.leaves, dtypes, paths, strict=True)
@@ -120,12 +121,14 @@ def _batches(
         epochs: Any = np.broadcast_to(loaded.epochs[part], ids.shape)
         data = jax.tree.unflatten(treedef, leaves)
         batch = Batch(data=data, mask=mask, record_ids=ids, epochs=epochs)
-        index, epoch = np.array(loaded.after.states[0][:2], np.uint32)
-        state = SourceState(index=index, epoch=epoch, key=key)
-        return loaded.after, place_both(state, batch)
+        scalars, batch = place_both(np.array(loaded.after.states[0][:2], np.uint32), batch)
+        if isinstance(scalars[0], jax.core.Tracer):
+            raise _in_a_trace()
+        return loaded.after, (SourceState(index=scalars[0], epoch=scalars[1], key=scalars[2]), batch)
 
     state = (int(start.index), int(start.epoch), *order.tolist())
     request = Request((state,), num_batches or 1, rows.start, len(rows))
+    request = request._replace(num_batches=max(1, host.num_left(request)))
     item: tuple[Request, tuple[SourceState, Batch]] | None = None
     failed: Exception | None = None
     seconds_away = 0.0
@@ -146,7 +149,12 @@ def _batches(
             item = None
         except Exception as error:
             failed = error
-        left_at = perf_counter()
-        yield result
+        left_at, given = perf_counter(), [result]
+        del result  # or its memory would be held until the next one is asked for
+        yield given.pop()
         seconds_away = perf_counter() - left_at
         request = after
+
+
+def _in_a_trace() -> ArsrcTypeError:
+    return ArsrcTypeError("iterate", "runs on the host, not inside a JAX transformation", "Use scan_epoch there.")

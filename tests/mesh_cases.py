@@ -661,6 +661,21 @@ def test_segments_are_divided_as_batches_are(make: Callable[..., Config], mesh_n
     assert arsrc.io_metrics(config)["records_read"] == N
 
 
+@pytest.mark.parametrize("num_batches", [None, 2])
+def test_iterate_heeds_its_device_and_no_mesh_that_is_set(make: Callable[..., Config], num_batches: int | None) -> None:
+    config = make(remainder="pad", num_epochs=1)
+    expected = list(arsrc.iterate(config, num_batches=num_batches))
+    square = mesh_of((2, 2), ("data", "model"))
+    placements = (None, jax.devices()[3], NamedSharding(line(2), P("data")), NamedSharding(square, P("data")))
+    for mesh in (jax.make_mesh((4,), ("data",)), square):
+        for device in placements:
+            with jax.set_mesh(mesh):
+                served = list(arsrc.iterate(config, num_batches=num_batches, device=device))
+            for (state, batch), (wanted_state, wanted) in zip(served, expected, strict=True):
+                assert same(batch, wanted)
+                assert (int(state.index), int(state.epoch)) == (int(wanted_state.index), int(wanted_state.epoch))
+
+
 def test_a_state_that_lies_on_a_mesh_goes_on_in_all_ways(make: Callable[..., Config]) -> None:
     config, mesh = make(), mesh_of((4, 2), ("data", "model"))
     sharding = NamedSharding(mesh, P("data"))

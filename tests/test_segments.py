@@ -4,6 +4,8 @@ import itertools
 import os
 import subprocess
 import sys
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -242,10 +244,44 @@ def test_what_was_dispatched_is_done_when_it_is() -> None:
     assert result.is_ready()
 
 
+def test_a_segment_that_the_program_lets_go_of_is_gone(config: arsrc.ArrayRecordSourceConfig) -> None:
+    for _, batches in itertools.islice(arsrc.iterate(config, num_batches=SIZE), 4):
+        kept = weakref.ref(batches.mask)
+        del batches
+        assert kept() is None
+
+
+def test_a_segment_is_never_longer_than_what_is_left(config: arsrc.ArrayRecordSourceConfig) -> None:
+    state = arsrc.state_at(config, 11)
+    ((after, batches),) = arsrc.iterate(config, state, num_batches=2**20)
+    assert len(batches.mask) == 7
+    assert arsrc.is_exhausted(config, after)
+    assert not list(arsrc.iterate(config, after, num_batches=2**20))
+
+
 # Errors.
 
 
-@pytest.mark.parametrize("num_batches", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("num_batches", [None, SIZE])
+def test_a_loop_inside_a_transformation_is_refused_where_it_would_read(
+    config: arsrc.ArrayRecordSourceConfig, num_batches: int | None
+) -> None:
+    loop = arsrc.iterate(config, num_batches=num_batches)
+    with pytest.raises(arsrc.ArsrcTypeError, match=r"^\[arsrc\] iterate: runs on the host"):
+        jax.jit(lambda: next(loop)[1].mask)()
+    loop = arsrc.iterate(config, num_batches=num_batches)
+    next(loop)
+    time.sleep(0.2)  # the next one is there, most likely
+
+    def in_trace() -> Any:
+        for _, batch in loop:
+            assert not isinstance(batch.mask, jax.core.Tracer)
+
+    with pytest.raises(arsrc.ArsrcTypeError, match=r"^\[arsrc\] iterate: runs on the host"):
+        jax.jit(in_trace)()
+
+
+@pytest.mark.parametrize("num_batches", [0, -1, 1.5, "2", 2**31, 10**12])
 def test_a_number_of_batches_that_makes_no_sense_is_refused(
     config: arsrc.ArrayRecordSourceConfig, num_batches: Any
 ) -> None:

@@ -222,9 +222,9 @@ class OpenSource:
         """Whether the last epoch lies behind all members of a request."""
         return self._loader.is_exhausted(request)
 
-    def num_left(self, request: Request, after: Request) -> int:
-        """Return how many batches of a request lie before the end; `after` is the request that follows."""
-        return self._loader.num_left(request) if self._loader.is_exhausted(after) else request.num_batches
+    def num_left(self, request: Request) -> int:
+        """Return how many batches of a request lie before the end."""
+        return self._loader.num_left(request)
 
     def put(self, leaves: Leaves, outs: Leaves) -> Leaves:
         """Copy leaves into `outs` where they are not there already and have the same dtype; return where they are."""

@@ -44,13 +44,13 @@ def rows_of_process(device: Placement, batch_size: int) -> range:
     return range(min(start for start, _, _ in slices), max(stop for _, stop, _ in slices))
 
 
-def stacked(device: Placement) -> Placement:
+def stacked(where: str, device: Placement) -> Placement:
     """Return where arrays [num_batches, batch_size, ...] go whose batches go there."""
     if isinstance(device, NamedSharding):
         return NamedSharding(device.mesh, PartitionSpec(None, *device.spec), memory_kind=device.memory_kind)
     if isinstance(device, Sharding) and not device.is_fully_replicated:
         what, fix = "with num_batches a sharding must be a NamedSharding", "Make one of a mesh and a PartitionSpec."
-        raise ArsrcTypeError("iterate", what, fix, device=device)
+        raise ArsrcTypeError(where, what, fix, device=device)
     return device
 
 
@@ -85,29 +85,57 @@ def place(leaves: Any, placement: Placement, first_row: int = 0, num_rows: int |
 
 
 def placer(
-    placement: Placement, first_row: int, num_rows: int, row_axis: int, kind: Hashable
+    placement: Placement, first_row: int, num_rows: int, row_axis: int, key: Any, kind: Hashable
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Return what puts whole scalars on devices, of which no two share memory, and batches beside them as `place` does.
+    """Return what puts `((index, epoch), batch)` on devices as `((index, epoch, key), batch)`.
 
-    What is small goes through a program, which takes a fraction of the time of `jax.device_put`.
+    No two scalars share memory, nor does a key with another; batches are placed as `place` does.
 
     Args:
-        placement: As for `place`, and so are the arguments behind it.
+        placement: As for `place`, and so are the three arguments behind it.
         first_row: As for `place`.
         num_rows: As for `place`.
         row_axis: As for `place`.
-        kind: The batches' structure, shapes and dtypes follow from it.
+        key: Of all states.
+        kind: The batches' structure, shapes and dtypes follow from it, where they are placed one by one.
     """
-    copy_scalars, copy_all = (program(_same, one, out_shardings=beside(placement)) for one in (None, kind))
+    words, impl = np.asarray(jax.random.key_data(key)), jax.random.key_impl(key)
+    beside_it = beside(placement)
+    key = jax.random.wrap_key_data(place(words, beside_it), impl=impl)
+    copy_scalars, copy_all = (program(_same, one, out_shardings=beside_it) for one in (None, kind))
+    is_here = not isinstance(placement, Sharding) or placement.is_fully_addressable
 
-    def place_both(state: Any, batch: Any) -> tuple[Any, Any]:
-        is_small = sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) <= _SMALL_BYTES
+    def by_programs(scalars: Any, batch: Any) -> tuple[Any, Any]:
+        """What is small goes through a program, which takes a fraction of the time of `jax.device_put`."""
+        is_small = row_axis == 0 and sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) <= _SMALL_BYTES
+        if is_small and not isinstance(placement, Sharding):
+            placed: tuple[Any, Any] = copy_all(((*scalars, key), batch))
+            return placed
+        return copy_scalars((*scalars, key)), place(batch, placement, first_row, num_rows, row_axis)
+
+    def by_transfers(scalars: Any, batch: Any) -> tuple[Any, Any]:
+        index, epoch, key_words = (place(np.array(one), beside_it) for one in (*scalars, words))
+        key = jax.random.wrap_key_data(key_words, impl=impl)
+        return (index, epoch, key), place(batch, placement, first_row, num_rows, row_axis)
+
+    def place_both(scalars: Any, batch: Any) -> tuple[Any, Any]:
+        # Programs are refused where a mesh of other devices is set; those of several processes must all be dispatched
+        # in one order, and each process would put this one where it suits its own clock.
+        is_meshed = not jax.sharding.get_abstract_mesh().empty
+        put = by_programs if is_here and not is_meshed else by_transfers
         with nullcontext() if _is_plain() else _plainly():
-            if is_small and not isinstance(placement, Sharding):
-                return copy_all((state, batch))
-            return copy_scalars(state), place(batch, placement, first_row, num_rows, row_axis)
+            return put(scalars, batch)
 
     return place_both
+
+
+def beside(placement: Placement) -> Sharding | None:
+    """Return the placement of scalars beside arrays that are placed so: in the memory of the same devices."""
+    if isinstance(placement, jax.Device):
+        return SingleDeviceSharding(placement)
+    if isinstance(placement, NamedSharding):
+        return NamedSharding(placement.mesh, PartitionSpec())
+    return SingleDeviceSharding(*placement.device_set) if isinstance(placement, SingleDeviceSharding) else placement
 
 
 def _is_plain() -> bool:
@@ -127,15 +155,6 @@ def _plainly() -> Iterator[None]:
 def _same(kind: Hashable, leaves: Any) -> Any:
     del kind
     return leaves
-
-
-def beside(placement: Placement) -> Sharding | None:
-    """Return the placement of scalars beside arrays that are placed so: in the memory of the same devices."""
-    if isinstance(placement, jax.Device):
-        return SingleDeviceSharding(placement)
-    if isinstance(placement, NamedSharding):
-        return NamedSharding(placement.mesh, PartitionSpec())
-    return SingleDeviceSharding(*placement.device_set) if isinstance(placement, SingleDeviceSharding) else placement
 
 
 def _rows(index: Any) -> slice:

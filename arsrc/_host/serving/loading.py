@@ -1,5 +1,6 @@
 """Requests to batches: the order of an epoch, computed on the host from the device's definition."""
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -66,7 +67,15 @@ class Loader:
 
     def num_left(self, request: Request) -> int:
         """Return how many batches of a request lie before the end of the stream."""
-        return len(self.plan(request._replace(num_batches=1), request.num_batches).requests)
+        index, epoch = _states([request])
+
+        def is_past(steps: int) -> bool:
+            return bool(
+                arithmetic.is_end(np, self._plan, *arithmetic.advance(np, self._plan, index, epoch, steps)).all()
+            )
+
+        num_batches = request.num_batches
+        return bisect.bisect_left(range(num_batches), True, key=is_past) if is_past(num_batches) else num_batches
 
     def locate(self, requests: Sequence[Request]) -> Rows:
         """Return what the rows of consecutive requests hold."""
