@@ -28,6 +28,7 @@ class Facts(NamedTuple):
 
     Attributes:
         batch_bytes: Decoded bytes of a batch.
+        batches_at_once: How many the program asks for together: of a fetch, or a segment.
         all_bytes: Decoded bytes of all records.
         encodings: What keeps files from being mapped: "transposed", for example.
         compressions: Of files that are mapped and decoded: "zstd", for example.
@@ -50,6 +51,7 @@ class Facts(NamedTuple):
     """
 
     batch_bytes: int
+    batches_at_once: int
     all_bytes: int
     encodings: tuple[str, ...]
     compressions: tuple[str, ...]
@@ -92,9 +94,14 @@ class Facts(NamedTuple):
         return 2 * self.window_bytes <= self.read_ahead_bytes
 
     @property
+    def load_bytes(self) -> int:
+        """Decoded bytes of what the program asks for together."""
+        return self.batch_bytes * self.batches_at_once
+
+    @property
     def enough_bytes(self) -> int:
         """Memory for what is read ahead, and for the groups that it is made of."""
-        return 4 * max(self.batch_bytes, self.window_bytes if self.group_size > 1 else 0)
+        return 4 * max(self.load_bytes, self.window_bytes if self.group_size > 1 else 0)
 
 
 class Limit(NamedTuple):
@@ -135,10 +142,13 @@ def _groups(facts: Facts) -> Limit | None:
 
 def _room(facts: Facts) -> Limit | None:
     """Batches are too large to be read ahead."""
-    if facts.ahead == "never" or 2 * facts.batch_bytes <= facts.read_ahead_bytes:
+    if facts.ahead == "never" or 2 * facts.load_bytes <= facts.read_ahead_bytes:
         return None
-    what = f"batches of {in_bytes(facts.batch_bytes)} are too large to be read ahead"
-    return Limit(what, (f"set ReadOptions(read_ahead_bytes={facts.enough_bytes})",))
+    enough = f"set ReadOptions(read_ahead_bytes={facts.enough_bytes})"
+    if facts.batches_at_once == 1:
+        return Limit(f"batches of {in_bytes(facts.batch_bytes)} are too large to be read ahead", (enough,))
+    what = f"{facts.batches_at_once} batches at a time, {in_bytes(facts.load_bytes)}, are too large to be read ahead"
+    return Limit(what, (enough, "ask for fewer at a time"))
 
 
 def _ahead(facts: Facts) -> Limit | None:
@@ -191,7 +201,8 @@ def _memory(facts: Facts) -> Limit:
     """Batches come as fast as the host can be asked for them."""
     seconds = facts.metrics["seconds_waited"] / facts.metrics["batches_served"]
     what = f"batches come from memory, one in {in_seconds(seconds)}, and the program does little else"
-    return Limit(what, ("in a scan, set batches_per_fetch=16", "use load_resident, which needs no callback"))
+    more = ("in a scan, set batches_per_fetch=16",) if facts.batches_at_once == 1 else ()
+    return Limit(what, (*more, "use load_resident, which needs no callback"))
 
 
 def _cache(facts: Facts) -> str:

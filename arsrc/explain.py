@@ -90,6 +90,7 @@ def _facts(config: ArrayRecordSourceConfig, source: OpenSource, group: Group, pl
     codec = group.decoded.decoder.codec
     return Facts(
         batch_bytes=source.plan.batch_size * num_bytes,
+        batches_at_once=source.batches_at_once,
         all_bytes=plan.num_records * num_bytes,
         encodings=tuple(opened.not_mapped),
         compressions=tuple(opened.decoded),

@@ -95,10 +95,10 @@ def next_batches(
         `(state, batch)`; every leaf of `batch` has two leading axes `[num_batches, batch_size]`.
 
     Raises:
-        ArsrcValueError: `num_batches` is less than 1.
+        ArsrcValueError: `num_batches` is less than 1, or so large that rows have no numbers.
         jax.errors.JaxRuntimeError: As for `next_batch`.
     """
-    num_batches = whole_number("next_batches", "num_batches", num_batches, 1)
+    num_batches = whole_number("next_batches", "num_batches", num_batches, 1, PAD_ID // config.batch_size)
     return _next("next_batches", config, num_batches, state, axis_name, resident)
 
 

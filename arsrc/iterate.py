@@ -67,7 +67,8 @@ def iterate(
         ArsrcTypeError: With `num_batches`, a sharding that is no `NamedSharding`.
         ArsrcValueError: `num_batches` is less than 1.
     """
-    start = init(config) if state is None else state
+    with jax.transfer_guard("allow"):
+        start = init(config) if state is None else state
     check_state("iterate", start)
     if isinstance(start.index, jax.core.Tracer):
         raise _in_a_trace()

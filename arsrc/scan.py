@@ -19,6 +19,9 @@ from arsrc.types import SourceState, check_state
 Carry = TypeVar("Carry")
 Body = Callable[[Carry, Any], tuple[Carry, Any]]
 
+_MOST_STEPS = 2**31 - 1
+"""What a loop of JAX counts."""
+
 
 def scan_epoch(
     config: AnyConfig,
@@ -90,7 +93,7 @@ def scan_steps(
         state: Where to start.
         carry: First carry of `body`.
         body: `body(carry, batch) -> (carry, output)`.
-        num_steps: Static, at least 0.
+        num_steps: Static, in `[0, 2**31)`.
         batches_per_fetch: As for `scan_epoch`; need not divide `num_steps`.
         axis_name: As for `scan_epoch`.
         mesh: As for `scan_epoch`.
@@ -105,7 +108,7 @@ def scan_steps(
     """
     check_state("scan_steps", state)
     _check_body(body)
-    num_steps = whole_number("scan_steps", "num_steps", num_steps, 0)
+    num_steps = whole_number("scan_steps", "num_steps", num_steps, 0, _MOST_STEPS)
     batches_per_fetch = whole_number("scan_steps", "batches_per_fetch", batches_per_fetch, 1)
     batches_per_fetch = _fetch_size(num_steps, batches_per_fetch)
     fetch = _fetcher(batches_per_fetch, axis_name, mesh, resident)

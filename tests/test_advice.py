@@ -17,6 +17,7 @@ def counts(batches, read, bytes_read, decoded, in_read, in_codec, waited, away):
 
 FACTS = Facts(
     batch_bytes=200_704,
+    batches_at_once=1,
     all_bytes=15_680_000,
     encodings=(),
     compressions=(),
@@ -88,6 +89,13 @@ def test_a_program_that_does_little_but_ask_is_told_so(metrics):
     helps = told(FACTS._replace(metrics=metrics), "batches come from memory, one in ")
     assert "batches_per_fetch=16" in helps
     assert "load_resident" in helps
+
+
+def test_batches_that_are_asked_for_together_count_together():
+    together = FACTS._replace(batch_bytes=20_000_000, batches_at_once=16)
+    assert "read_ahead_bytes=1280000000" in told(together, "16 batches at a time, 320 MB, are too large to be read")
+    helps = told(FACTS._replace(metrics=QUICK_STEP, batches_at_once=16), "batches come from memory, one in ")
+    assert "batches_per_fetch" not in helps
 
 
 def test_groups_that_are_decoded_again_and_again_come_first():

@@ -110,3 +110,11 @@ def test_amounts_are_short_and_have_units():
     assert in_bytes(3.2e12) == "3.2 TB"
     times = {0: "0 us", 1.24e-6: "1.24 us", 0.00999: "9.99 ms", 1: "1 s", 123.4: "123 s", 12_345: "12,345 s"}
     assert {time: in_seconds(time) for time in times} == times
+
+
+def test_segments_too_large_to_be_read_ahead_are_told(paths):
+    config = arsrc.ArrayRecordSourceConfig(paths["plain"], 16, read=ReadOptions(read_ahead_bytes=20_000))
+    next(arsrc.iterate(config, num_batches=10))
+    found = lines(config)
+    assert found["limited"] == "10 batches at a time, 16 kB, are too large to be read ahead"
+    assert found["would help"] == "set ReadOptions(read_ahead_bytes=64000); or ask for fewer at a time"

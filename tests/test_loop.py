@@ -219,6 +219,7 @@ def test_scans_refuse_numbers_that_make_no_sense(config: arsrc.ArrayRecordSource
     state = arsrc.init(config)
     for num_steps, arguments, value in (
         (-1, {}, "num_steps=-1"),
+        (2**31, {}, "num_steps=2147483648"),
         (3, {"batches_per_fetch": 0}, "batches_per_fetch=0"),
         (3, {"unroll": 0}, "unroll=0"),
     ):

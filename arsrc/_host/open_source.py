@@ -207,7 +207,7 @@ class OpenSource:
 
     def _out_of_memory(self, num_elements: int) -> ArsrcReadError:
         what = f"memory ran out while {num_elements} records were read"
-        fix = "Use smaller batches, or less memory for others: caches, read_ahead_bytes."
+        fix = "Use smaller batches, or fewer at a time, or less memory for others: caches, read_ahead_bytes."
         return ArsrcReadError("read", what, fix, num_bytes=num_elements * self.elements.num_bytes)
 
     def is_ready(self, request: Request) -> bool:
@@ -252,6 +252,11 @@ class OpenSource:
                 array[start : start + len(ids)] = leaf
             start += len(ids)
         return arrays
+
+    @property
+    def batches_at_once(self) -> int:
+        """How many batches the program asks for together."""
+        return self._metrics.batches_at_once
 
     def metrics(self) -> dict[str, float]:
         """Return what was counted so far, and what is kept for all that share the files."""

@@ -5,10 +5,15 @@ from time import perf_counter
 
 
 class Metrics:
-    """Thread-safe sums by name."""
+    """Thread-safe sums by name.
+
+    Attributes:
+        batches_at_once: How many the program asked for together, last.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # signal handlers look at them, too
+        self.batches_at_once = 1
         self._left_at: float | None = None  # when batches were given out last
         self._sums: dict[str, float] = {
             "records_read": 0,
@@ -63,7 +68,7 @@ class Metrics:
         """
         now = perf_counter()
         with self._lock:
-            sums = self._sums
+            sums, self.batches_at_once = self._sums, num_batches
             sums["batches_served"] += num_batches
             sums["batches_ready"] += num_batches * is_ready
             sums["batches_here"] += num_batches * is_here
