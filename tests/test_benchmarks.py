@@ -164,6 +164,18 @@ def test_a_quick_run_of_packing_measures_all_that_needs_no_other_packages(tmp_pa
             assert is_measured or (name.startswith("Grain") and str(rounds).startswith("not installed")), name
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_quick_run_of_segments_measures_everything(tmp_path: Path) -> None:
+    run("segments.py", "--quick", "--results", str(tmp_path / "results"), "--data", str(tmp_path / "data"))
+    found = json.loads((tmp_path / "results" / "segments.json").read_text())
+    rates = [rate for contestants in found["records_per_second"].values() for rate in contestants.values()]
+    assert len(rates) == 11
+    assert all(value > 0 for rounds in rates for value in rounds)
+    report = (tmp_path / "results" / "segments.md").read_text()
+    assert "not measured" not in report
+
+
 @pytest.mark.processes
 def test_without_an_accelerator_its_benchmark_says_so() -> None:
     assert "there is none" in run("accelerator.py")
