@@ -81,7 +81,7 @@ def test_blocks_of_the_size_that_is_advised_decode_each_record_once(paths):
 
 
 def work(record):
-    for _ in range(10):
+    for _ in range(100):
         record = bytes(byte ^ 0 for byte in record)
     return np.frombuffer(record, np.uint8)
 
