@@ -8,10 +8,9 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-
 from arsrc._host import registry
 from arsrc._host.machine.progress import track
+from arsrc._host.readers.array_record import open_reader, open_writer
 from arsrc._host.storage import system
 from arsrc._host.storage.file_names import ShardSet, absolute, is_folder, look, names_in, shard_sets
 from arsrc._host.storage.open_file import OpenFile
@@ -259,7 +258,7 @@ class _Shard:
     def open(self) -> None:
         try:
             with _failing(self.target):
-                self._writer = ArrayRecordWriter(os.fsencode(self._temporary), self._options)
+                self._writer = open_writer(self.target, os.fsencode(self._temporary), self._options)
                 if not self._writer.ok():
                     self._writer.close()  # raises with the reason
         except (ValueError, TypeError) as error:  # the second of what is no UTF-8
@@ -278,7 +277,7 @@ class _Shard:
         """Complete the file, check it, and bring it to the disk."""
         with _failing(self.target):
             self._writer.close()
-            reader = ArrayRecordReader(os.fsencode(self._temporary))
+            reader = open_reader(self.target, os.fsencode(self._temporary))
             found = reader.num_records()
             reader.close()  # raises if the file could not be read
             with contextlib.closing(OpenFile(self._temporary)) as file:

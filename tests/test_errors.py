@@ -14,6 +14,7 @@ import lzma
 import os
 import pickle
 import re
+import sys
 import tarfile
 import threading
 import time
@@ -101,6 +102,17 @@ def mixture(weights: Any = None, **fields: Any) -> Callable[[World], MixtureConf
 
 def write_all(path: Path, write_records: Any, options: str, data: np.ndarray = DATA) -> str:
     return write_records(path, [row.tobytes() for row in data], options)
+
+
+def without_array_record(call: Callable[[World], Any]) -> Callable[[World], Any]:
+    """What calls as if array_record were not installed."""
+
+    def run(world: World) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "array_record.python.array_record_module", None)
+            return call(world)
+
+    return run
 
 
 def archive(module: Any, name: str) -> bytes:
@@ -195,6 +207,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, write_records: Any) -> World
     (folder / "nowhere").symlink_to("gone")
     (folder / "truncated").write_bytes(whole[: len(whole) // 2 // 65536 * 65536])
     (folder / "cut").write_bytes(whole[:-1])
+    write_all(folder / "brotli", write_records, KINDS["brotli"])
     (folder / "begun").write_bytes(whole[:10])
     (folder / "packed").write_bytes(gzip.compress(whole))
     (folder / "damaged").write_bytes(whole[:-65536] + whole[-65536:].replace(b"r", b"s", 1))
@@ -1035,6 +1048,18 @@ CASES = {
     ),
     "the source of a record that is no integer": Case(
         lambda world: arsrc.source_ids(mixture((1, 1))(world), 0.5), TYPE, "source_ids", ("dtype('float64')",)
+    ),
+    "a file that needs array_record's reader, which is not installed": Case(
+        without_array_record(lambda world: world.state(paths=str(world.folder / "brotli"))),
+        READ,
+        "open",
+        ("needs array_record's reader, which cannot be imported", "brotli", "pip install"),
+    ),
+    "writing without array_record": Case(
+        without_array_record(lambda world: arsrc.write_array_record(world.folder / "new", [b"a"])),
+        arsrc.ArsrcWriteError,
+        "write_array_record",
+        ("needs array_record's writer, which cannot be imported", "new", "pip install"),
     ),
     "a packing that is none": Case(construct(pack=128), TYPE, "pack", ("pack=128",)),
     "documents without tokens": Case(

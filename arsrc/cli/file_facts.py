@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arsrc._host.format.encoding import encoding_of
+from arsrc._host.format.writer_options import writer_options
 from arsrc._host.machine.threads import on_threads
 from arsrc._host.records.data_set import DataSet
 from arsrc._host.records.lengths import known_lengths
@@ -91,13 +92,16 @@ def file_facts(data_set: DataSet) -> FileFacts:
     opened = files.opened_for(files.numbering.find(stops - 1))  # of all of them
     paths = list(opened.files)
     first = data_set.slices[0].path
+    options = writer_options(first)
+    if options is None:
+        options = files.pool.reader(first, files.stamps[first]).reader.writer_options_string()
     return FileFacts(
         files=[
             FileSize(piece.path, files.stamps[piece.path].num_bytes, piece.num_records) for piece in data_set.slices
         ],
         group_sizes=sorted({one.group_size for one in opened.files.values()}),
         compressions=sorted({encoding or "none" for encoding in on_threads(encoding_of, paths)}),
-        writer_options=files.pool.reader(first, files.stamps[first]).reader.writer_options_string(),
+        writer_options=options,
     )
 
 

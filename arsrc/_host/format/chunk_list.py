@@ -58,7 +58,7 @@ class ChunkList:
         for records in footer:
             first = num_chunks < 0  # the counts
             if first:
-                num_chunks, num_records = parse_counts(records[0])
+                num_chunks, num_records, _ = parse_counts(records[0])
             slabs += [_entries(records[at : at + _SLAB_RECORDS]) for at in range(first, len(records), _SLAB_RECORDS)]
         begins, sizes, counts = map(np.concatenate, zip(*slabs, strict=True)) if slabs else _entries([])
         if (num_chunks, num_records) != (len(begins), int(counts.sum())):

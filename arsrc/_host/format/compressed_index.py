@@ -33,7 +33,7 @@ def index_compressed(file: OpenFile, num_bytes: int) -> tuple[int, Chunked]:
     Raises:
         LayoutError: It is not compressed, or in a way that cannot be decoded here; it is transposed, damaged or empty.
     """
-    letter, footer = _read_footer(file, num_bytes)
+    letter, footer = read_compressed_footer(file, num_bytes)
     chunks = Chunks(*map(np.concatenate, zip(*read_chunks(file, footer), strict=True)))
     group_size, most = int(chunks.counts[0]), int(chunks.decoded_sizes.max())
     if (chunks.counts[:-1] != group_size).any() or not 1 <= chunks.counts[-1] <= group_size:
@@ -50,8 +50,12 @@ def index_compressed(file: OpenFile, num_bytes: int) -> tuple[int, Chunked]:
     return footer.num_records, Chunked(letter, group_size, footer.num_records, begins, sizes)
 
 
-def _read_footer(file: OpenFile, num_bytes: int) -> tuple[int, Footer]:
-    """Return the letter of a file's compression, and its footer."""
+def read_compressed_footer(file: OpenFile, num_bytes: int) -> tuple[int, Footer]:
+    """Return the letter of a file's compression, and its footer.
+
+    Raises:
+        LayoutError: It is not compressed, or in a way that cannot be decoded here, or damaged.
+    """
     offset, header = read_footer_header(file, num_bytes)
     begin = logical(offset)
     data = memoryview(read_stream(file, physical(begin + CHUNK_HEADER_BYTES), header.data_size))
@@ -59,11 +63,11 @@ def _read_footer(file: OpenFile, num_bytes: int) -> tuple[int, Footer]:
     if not can_decode(letter):
         raise LayoutError("the footer is not compressed, or in a way that cannot be decoded here")
     records = decode_chunk(data, letter, header.num_records, header.decoded_size)
-    num_chunks, num_records = parse_counts(records[0])
+    num_chunks, num_records, options = parse_counts(records[0])
     if header.num_records != num_chunks + 1 or not num_chunks:
         raise LayoutError("the footer lists another number of chunks than it says")
     first, end = int(records.offsets[1]), int(records.offsets[-1])
-    return letter, Footer(begin, num_chunks, num_records, first, end - first, b"", records.data.data)
+    return letter, Footer(begin, num_chunks, num_records, first, end - first, b"", options, records.data.data)
 
 
 def _look(file: OpenFile, letter: int, begins: NDArray[np.int64], chunks: Chunks) -> None:

@@ -35,6 +35,7 @@ SLAB_BYTES = 1 << 17  # the arrays of one slab stay in the cache
 
 ENTRY_VARINTS = 6  # a tag and a value, three times
 _TAGS = (0x08, 0x10, 0x18)
+_WRITER_OPTIONS = 4  # the number of that field
 _MAX_ENTRY_BYTES = 33  # three tags and three varints
 _MAX_COUNTS_BYTES = 1 << 16  # with the options of the writer
 _MAX_VARINT_BYTES = 8  # 56 bits: far beyond any file, and no overflow of i64
@@ -55,6 +56,7 @@ class Footer:
         entries: Logical position of the first chunk's entry.
         entries_bytes: Bytes of all entries.
         some_entries: The first entries, as many bytes as were read with the head.
+        writer_options: With which the file was written.
         decoded: The bytes of all its records where it is compressed: `entries` is a position in these then.
     """
 
@@ -64,6 +66,7 @@ class Footer:
     entries: int
     entries_bytes: int
     some_entries: bytes
+    writer_options: str
     decoded: bytes | memoryview | None = None
 
     def read(self, file: OpenFile, position: int, num_bytes: int) -> bytes:
@@ -71,6 +74,20 @@ class Footer:
         if self.decoded is not None:
             return bytes(self.decoded[position : position + num_bytes])
         return read_stream(file, physical(position), num_bytes)
+
+
+class Counts(NamedTuple):
+    """What the first record of a footer says.
+
+    Attributes:
+        num_chunks: Data chunks of the file.
+        num_records: Records of the file.
+        writer_options: With which the file was written.
+    """
+
+    num_chunks: int
+    num_records: int
+    writer_options: str
 
 
 class Chunks(NamedTuple):
@@ -113,13 +130,13 @@ def read_footer(file: OpenFile, num_bytes: int) -> Footer:
     counts = head[first - begin : first - begin + first_size]
     if len(counts) < first_size:  # the sizes of many chunks stand between
         counts = read_stream(file, physical(first), first_size)
-    num_chunks, num_records = parse_counts(counts)
+    num_chunks, num_records, writer_options = parse_counts(counts)
     # The least that an entry takes, so that nobody trusts a count and runs out of memory.
     if header.num_records != num_chunks + 1 or num_chunks * ENTRY_VARINTS > header.decoded_size:
         raise LayoutError("the footer lists another number of chunks than it says")
     entries, entries_bytes = first + first_size, header.decoded_size - first_size
     some_entries = head[entries - begin :][:entries_bytes]
-    return Footer(begin, num_chunks, num_records, entries, entries_bytes, some_entries)
+    return Footer(begin, num_chunks, num_records, entries, entries_bytes, some_entries, writer_options)
 
 
 def read_footer_header(file: OpenFile, num_bytes: int) -> tuple[int, ChunkHeader]:
@@ -149,9 +166,9 @@ def _check_end(begin: int, header: ChunkHeader, num_bytes: int) -> None:
         raise LayoutError("the footer is out of place")
 
 
-def parse_counts(record: bytes) -> tuple[int, int]:
-    """Return (chunks, records) from `{1: {1: version, 2: num_chunks, 3: num_records, 4: writer_options}}`."""
-    values = []
+def parse_counts(record: bytes) -> Counts:
+    """Return what `{1: {1: version, 2: num_chunks, 3: num_records, 4: writer_options}}` says."""
+    values, options = [], b""
     size, position = parse_varint(record, 1)
     if record[0] != 0x0A or position + size != len(record):
         raise LayoutError("the footer does not begin with its counts")
@@ -165,13 +182,16 @@ def parse_counts(record: bytes) -> tuple[int, int]:
         value, position = parse_varint(record, position)
         if tag >> 3 <= len(_TAGS) or tag & 7 not in (0, 2):
             raise LayoutError("the footer does not begin with its counts")
-        position += value if tag & 7 else 0
+        if tag & 7:
+            if tag >> 3 == _WRITER_OPTIONS:
+                options = record[position : position + value]
+            position += value
     if position != len(record):
         raise LayoutError("the footer does not begin with its counts")
     version, num_chunks, num_records = values
     if version != 1:
         raise LayoutError(f"the file has format version {version}")
-    return num_chunks, num_records
+    return Counts(num_chunks, num_records, options.decode(errors="backslashreplace"))
 
 
 def read_chunks(file: OpenFile, footer: Footer) -> Iterator[Chunks]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-from array_record.python.array_record_module import ArrayRecordReader
-
 from arsrc._host.format.chunk_list import ChunkList
 from arsrc._host.format.footer_copy import footer_copy
 from arsrc._host.format.layout import BLOCK_BYTES, LayoutError
 from arsrc._host.machine.memory import free_bytes
+from arsrc._host.readers.array_record import open_reader
 from arsrc._host.storage import system
 from arsrc._host.storage.open_file import OpenFile
 
@@ -23,19 +22,19 @@ def list_chunks(file: OpenFile) -> ChunkList:
             memory.
     """
     copy, num_records, end = footer_copy(file, file.stamp().num_bytes)
-    chunks = ChunkList.parse(_records(copy, num_records), end)
+    chunks = ChunkList.parse(_records(file.path, copy, num_records), end)
     if chunks.largest > _SMALL_BYTES and chunks.largest > free_bytes():
         raise LayoutError(f"a chunk takes {chunks.largest} bytes of memory")
     return chunks
 
 
-def _records(copy: bytes, num_records: int) -> Iterator[list[bytes]]:
+def _records(path: str, copy: bytes, num_records: int) -> Iterator[list[bytes]]:
     fd = system.calls.open_memory()
     try:
         written = 0
         while written < len(copy):
             written += system.calls.pwrite(fd, memoryview(copy)[written:], BLOCK_BYTES + written)
-        reader = ArrayRecordReader(f"/dev/fd/{fd}")
+        reader = open_reader(path, f"/dev/fd/{fd}")
     finally:
         system.calls.close(fd)
     if not reader.ok():

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from time import monotonic, sleep
 from typing import Any, NamedTuple
 
-from array_record.python.array_record_module import ArrayRecordReader
-
 from arsrc._host.format.chunk_list import ChunkList
 from arsrc._host.format.file_kinds import what_is_wrong
 from arsrc._host.machine import slow_reads
 from arsrc._host.machine.bisection import Faulty
+from arsrc._host.readers.array_record import open_reader
 from arsrc._host.readers.footer_records import list_chunks
 from arsrc._host.storage.open_file import KeptOpen, OpenFile
 from arsrc._host.storage.stamps import FileStamp, changed, check_file, check_same
@@ -91,7 +90,7 @@ class ReaderPool(KeptOpen[Opened]):
                 try:
                     with _noted():
                         chunks = self._lists.get(path) or list_chunks(file)
-                        reader = ArrayRecordReader(os.fsencode(path), **_OPTIONS)  # of a text it takes UTF-8 alone
+                        reader = open_reader(path, os.fsencode(path), **_OPTIONS)  # of a text it takes UTF-8 alone
                 except _FAILURES as error:
                     reader, why = None, str(error)
                 check_same(path, stamp)
