@@ -1,10 +1,9 @@
 # Everything a person runs here. Each target first makes the environment it needs, so a fresh machine needs
 # only make and Python >= 3.11, and does so again only when pyproject.toml has changed.
 #
-#     PYTHON=python3.12 make test       with another interpreter
+#     make test PYTHON=python3.13       with another interpreter, in an environment of its own: .venv-3.13
 #     make test ARGS="-n 0 -k laws"     with more arguments for pytest
 
-VENV ?= .venv
 VENV_BENCH ?= .venv-bench
 BENCHMARKS ?= $(filter-out benchmarks/_% benchmarks/soak.py,$(sort $(wildcard benchmarks/*.py)))
 SOAK_SECONDS ?= 3600
@@ -12,16 +11,20 @@ ARGS ?=
 
 IS_SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 IS_NEWEST := import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in ((3, 12), (3, 13)))
-GET_VERSION := import sys, venv; print("%d.%d" % sys.version_info[:2])
+GET_VERSION := import sys, venv; print("%d.%d" % sys.version_info[:2] + sys.abiflags)
 first = $(shell for p in $(1); do $$p -c '$(2)' 2>/dev/null && echo $$p && break; done)
 
 # The benchmarks run where the newest peers do, if that is on this machine. Pythons of pyenv are named in full:
 # its commands on the path work only for versions that it was told to use.
 PYENV_ROOT ?= $(HOME)/.pyenv
-ifndef PYTHON
-NEWEST := $(foreach v,3.13 3.12,python$(v) $(wildcard $(PYENV_ROOT)/versions/$(v).*/bin/python))
-PYTHON_BENCH := $(call first,$(NEWEST),$(IS_NEWEST))
+interpreters = $(foreach python,$(1),$(python) $(wildcard $(PYENV_ROOT)/versions/$(python:python%=%).*/bin/python))
+ifdef PYTHON
+override PYTHON := $(or $(call first,$(call interpreters,$(PYTHON)),$(IS_SUPPORTED)),$(PYTHON))
+VENV ?= .venv-$(VERSION)
+else
+PYTHON_BENCH := $(call first,$(call interpreters,python3.13 python3.12),$(IS_NEWEST))
 PYTHON := $(call first,python3 python3.13 python3.12 python3.11 python3.14,$(IS_SUPPORTED))
+VENV ?= .venv
 endif
 PYTHON_BENCH := $(or $(PYTHON_BENCH),$(PYTHON))
 # Part of the stamps' names: another interpreter means another environment.
@@ -77,7 +80,7 @@ bench: $(VENV_BENCH)/.has-bench  ## compare with other loaders, in an environmen
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(VENV_BENCH)/bin/python $$script || exit 1; done
 
 clean:  ## remove what these targets, the tools and the examples left behind
-	rm -rf $(VENV) $(VENV_BENCH) build dist outputs .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_BENCH) .venv-3.* build dist outputs .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that fits and has pip is kept, whoever made it; any other is made anew.
