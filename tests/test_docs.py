@@ -34,6 +34,8 @@ PEERS = {"cyreal", "datarax", "equinox", "grain", "tensorflow", "tensorflow_data
 EXAMPLES = {
     "bad_records.py": (),
     "compressed_files.py": (),
+    "equinox_loop.py": (),
+    "flax_nnx_loop.py": (),
     "from_tfrecord.py": (),
     "multi_host.py": (),
     "python_loop.py": (),
