@@ -67,6 +67,34 @@ def test_tasks_are_done_wherever_an_interrupt_comes_while_a_thread_is_begun() ->
     assert number > 5
 
 
+def test_tasks_that_are_handed_over_at_once_are_done_at_once_although_one_thread_waits_for_some() -> None:
+    for _ in range(20):
+        workers, together, done = threads.Workers("arsrc-test"), threading.Barrier(3), threading.Event()
+        workers.submit(done.set, 2)
+        assert done.wait(10)
+        while not workers.is_idle:
+            time.sleep(1e-3)
+        for _ in range(2):
+            workers.submit(lambda together=together: together.wait(5) and None, 2)  # type: ignore[misc]
+        together.wait(5)  # each of the tasks ends with the other one alone
+        assert workers.num_threads == 2
+        workers.close()
+        workers.wait(10)
+
+
+def test_a_thread_that_waits_is_given_the_next_task_and_no_other_is_begun() -> None:
+    workers = threads.Workers("arsrc-test")
+    for _ in range(20):
+        done = threading.Event()
+        workers.submit(done.set, 8)
+        assert done.wait(10)
+        while not workers.is_idle:
+            time.sleep(1e-3)
+    assert workers.num_threads == 1
+    workers.close()
+    workers.wait(10)
+
+
 def test_an_error_of_any_kind_reaches_whoever_asked_for_work_on_threads() -> None:
     def fails() -> None:
         raise IndexError("of its own")

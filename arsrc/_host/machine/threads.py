@@ -40,7 +40,10 @@ class Workers:
 
     def __init__(self, name: str, give_way: bool = False, on_idle: Callable[[], bool] = lambda: True) -> None:
         self._name, self._give_way, self._on_idle = name, give_way, on_idle
-        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Tasks stay here until a thread takes them, so that they can be counted: a queue hands what is put into it to
+        # a thread that waits, since Python 3.13, and forgets it before that thread runs.
+        self._tasks: collections.deque[Callable[[], None]] = collections.deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # rung for each task
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # one that has ended falls out
         self._idle: set[int] = set()  # of those that wait for a task, changed by themselves alone
         self._closed = False
@@ -49,14 +52,15 @@ class Workers:
         """Let one of about so many threads do `task`, which raises nothing; False: there are none to be had."""
         if self._closed or is_forked():
             return False
-        self._tasks.put(task)
-        if len(self._idle) >= self._tasks.qsize() or len(self._threads) >= most_threads:
+        self._tasks.append(task)
+        self._bell.put(None)
+        if len(self._idle) >= len(self._tasks) or len(self._threads) >= most_threads:
             return True
         try:
             thread = begin(self._work, self._name)
         except RuntimeError:
             if not self._threads:
-                self._drop_tasks()
+                self._tasks.clear()
             return bool(self._threads)
         self._threads.add(thread)  # at once, so that the next task begins no other
         return True
@@ -69,7 +73,7 @@ class Workers:
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing that is being done, or to be done."""
-        return self._tasks.empty() and len(self._idle) >= len(self._threads)
+        return not self._tasks and len(self._idle) >= len(self._threads)
 
     def _work(self) -> None:
         self._threads.add(threading.current_thread())  # an interrupt may have kept who began it from doing so
@@ -86,40 +90,39 @@ class Workers:
         """Return the next task, waiting for it; None: there is nothing more to do for this thread."""
         thread = threading.current_thread()
         while True:
-            self._idle.add(threading.get_ident())
-            try:
-                task = self._tasks.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                task = None
-            self._idle.discard(threading.get_ident())
             if self._closed:
-                self._tasks.put(None)  # for the others
+                self._bell.put(None)  # for the others
                 return None
-            if task is not None:
-                return task
-            if self._on_idle():
+            with contextlib.suppress(IndexError):  # there is none, or another thread was sooner
+                return self._tasks.popleft()
+            if not self._is_rung() and self._on_idle():
                 self._threads.discard(thread)
-                if self._tasks.empty():  # else it was handed over while this thread was still counted
+                if not self._tasks:  # else it was handed over while this thread was still counted
                     return None
                 self._threads.add(thread)
+
+    def _is_rung(self) -> bool:
+        """Wait for the bell, which may have been rung for a task that is done already; False: not for a while."""
+        self._idle.add(threading.get_ident())
+        try:
+            self._bell.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            return False
+        finally:
+            self._idle.discard(threading.get_ident())
+        return True
 
     def close(self) -> None:
         """Begin nothing more. May be called again."""
         self._closed = True
-        self._drop_tasks()
-        self._tasks.put(None)
+        self._tasks.clear()
+        self._bell.put(None)
 
     def wait(self, seconds: float) -> None:
         """Wait so long at most for what is being done after `close`."""
         end = monotonic() + seconds
         while monotonic() < end and len(self._threads) > (threading.current_thread() in self._threads):
             sleep(_LOOK_SECONDS)
-
-    def _drop_tasks(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._tasks.get_nowait()
-
 
 _left_behind = Workers("arsrc-limited")
 
