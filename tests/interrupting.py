@@ -91,6 +91,7 @@ def at_step(number: int, act: Callable[[], None], work: Callable[[], Any]) -> in
         if event == "call":
             if not frame.f_code.co_filename.startswith((PACKAGE, threading.__file__)):
                 return None
+            frame.f_trace = trace  # first, or Python 3.13 sees the opcodes only when the function is called once more
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
         elif event == "opcode" and frame.f_lasti in steps_of(frame.f_code):
             count += 1

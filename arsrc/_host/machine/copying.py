@@ -37,14 +37,18 @@ class Copier:
         shared = _Work(work, list(itertools.pairwise(bounds)))
         wait, ends = collections.deque[object](maxlen=0).extend, shared.ends()
         try:
-            for _ in range(len(bounds) - 2):
-                if not self._threads.submit(shared.help, _MAX_HELPERS):
-                    break
+            self._call_helpers(shared, len(bounds) - 2)
             shared.take_parts()
         finally:
             wait(ends)  # one call of C, in front of which and in which no interrupt comes, however many do
         for error in shared.errors:
             raise error
+
+    def _call_helpers(self, shared: "_Work", num_parts: int) -> None:
+        # A loop of its own: since Python 3.14, an interrupt as a loop jumps back leaves a `try` around it unseen.
+        for _ in range(num_parts):
+            if not self._threads.submit(shared.help, _MAX_HELPERS):
+                break
 
     def run_rows(self, work: Callable[[int, int], None], offsets: NDArray[np.int64]) -> None:
         """Call `work(first, last)` for runs of rows, in as many parts as their bytes, `offsets` apart, are worth."""
