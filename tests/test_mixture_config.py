@@ -1,6 +1,7 @@
 """`MixtureConfig`: its rules, how weights are given, and configs as values."""
 
 import dataclasses
+import inspect
 import pickle
 from typing import Any
 
@@ -158,7 +159,7 @@ class Unhashable:
 
 def test_every_attribute_has_a_text() -> None:
     for field in dataclasses.fields(MixtureConfig):
-        assert f"\n        {field.name}: " in (MixtureConfig.__doc__ or "")
+        assert f"\n    {field.name}: " in (inspect.getdoc(MixtureConfig) or "")
 
 
 def test_batches_are_read_ahead_as_the_first_source_says() -> None:
