@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from time import monotonic
 from typing import Any, TypeVar
@@ -71,8 +72,11 @@ def showing(label: str, num_records: int | None) -> Iterator[Callable[[int], Non
 
 def _bar(label: str, num_records: int | None) -> Any:
     # Imported here: it takes as long as all the rest of a start, and begins a thread and a lock of processes.
-    from tqdm.auto import tqdm
+    from tqdm import TqdmWarning
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)  # in a notebook without ipywidgets, of which the bar is text then
+        from tqdm.auto import tqdm
     return tqdm(total=num_records, desc=label, unit=" records", unit_scale=True, leave=False, delay=_SHORT)
 
 

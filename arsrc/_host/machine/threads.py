@@ -124,6 +124,7 @@ class Workers:
         while monotonic() < end and len(self._threads) > (threading.current_thread() in self._threads):
             sleep(_LOOK_SECONDS)
 
+
 _left_behind = Workers("arsrc-limited")
 
 
