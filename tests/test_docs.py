@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 
 # Whose code pages may show without running it, since the tests do not install them.
-PEERS = {"cyreal", "datarax", "equinox", "grain", "tensorflow", "tensorflow_datasets", "torch"}
+PEERS = {"cyreal", "datarax", "grain", "tensorflow", "tensorflow_datasets", "torch"}
 
 # Every example, and the arguments that make its run reproducible.
 EXAMPLES = {

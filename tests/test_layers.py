@@ -1,6 +1,7 @@
 """Layers: arrows between modules run down, JAX stays in front of the bridge, files and threads behind it."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -364,6 +365,34 @@ def test_parts_of_jax_that_may_change_are_only_in_the_fast_path_of_the_bridge(mo
     assert not inner or module == "arsrc.bridge_in_place"
 
 
+def loops_under_locks(tree: ast.AST) -> Iterator[int]:
+    """The lines of loops and comprehensions that branch, where a lock is held by a `with` of the same function."""
+
+    def within(node: ast.AST) -> Iterator[ast.AST]:
+        yield node
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, (ast.FunctionDef, ast.Lambda, ast.GeneratorExp)):  # these have frames of their own
+                yield from within(child)
+
+    loops = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp)
+    branches = (ast.If, ast.IfExp, ast.BoolOp, ast.Break, ast.Continue, ast.While)
+    for held in ast.walk(tree):
+        if isinstance(held, ast.With) and any(LOCK.search(ast.unparse(item.context_expr)) for item in held.items):
+            for loop in (node for statement in held.body for node in within(statement) if isinstance(node, loops)):
+                generators = getattr(loop, "generators", ())
+                if any(one.ifs for one in generators) or any(isinstance(node, branches) for node in within(loop)):
+                    yield loop.lineno
+
+
+LOCK = re.compile(r"lock\b|_growing\b|_loading\b|_starting\b")
+
+
+@pytest.mark.parametrize("module", HOST)
+def test_loops_that_branch_have_a_function_of_their_own_where_a_lock_is_held(module: str):
+    # Since Python 3.13, an interrupt as such a loop jumps back passes by the `with` around it: the lock stays held.
+    assert not list(loops_under_locks(TREES[module]))
+
+
 PRINTS = "arsrc.cli.tables"  # for all commands
 
 
@@ -484,6 +513,20 @@ def test_what_touches_files_or_threads_is_found(source: str, found: set[str]):
 )
 def test_what_asks_for_files_past_the_seam_is_found(source: str, found: set[str]):
     assert past_the_seam(ast.parse(source)) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "num_loops"),
+    [
+        ("with self._lock:\n    [a for a in b if a]", 1),
+        ("with self._lock:\n    for a in b:\n        if a:\n            break", 1),
+        ("with self._lock:\n    while a and b:\n        c()", 1),
+        ("with self._lock:\n    [a for a in b]\n    list(a for a in b if a)\n    f(lambda: [a for a in b if a])", 0),
+        ("with self._folder:\n    [a for a in b if a]", 0),
+    ],
+)
+def test_a_loop_that_branches_under_a_lock_is_found(source: str, num_loops: int):
+    assert len(list(loops_under_locks(ast.parse(source)))) == num_loops
 
 
 @pytest.mark.parametrize(

@@ -164,13 +164,8 @@ class _Registry:
 
     def _retire_idle(self) -> None:
         """Retire sources that nobody asks for, but for the last few: who still holds one can go on reading."""
-        now = monotonic()
         with self.lock:
-            idle = [source for _, source in self._opened() if source.asked_at < now - _IDLE_SECONDS]
-            idle.sort(key=lambda source: source.asked_at)
-            retired = idle[:-_MOST_IDLE]
-            retired += [source for _, source in self.replaced if source.asked_at < now - _REPLACED_SECONDS]
-            unused = self._take(retired)
+            unused = self._take(self._idle())
         for files in unused:
             files.retire()
 
@@ -178,8 +173,7 @@ class _Registry:
         """Close a source or all, within so many seconds whatever their codecs are doing."""
         end = monotonic() + seconds
         with self.lock:
-            found = self._opened() + self.replaced + self.closing
-            found = [(one, source) for one, source in found if config is None or one == config]
+            found = self._found(config)
             self.closing = self.closing + found  # where an interrupt ends this here, the next one begins
             closed = list(dict.fromkeys(source for _, source in found))
             unused = self._take(closed)
@@ -187,12 +181,29 @@ class _Registry:
             files.close()
         for files in unused:
             files.ahead.wait(max(0.0, end - monotonic()))
-        self.closing = [(one, source) for one, source in self.closing if source not in closed]
+        with self.lock:  # others may be closing too
+            self._end_closing(closed)
 
     # The methods below run under the lock.
 
     def _opened(self) -> "list[tuple[AnyConfig, OpenSource]]":
         return [(config, value) for config, once in list(self.sources.items()) if (value := once.value) is not None]
+
+    def _found(self, config: "AnyConfig | None") -> "list[tuple[AnyConfig, OpenSource]]":
+        """Return what is open, or being closed, of a config or of all."""
+        found = self._opened() + self.replaced + self.closing
+        return [(one, source) for one, source in found if config is None or one == config]
+
+    def _end_closing(self, closed: Sequence[OpenSource]) -> None:
+        self.closing = [(one, source) for one, source in self.closing if source not in closed]
+
+    def _idle(self) -> list[OpenSource]:
+        """Return the sources that nobody asks for, but for the last few."""
+        now = monotonic()
+        idle = [source for _, source in self._opened() if source.asked_at < now - _IDLE_SECONDS]
+        idle.sort(key=lambda source: source.asked_at)
+        replaced = [source for _, source in self.replaced if source.asked_at < now - _REPLACED_SECONDS]
+        return idle[:-_MOST_IDLE] + replaced
 
     def _take(self, taken: Sequence[OpenSource]) -> set[OpenFiles]:
         """Take open sources out, and tell them; return the files that no other source uses."""

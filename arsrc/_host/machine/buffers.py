@@ -60,16 +60,7 @@ class BufferPool:
         if self._lock.is_mine():  # a signal handler, while it is being decided which memory to lend
             return _Block(size).lend(num_bytes)
         with self._lock:
-            # The smallest that is large enough, unless that would waste more than half of it.
-            fits = [block for block in self._idle() if size <= block.num_bytes <= 2 * size]
-            if fits:
-                return min(fits, key=lambda block: block.num_bytes).lend(num_bytes)
-            block = _Block(size)
-            lent_bytes = sum(one.num_bytes for one in self._blocks if not one.is_idle())
-            if lent_bytes + size <= self._max_bytes:
-                self._shrink(self._max_bytes - lent_bytes - size)
-                self._blocks.append(block)
-            return block.lend(num_bytes)
+            return self._block(size).lend(num_bytes)
 
     @property
     def is_empty(self) -> bool:
@@ -86,6 +77,21 @@ class BufferPool:
         """Let go of idle memory, the oldest first, until no more than `max_idle_bytes` are kept."""
         with self._lock:
             self._shrink(max_idle_bytes)
+
+    # The methods below run under the lock.
+
+    def _block(self, size: int) -> _Block:
+        """Return an idle block, or a new one, of so many bytes."""
+        # The smallest that is large enough, unless that would waste more than half of it.
+        fits = [block for block in self._idle() if size <= block.num_bytes <= 2 * size]
+        if fits:
+            return min(fits, key=lambda block: block.num_bytes)
+        block = _Block(size)
+        lent_bytes = sum(one.num_bytes for one in self._blocks if not one.is_idle())
+        if lent_bytes + size <= self._max_bytes:
+            self._shrink(self._max_bytes - lent_bytes - size)
+            self._blocks.append(block)
+        return block
 
     def _idle(self) -> list[_Block]:
         return [block for block in self._blocks if block.is_idle()]

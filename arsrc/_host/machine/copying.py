@@ -45,7 +45,7 @@ class Copier:
             raise error
 
     def _call_helpers(self, shared: "_Work", num_parts: int) -> None:
-        # A loop of its own: since Python 3.14, an interrupt as a loop jumps back leaves a `try` around it unseen.
+        # A loop of its own: since Python 3.13, an interrupt as such a loop jumps back passes by a `try` around it.
         for _ in range(num_parts):
             if not self._threads.submit(shared.help, _MAX_HELPERS):
                 break

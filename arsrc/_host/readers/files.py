@@ -164,25 +164,28 @@ class Files:
         if self.opened.is_whole or (self.opened.how[found.slices] != How.NOT_OPEN).all():
             return self.opened
         with self._growing:
+            self._grow(found)
+            return self.opened
+
+    def _grow(self, found: Found) -> None:
+        if self._is_closed:
+            raise closed()
+        start = perf_counter()
+        files, slices = self.opened.files, self.numbering.slices
+        wanted = dict.fromkeys(slices[number].path for number in np.unique(found.slices).tolist())
+        if missing := [path for path in wanted if path not in files]:
+            others = dict.fromkeys(piece.path for piece in slices if piece.path not in files)
+            more = [path for path in others if path not in wanted][: len(files)]
+            with contextlib.suppress(ArsrcError):  # of a file that nobody has asked for
+                files = files | self._open_counted(more)
+            opened = self._with(files | self._open_counted(missing))
+            for before, now in zip(self.opened.from_maps(), opened.from_maps(), strict=True):
+                if before is not None and now is not None:
+                    now.reads.take_over(before.reads)
             if self._is_closed:
                 raise closed()
-            start = perf_counter()
-            files, slices = self.opened.files, self.numbering.slices
-            wanted = dict.fromkeys(slices[number].path for number in np.unique(found.slices).tolist())
-            if missing := [path for path in wanted if path not in files]:
-                others = dict.fromkeys(piece.path for piece in slices if piece.path not in files)
-                more = [path for path in others if path not in wanted][: len(files)]
-                with contextlib.suppress(ArsrcError):  # of a file that nobody has asked for
-                    files = files | self._open_counted(more)
-                opened = self._with(files | self._open_counted(missing))
-                for before, now in zip(self.opened.from_maps(), opened.from_maps(), strict=True):
-                    if before is not None and now is not None:
-                        now.reads.take_over(before.reads)
-                if self._is_closed:
-                    raise closed()
-                self.opened = opened
-                self._log(logging.DEBUG, perf_counter() - start)
-            return self.opened
+            self.opened = opened
+            self._log(logging.DEBUG, perf_counter() - start)
 
     @property
     def is_opening_here(self) -> bool:

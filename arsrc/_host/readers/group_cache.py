@@ -59,45 +59,47 @@ class GroupCache:
         """
         together, missing = Once[Groups](), list[int]()
         try:
-            kept = self._claim(sizes, load, together, missing)
+            with self._lock:
+                kept = self._claim(sizes, load, together, missing)
             return {name: one.loaded.get(one.load)[name] for name, one in kept.items()}
         finally:
-            self._part(missing, together)
+            with self._lock:
+                self._part(missing, together)
+
+    def clear(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            self._groups.clear()
+
+    # The methods below run under the lock.
 
     def _claim(
         self, sizes: Mapping[int, int], load: Load, together: Once[Groups], missing: list[int]
     ) -> dict[int, _Kept]:
         """Return groups as they are kept; those that are not there are `missing`, and will be loaded together."""
         kept: dict[int, _Kept] = {}
-        with self._lock:
-            for name in sizes:
-                if (found := self._groups.pop(name, None)) is not None:
-                    self._groups[name] = kept[name] = found
-            missing += [name for name in sizes if name not in kept]
-            loading = functools.partial(load, missing)
-            for name in missing:
-                kept[name] = _Kept(sizes[name], loading, together)
-                if sizes[name] <= self.max_bytes:
-                    self._groups[name] = kept[name]
-            excess = self.num_bytes - self.max_bytes if missing else 0
-            while excess > 0 and self._groups:  # the oldest go
-                excess -= self._groups.pop(next(iter(self._groups))).num_bytes
+        for name in sizes:
+            if (found := self._groups.pop(name, None)) is not None:
+                self._groups[name] = kept[name] = found
+        missing += [name for name in sizes if name not in kept]
+        loading = functools.partial(load, missing)
+        for name in missing:
+            kept[name] = _Kept(sizes[name], loading, together)
+            if sizes[name] <= self.max_bytes:
+                self._groups[name] = kept[name]
+        excess = self.num_bytes - self.max_bytes if missing else 0
+        while excess > 0 and self._groups:  # the oldest go
+            excess -= self._groups.pop(next(iter(self._groups))).num_bytes
         return kept
 
     def _part(self, names: Sequence[int], together: Once[Groups]) -> None:
         """Keep what was loaded together each for itself, so that it is let go of alone; what failed is not kept."""
         loaded = together.value or {}
-        with self._lock:
-            for name in names:
-                kept = self._groups.get(name)
-                if kept is None or kept.loaded is not together:
-                    continue
-                if isinstance(batch := loaded.get(name), RecordBatch):
-                    self._groups[name] = _Kept(kept.num_bytes, dict, Once.of({name: batch}))
-                else:
-                    self._groups.pop(name, None)
-
-    def clear(self) -> None:
-        """Let go of all."""
-        with self._lock:
-            self._groups.clear()
+        for name in names:
+            kept = self._groups.get(name)
+            if kept is None or kept.loaded is not together:
+                continue
+            if isinstance(batch := loaded.get(name), RecordBatch):
+                self._groups[name] = _Kept(kept.num_bytes, dict, Once.of({name: batch}))
+            else:
+                self._groups.pop(name, None)

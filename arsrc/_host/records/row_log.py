@@ -90,9 +90,12 @@ class RowLog:
                 begin = system.calls.append(self._rows.fd, rows.data)
                 ends = begin + self._layout.num_bytes * np.arange(1, len(some) + 1)
                 places = np.stack([some, ends], 1).astype(_PLACE.base).data
-                while rest := system.calls.append(self._places.fd, places) % _PLACE.itemsize:  # the file was cut
-                    system.calls.append(self._places.fd, bytes(_PLACE.itemsize - rest))
+                self._add_places(places)
         return self._look()
+
+    def _add_places(self, places: memoryview) -> None:
+        while rest := system.calls.append(self._places.fd, places) % _PLACE.itemsize:  # the file was cut
+            system.calls.append(self._places.fd, bytes(_PLACE.itemsize - rest))
 
     @property
     def _num_at_once(self) -> int:

@@ -152,10 +152,7 @@ class ReadAhead:
             self._forgets_all = True
             return
         with self._lock:
-            for run, asked_by in list(self.runs.items()):
-                if client is None or asked_by is client:
-                    self._let_go(run, asked_by)
-                    asked_by.places.clear()
+            self._forget(client)
         if client is None:
             self._groups.clear()
 
@@ -208,6 +205,12 @@ class ReadAhead:
             self.runs = collections.OrderedDict()
             self._forgets_all = False
         self._changing = client
+
+    def _forget(self, client: Client | None) -> None:
+        for run, asked_by in list(self.runs.items()):
+            if client is None or asked_by is client:
+                self._let_go(run, asked_by)
+                asked_by.places.clear()
 
     def _let_go(self, run: Run, client: Client) -> None:
         self._begin_change(client)
