@@ -97,7 +97,7 @@ def placer(
         num_rows: As for `place`.
         row_axis: As for `place`.
         key: Of all states.
-        kind: The batches' structure, shapes and dtypes follow from it, where they are placed one by one.
+        kind: The batches' structure and dtypes follow from it.
     """
     words, impl = np.asarray(jax.random.key_data(key)), jax.random.key_impl(key)
     beside_it = beside(placement)
@@ -107,11 +107,17 @@ def placer(
 
     def by_programs(scalars: Any, batch: Any) -> tuple[Any, Any]:
         """What is small goes through a program, which takes a fraction of the time of `jax.device_put`."""
-        is_small = row_axis == 0 and sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) <= _SMALL_BYTES
-        if is_small and not isinstance(placement, Sharding):
-            placed: tuple[Any, Any] = copy_all(((*scalars, key), batch))
-            return placed
-        return copy_scalars((*scalars, key)), place(batch, placement, first_row, num_rows, row_axis)
+        if isinstance(placement, Sharding):
+            return copy_scalars((*scalars, key)), place(batch, placement, first_row, num_rows, row_axis)
+        leaves, treedef = jax.tree.flatten(batch)
+        large = [leaf if leaf.nbytes > _SMALL_BYTES else None for leaf in leaves]
+        small = [leaf if other is None else None for leaf, other in zip(leaves, large, strict=True)]
+        state, small = copy_all(((*scalars, key), small))
+        if all(leaf is None for leaf in large):
+            return state, jax.tree.unflatten(treedef, small)
+        large = place(large, placement)
+        leaves = [other if leaf is None else leaf for leaf, other in zip(small, large, strict=True)]
+        return state, jax.tree.unflatten(treedef, leaves)
 
     def by_transfers(scalars: Any, batch: Any) -> tuple[Any, Any]:
         index, epoch, key_words = (place(np.array(one), beside_it) for one in (*scalars, words))

@@ -62,6 +62,8 @@ class Loader:
 
     def is_exhausted(self, request: Request) -> bool:
         """Whether the end of the stream lies behind all members of a request."""
+        if self._plan.num_epochs < 0:
+            return False
         settled = arithmetic.settle(np, self._plan, *_states([request]))
         return bool(arithmetic.is_end(np, self._plan, *settled).all())
 
