@@ -43,6 +43,17 @@ def test_a_run_of_which_nothing_is_known_is_read_ahead() -> None:
     assert reads_ahead(paced([], [CHEAP]))
 
 
+def test_a_program_in_quick_succession_loads_several_small_requests_at_once() -> None:
+    tight = paced([QUICK], [CHEAP])
+    assert pacing.together(tight, ROWS, 200_704) == pacing.MOST_TOGETHER
+    assert pacing.together(tight, ROWS, 0) == pacing.MOST_TOGETHER
+    least = pacing.TOGETHER_BYTES // pacing.LEAST_TOGETHER
+    assert pacing.together(tight, ROWS, least) == pacing.LEAST_TOGETHER
+    assert pacing.together(tight, ROWS, least + 1) == 1
+    assert pacing.together(paced([SLOW], [CHEAP]), ROWS, 0) == 1
+    assert pacing.together(Pace(), ROWS, 0) == 1
+
+
 @pytest.mark.parametrize("gap", [0.0, QUICK, just_below(pacing.TIGHT_GAP)])
 @pytest.mark.parametrize("cost", [0.0, CHEAP, just_below(DEAR)])
 def test_cheap_loads_in_quick_succession_are_done_where_they_are_asked_for(gap: float, cost: float) -> None:

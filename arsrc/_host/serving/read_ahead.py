@@ -23,6 +23,7 @@ from arsrc.errors import ArsrcError
 
 _MAX_RUNS = 16
 _IDLE_ROUNDS = 4
+_SETTLED = 4  # requests in a row, from which on more may be expected
 _LOG = logging.getLogger("arsrc")
 
 
@@ -111,7 +112,8 @@ class ReadAhead:
                 loaded = chunk.load_alone(row, outs)
         finally:
             num_batches = request.num_batches * len(request.states)
-            client.metrics.serve(num_batches, now, is_ready=is_ready, is_here=part is None)
+            is_here = part is None or part.is_here
+            client.metrics.serve(num_batches, now, is_ready=is_ready and not is_here, is_here=is_here)
         run.left_at = perf_counter()
         return loaded
 
@@ -243,6 +245,11 @@ class ReadAhead:
         reads_ahead = self._reads_ahead(client, run, request)
         if part is None and self._is_kept(client, run, chunk.start + row, reads_ahead):
             part = run.add_part(chunk, row, row + 1)
+        if part is None and (count := self._together(client, run, chunk.start + row, request)) > 1:
+            last = min(row + count, len(chunk.parts))
+            if self._make_room(client, (last - row) * run.request_bytes):
+                part = run.add_part(chunk, row, last)
+                part.is_here = True
         if reads_ahead:
             self._schedule(client, run, request)
         else:
@@ -264,6 +271,13 @@ class ReadAhead:
             return False
         # Devices that share it share one load, however large.
         return run.num_askers > 1 or (reads_ahead and self._make_room(client, run.request_bytes))
+
+    def _together(self, client: Client, run: Run, number: int, request: Request) -> int:
+        """Return how many requests the program that asks for one is to load at once, itself."""
+        is_next = number == run.next - 1 and number >= _SETTLED
+        if not is_next or client.ahead != "auto" or not client.is_quick:
+            return 1
+        return pacing.together(run.pace, request.num_elements, run.request_bytes)
 
     def _schedule(self, client: Client, run: Run, request: Request) -> None:
         """Start loading until `window` requests are ahead, as many as the byte limit allows."""

@@ -61,12 +61,13 @@ class Part:
         stop: Number in the run of the first request behind it.
         num_bytes: Decoded bytes that it keeps, or will.
         is_dropped: Whether nobody will ask for it any more.
+        is_here: Whether the program loads it itself.
     """
 
     def __init__(self, run: "Run", chunk: Chunk, first: int, last: int) -> None:
         self.start, self.stop = chunk.start + first, chunk.start + last
         self.num_bytes = (last - first) * run.request_bytes
-        self.is_dropped = False
+        self.is_dropped = self.is_here = False
         self._run, self._chunk, self._first, self._last = run, chunk, first, last
         self._loading = threading.RLock()  # a signal handler loads it for itself
         self._loaded: list[Loaded | None] | None = None
