@@ -45,8 +45,8 @@ def iterate(
     Ends when the source is exhausted.
 
     With `num_batches` these are segments: so many batches stacked, for one call of a jitted `jax.lax.scan` over them.
-    Two lie on the device, the one that is used and the next, and any more that the caller holds. The last one is
-    shorter where the source ends within it.
+    Two lie on the device, the one that is used and the next; while the next is asked for, also the one before, as long
+    as the caller holds it. The last one is shorter where the source ends within it.
 
     Args:
         config: The source.
@@ -54,7 +54,7 @@ def iterate(
         num_batches: Batches of a segment, at least 1; by default batches come one by one.
         device: Device or sharding of a batch's arrays; defaults to JAX's default device. With a sharding over the
             devices of several processes every process reads the rows of its devices, and gets global arrays. Rank-1
-            specs such as `PartitionSpec("data")` fit all leaves. The axis of segments is divided among no devices.
+            specs such as `PartitionSpec("data")` fit all leaves. The first axis of segments is not divided.
 
     Returns:
         Of `(state, batch)`; leaves of `batch.data` are `[batch_size, ...]`, of segments
