@@ -146,8 +146,8 @@ def _batches(
             # Else it would mean waiting for files, or for the device, before this batch is used.
             if source().is_ready(after) and (dispatched is None or dispatched.is_done(_PATIENCE * seconds_away)):
                 item = fetch(after)
-        except (ArsrcError, OSError):  # of the next step, which fetches again
-            item = None
+        except (ArsrcError, OSError, jax.errors.JaxRuntimeError):
+            item = None  # the next step fetches again, when the device has more room
         except Exception as error:
             failed = error
         left_at, given = perf_counter(), [result]

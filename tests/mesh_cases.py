@@ -509,7 +509,7 @@ def test_the_lines_of_the_documentation_restore_onto_any_mesh(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text()
-    (lines,) = [code for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "ocp" in code]
+    (lines,) = [code for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "import orbax" in code]
     without_saving = re.sub(r"^    manager\.(save|wait).*\n", "", lines, flags=re.M)
     assert without_saving.count("\n") == lines.count("\n") - 2
     config = make(shuffle_records=False)
