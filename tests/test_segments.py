@@ -137,19 +137,14 @@ def test_a_program_over_segments_is_kept_in_the_compilation_cache(path: str, tmp
         body = lambda total, batch: (total + batch.data.sum(dtype="uint32"), None)
         def over_segments(batches):
             return jax.lax.scan(body, jax.numpy.uint32(0), batches)[0]
-        def by_callbacks(state):
-            return arsrc.scan_steps(config, state, jax.numpy.uint32(0), body, 3)[1]
         print(jax.jit(over_segments)(next(arsrc.iterate(config, num_batches=3))[1]))
-        print(jax.jit(by_callbacks)(arsrc.init(config)))
     """
     keeps = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | keeps, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "66\n66\n"
-    kept = {name.split("-")[0] for name in os.listdir(tmp_path)}
-    assert "jit_over_segments" in kept
-    assert "jit_by_callbacks" not in kept
+    assert done.stdout == "66\n"
+    assert any(name.startswith("jit_over_segments-") for name in os.listdir(tmp_path))
 
 
 # Where they lie.
