@@ -219,11 +219,11 @@ def _differences(saved: str, here: str) -> str:
     sources, sources_here = saved.split(_BETWEEN), here.split(_BETWEEN)
     if sources[0] != sources_here[0] or len(sources) != len(sources_here) or len(sources) == 1:
         return sides(saved=saved, config=here)
-    pairs = zip(sources, sources_here, strict=True)
-    found = [(number - 1, *pair) for number, pair in enumerate(pairs) if pair[0] != pair[1]]
-    labels = ["weights" if one.startswith("weights ") else f"source {number}" for number, one, _ in found]
-    rows = zip(labels, found, strict=True)
-    return "".join(sides(**{f"saved, {label}": a, f"config, {label}": b}) for label, (_, a, b) in rows)
+    pairs = enumerate(zip(sources, sources_here, strict=True), -1)
+    found = [
+        ("weights" if a.startswith("weights ") else f"source {number}", a, b) for number, (a, b) in pairs if a != b
+    ]
+    return "".join(sides(**{f"saved, {label}": a, f"config, {label}": b}) for label, a, b in found)
 
 
 def _plain(state_dict: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def iterate(
             went wrong with a record, with its type, at its batch, or at the segment that holds it. After an error, or
             Ctrl-C, iterate again from the last state: an iterator that was interrupted is at its end.
         ArsrcTypeError: With `num_batches`, a sharding that is no `NamedSharding`.
-        ArsrcValueError: `num_batches` is less than 1.
+        ArsrcValueError: `num_batches` is less than 1, or so large that rows have no numbers.
     """
     with jax.transfer_guard("allow"):
         start = init(config) if state is None else state

@@ -69,12 +69,13 @@ class Loader:
 
     def num_left(self, request: Request) -> int:
         """Return how many batches of a request lie before the end of the stream."""
+        if self._plan.num_epochs < 0:
+            return request.num_batches
         index, epoch = _states([request])
 
         def is_past(steps: int) -> bool:
-            return bool(
-                arithmetic.is_end(np, self._plan, *arithmetic.advance(np, self._plan, index, epoch, steps)).all()
-            )
+            after = arithmetic.advance(np, self._plan, index, epoch, steps)
+            return bool(arithmetic.is_end(np, self._plan, *after).all())
 
         num_batches = request.num_batches
         return bisect.bisect_left(range(num_batches), True, key=is_past) if is_past(num_batches) else num_batches

@@ -2,7 +2,7 @@
 
 Threads that load ahead hide what a load takes behind the program's steps. But where loads take hardly any time and the
 program is back at once, there is nothing to hide behind, and both would wait for the interpreter lock: then each
-load is done when it is asked for, on the program's own thread.
+load is done when it is asked for, on the program's own thread; of small ones several at once.
 """
 
 from typing import NamedTuple

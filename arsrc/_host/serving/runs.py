@@ -2,7 +2,8 @@
 
 A run is planned in chunks of many requests: which ones follow is known when a chunk is planned, and which records they
 hold and where these lie is computed when one of them is first wanted, for all of the chunk, since many at once cost far
-less. Of a chunk, requests are loaded in parts, by threads ahead of the program; or each alone, when it is asked for.
+less. Of a chunk, requests are loaded in parts, by threads ahead of the program, or several small ones by
+the program itself; or each alone, when it is asked for.
 """
 
 import collections
